@@ -1,0 +1,29 @@
+"""The one place where databases differ.
+
+``impl_for`` is the only question that the rest of the package asks about a database; everything else is a method or an
+ability of the impl that it answers with. A database that has no file here gets :class:`DefaultImpl`, which is complete.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from .base import DefaultImpl
+from .mysql import MySQLImpl
+from .postgresql import PostgreSQLImpl
+from .sqlite import SQLiteImpl
+
+__all__ = ["DefaultImpl", "impl_for"]
+
+_IMPLS: Final[dict[str, DefaultImpl]] = {
+    "postgresql": PostgreSQLImpl(),
+    "mysql": MySQLImpl(),
+    "mariadb": MySQLImpl(),
+    "sqlite": SQLiteImpl(),
+}
+_DEFAULT: Final = DefaultImpl()
+
+
+def impl_for(dialect_name: str) -> DefaultImpl:
+    """Return the impl for SQLAlchemy's name of a database (``engine.dialect.name``)."""
+    return _IMPLS.get(dialect_name, _DEFAULT)

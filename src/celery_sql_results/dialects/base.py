@@ -1,0 +1,168 @@
+"""What the package asks of a database, answered in portable SQL.
+
+:class:`DefaultImpl` works on every database that SQLAlchemy speaks to, with more round trips than the ones that know
+their database. A subclass holds only what its database does differently. Tables arrive as arguments.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import lru_cache
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import exc
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.engine.url import URL
+
+#: Seconds between two attempts of a portable set-up, doubled each time.
+FIRST_PAUSE = 0.01
+LONGEST_PAUSE = 1.0
+
+
+@lru_cache(maxsize=256)
+def may_replace(table: sa.Table, protected: tuple[str, ...]) -> sa.ColumnElement[bool]:
+    """The guard of a write: the stored status is none of ``protected``.
+
+    The states are written into the text, not bound: they are Celery's constants, and a fixed text is prepared once.
+    """
+    status = sa.func.coalesce(table.c.status, sa.literal_column("''"))
+    return sa.and_(sa.true(), *(status != sa.literal_column(f"'{state}'") for state in protected))
+
+
+@lru_cache(maxsize=256)
+def _update(table: sa.Table, key: str, columns: tuple[str, ...], protected: tuple[str, ...]) -> sa.Update:
+    """UPDATE the row of one key, if the guard lets it. The key's value is bound as ``key_``."""
+    new: dict[str, Any] = {column: sa.bindparam(column) for column in columns if column != key}
+    return sa.update(table).where(table.c[key] == sa.bindparam("key_"), may_replace(table, protected)).values(new)
+
+
+@lru_cache(maxsize=256)
+def _insert(table: sa.Table, columns: tuple[str, ...]) -> sa.Insert:
+    return sa.insert(table).values({column: sa.bindparam(column) for column in columns}).inline()
+
+
+class DefaultImpl:
+    """A database that we know nothing of: correct, in more steps."""
+
+    #: Isolation level of the engine. ``AUTOCOMMIT`` makes one statement one round trip.
+    isolation_level: str | None = None
+    #: Isolation level of a session that somebody asks for; ``None`` is the driver's default.
+    session_isolation_level: str | None = None
+    #: ``FOR UPDATE SKIP LOCKED``: two cleanups share the work instead of waiting for each other.
+    supports_skip_locked = False
+    #: Idle connections must not be inherited by a fork, not even unused.
+    closes_before_fork = False
+    #: How often the set-up is tried where no lock keeps others out.
+    setup_attempts = 10
+    #: Most values that one statement may carry.
+    max_parameters = 900
+
+    def engine_options(self, url: URL) -> dict[str, Any]:
+        """Options for ``create_engine`` that this database needs; the user's own come on top."""
+        return {}
+
+    def on_connect(self, dbapi_connection: DBAPIConnection) -> None:
+        """Prepare a new connection."""
+
+    def connect(self, engine: Engine) -> AbstractContextManager[Connection]:
+        """A connection whose statements are committed when the block has ended."""
+        return engine.begin()
+
+    def put(
+        self, connection: Connection, table: sa.Table, key: str, row: Mapping[str, Any], protected: tuple[str, ...] = ()
+    ) -> None:
+        """Insert ``row``, or replace the one with the same ``key`` unless its status is in ``protected``."""
+        columns = tuple(row)
+        update = _update(table, key, columns, protected)
+        values = {**row, "key_": row[key]}
+        if self._found(connection, table, key, row[key]):
+            connection.execute(update, values)
+            return
+        try:
+            with connection.begin_nested():
+                connection.execute(_insert(table, columns), row)
+        except exc.IntegrityError:  # another process inserted the row since we looked
+            connection.execute(update, values)
+
+    def _found(self, connection: Connection, table: sa.Table, key: str, value: Any) -> bool:
+        return connection.execute(sa.select(sa.true()).where(table.c[key] == value)).first() is not None
+
+    def one_of(self, column: sa.ColumnElement[str], values: Sequence[str]) -> sa.ColumnElement[bool]:
+        """``column`` is one of ``values``."""
+        return column.in_(values)
+
+    @contextmanager
+    def schema_lock(self, connection: Connection, name: str) -> Iterator[None]:
+        """A transaction in which the schema called ``name`` is ours to change.
+
+        Here without a lock: who loses the race fails, and tries again after a pause.
+        """
+        with connection.begin():
+            yield
+
+    def pause(self, attempt: int) -> None:
+        """Sleep before the set-up is tried again; ``attempt`` counts from 0."""
+        time.sleep(min(FIRST_PAUSE * 2**attempt, LONGEST_PAUSE))
+
+    def is_transient(self, error: BaseException) -> bool:
+        """Whether the same statement may succeed later: the connection was lost, or the server is busy."""
+        if isinstance(error, exc.TimeoutError):  # every connection of the pool is in use
+            return True
+        if not isinstance(error, exc.DBAPIError) or error.orig is None:
+            return False
+        return error.connection_invalidated or self._is_transient(error, error.orig)
+
+    def _is_transient(self, error: exc.DBAPIError, orig: BaseException) -> bool:
+        return isinstance(error, (exc.OperationalError, exc.InterfaceError))
+
+
+class AutocommitImpl(DefaultImpl):
+    """What the databases share that commit each statement by themselves and can lock others out of the set-up."""
+
+    isolation_level = "AUTOCOMMIT"
+    session_isolation_level = "READ COMMITTED"
+    setup_attempts = 1
+
+    def connect(self, engine: Engine) -> AbstractContextManager[Connection]:
+        return engine.connect()
+
+    def put(
+        self, connection: Connection, table: sa.Table, key: str, row: Mapping[str, Any], protected: tuple[str, ...] = ()
+    ) -> None:
+        connection.execute(self.upsert(table, key, tuple(row), protected), row)
+
+    def upsert(
+        self, table: sa.Table, key: str, columns: tuple[str, ...], protected: tuple[str, ...]
+    ) -> sa.Insert:  # pragma: no cover
+        """The guarded upsert as one statement; built once for each set of columns."""
+        raise NotImplementedError
+
+    @contextmanager
+    def _explicit_transaction(self, connection: Connection, begin: str) -> Iterator[None]:
+        """A transaction on a connection that otherwise commits each statement."""
+        connection.exec_driver_sql(begin)
+        try:
+            yield
+        except BaseException:
+            connection.exec_driver_sql("ROLLBACK")
+            raise
+        connection.exec_driver_sql("COMMIT")
+
+
+@lru_cache(maxsize=256)
+def on_conflict_upsert(
+    insert: Any, table: sa.Table, key: str, columns: tuple[str, ...], protected: tuple[str, ...]
+) -> sa.Insert:
+    """``INSERT … ON CONFLICT DO UPDATE … WHERE``, which PostgreSQL and SQLite share. ``insert`` is the dialect's own.
+
+    ``inline()`` keeps SQLAlchemy from asking for the new id with RETURNING.
+    """
+    statement = insert(table).values({column: sa.bindparam(column) for column in columns}).inline()
+    new = {column: statement.excluded[column] for column in columns if column != key}
+    guard = may_replace(table, protected) if protected else None
+    upsert: sa.Insert = statement.on_conflict_do_update(index_elements=[table.c[key]], set_=new, where=guard)
+    return upsert

@@ -1,0 +1,57 @@
+"""PostgreSQL: ``ON CONFLICT``, advisory locks, ``SKIP LOCKED``, errors told apart by SQLSTATE."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import sqlalchemy as sa
+from sqlalchemy import exc
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.engine import Connection
+
+from .base import AutocommitImpl, on_conflict_upsert
+
+#: SQLSTATEs (a class of two characters, or a code of five) after which the same statement may succeed.
+#: https://www.postgresql.org/docs/current/errcodes-appendix.html
+TRANSIENT = (
+    "08",  # connection exception
+    "40001",  # serialization failure
+    "40P01",  # deadlock detected
+    "53300",  # too many connections
+    "55P03",  # lock not available
+    "57P",  # operator intervention: shutdown, crash, cannot connect now
+    "25006",  # read-only: a failover is under way
+)
+
+
+class PostgreSQLImpl(AutocommitImpl):
+    """PostgreSQL, with psycopg 3 or psycopg2."""
+
+    supports_skip_locked = True
+    max_parameters = 1_000_000  # an array is one parameter, however long
+
+    def upsert(self, table: sa.Table, key: str, columns: tuple[str, ...], protected: tuple[str, ...]) -> sa.Insert:
+        return on_conflict_upsert(insert, table, key, columns, protected)
+
+    def one_of(self, column: sa.ColumnElement[str], values: Sequence[str]) -> sa.ColumnElement[bool]:
+        """One array instead of many parameters: the text stays the same, so the server plans it once."""
+        return column == sa.any_(sa.cast(sa.literal(list(values), sa.ARRAY(sa.String)), sa.ARRAY(sa.String)))
+
+    @contextmanager
+    def schema_lock(self, connection: Connection, name: str) -> Iterator[None]:
+        """An advisory lock that ends with its transaction, so that it also works behind PgBouncer.
+
+        READ COMMITTED lets the second look, after the wait, see what the first holder of the lock committed.
+        """
+        key = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big", signed=True)
+        with self._explicit_transaction(connection, "BEGIN ISOLATION LEVEL READ COMMITTED"):
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({key})")
+            yield
+
+    def _is_transient(self, error: exc.DBAPIError, orig: BaseException) -> bool:
+        state = getattr(orig, "sqlstate", None) or getattr(orig, "pgcode", None)
+        if state is None:  # the server was not reached, so it sent no code
+            return isinstance(error, (exc.OperationalError, exc.InterfaceError))
+        return str(state).startswith(TRANSIENT)

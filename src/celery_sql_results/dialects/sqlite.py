@@ -1,0 +1,58 @@
+"""SQLite: ``ON CONFLICT``, ``BEGIN IMMEDIATE``, a write-ahead log so that readers and the writer do not wait."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import exc, pool
+from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.engine import Connection
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.engine.url import URL
+
+from .base import AutocommitImpl, on_conflict_upsert
+
+#: Seconds that a statement waits for the writer before it; the driver's own 5 are short for a busy fleet.
+BUSY_TIMEOUT = 30
+
+
+class SQLiteImpl(AutocommitImpl):
+    """SQLite 3.24 or newer, with Python's own driver."""
+
+    session_isolation_level = "SERIALIZABLE"
+    #: SQLite keeps its locks per process and forgets them in a fork: https://www.sqlite.org/howtocorrupt.html
+    closes_before_fork = True
+    max_parameters = 900
+
+    def engine_options(self, url: URL) -> dict[str, Any]:
+        """A database in memory lives as long as its one connection."""
+        options: dict[str, Any] = {"connect_args": {"timeout": BUSY_TIMEOUT}}
+        if url.database in (None, "", ":memory:"):
+            options["poolclass"] = pool.StaticPool
+            options["connect_args"]["check_same_thread"] = False
+        return options
+
+    def on_connect(self, dbapi_connection: DBAPIConnection) -> None:
+        """The mode stays with the file. Where it cannot be set just now, the old one serves as well, more slowly."""
+        cursor = dbapi_connection.cursor()
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError:
+            pass
+        finally:
+            cursor.close()
+
+    def upsert(self, table: sa.Table, key: str, columns: tuple[str, ...], protected: tuple[str, ...]) -> sa.Insert:
+        return on_conflict_upsert(insert, table, key, columns, protected)
+
+    @contextmanager
+    def schema_lock(self, connection: Connection, name: str) -> Iterator[None]:
+        with self._explicit_transaction(connection, "BEGIN IMMEDIATE"):
+            yield
+
+    def _is_transient(self, error: exc.DBAPIError, orig: BaseException) -> bool:
+        return isinstance(orig, sqlite3.OperationalError) and ("locked" in str(orig) or "busy" in str(orig))

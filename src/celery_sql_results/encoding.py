@@ -1,0 +1,203 @@
+"""From what Celery hands over to the columns of a row, and back.
+
+Payloads are written by the app's serializer, compressed if it says so, and each row names its content type: a row stays
+readable when ``result_serializer`` changes. What a database would refuse is repaired here, never dropped: NUL and lone
+surrogates are escaped, names are clipped to their column.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from celery import states
+from kombu.compression import compress, decompress
+from kombu.exceptions import ContentDisallowed, DecodeError
+from kombu.serialization import dumps, loads, registry
+
+from .models import NAME_LENGTH, STATE_LENGTH, utc_now
+
+__all__ = ["Encoding"]
+
+#: What stands before a compressed payload, followed by its content type, NUL and the body. Celery 5.7 writes and reads
+#: the same; no serializer writes a leading NUL.
+COMPRESSED = b"\x00celery-compressed\x00"
+PICKLE = "application/x-python-serialize"
+#: The first byte of every pickle since protocol 2. No other serializer begins a payload of more than one byte with it.
+PICKLE_MARK = b"\x80"
+
+_META = ("task_id", "status", "traceback", "date_done")
+_PAYLOADS = ("result", "children", "args", "kwargs")
+_REFERENCES = ("name", "worker", "retries", "queue", "date_queued", "date_started", "parent_id", "root_id", "group_id")
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Reads numbers, strings and collections, and refuses whatever names a class or a function."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        raise ContentDisallowed(
+            f"the row is a pickle that names {module}.{name}: to read it, add 'pickle' to result_accept_content, "
+            "if everybody who can write to the database may run code here"
+        )
+
+    def persistent_load(self, pid: Any) -> Any:
+        raise ContentDisallowed("the row is a pickle that refers to objects outside of it")
+
+
+def text(value: str | None, longest: int | None = None) -> str | None:
+    """Escape what no text column takes (NUL, lone surrogates), then clip to ``longest`` characters."""
+    if value is None:
+        return None
+    value = str(value)
+    if "\x00" in value:
+        value = value.replace("\x00", "\\x00")
+    if not value.isascii():
+        value = value.encode("utf-8", "backslashreplace").decode("utf-8")
+    return value[:longest]
+
+
+def name(value: str | None) -> str | None:
+    """A text that fits the columns of names."""
+    return text(value, NAME_LENGTH)
+
+
+class Encoding:
+    """Writes with one serializer, reads with every one that is accepted.
+
+    Args:
+        serializer: kombu's name of the serializer, such as ``json``.
+        accept: the content types that may be read.
+        compression: kombu's name of a compression, or ``None``.
+    """
+
+    def __init__(self, serializer: str, accept: Collection[str], compression: str | None) -> None:
+        self.serializer = serializer
+        self.accept = accept
+        self.compression = compression
+        self.content_type: str = registry._encoders[serializer].content_type
+
+    # -- payloads ------------------------------------------------------------------------------------------------
+
+    def dumps(self, value: Any) -> bytes:
+        """Serialize ``value``, and compress it if so configured.
+
+        Raises:
+            kombu.exceptions.EncodeError: the serializer cannot write the value.
+        """
+        payload = dumps(value, serializer=self.serializer)[2]
+        data: bytes = payload.encode("utf-8", "backslashreplace") if isinstance(payload, str) else payload
+        if self.compression:
+            body, method = compress(data, self.compression)
+            return COMPRESSED + method.encode() + b"\x00" + body  # type: ignore[no-any-return]
+        return data
+
+    def dumps_lenient(self, value: Any) -> bytes:
+        """Like :meth:`dumps`; a value that cannot be serialized is replaced by its ``repr``. For what only informs."""
+        try:
+            return self.dumps(value)
+        except Exception:  # noqa: BLE001 - a serializer may raise anything over a foreign value
+            return self.dumps(text(repr(value)))
+
+    def loads(self, payload: bytes | None, content_type: str | None = None) -> Any:
+        """Read a payload in the content type of its row; rows of Celery's own backend have none.
+
+        Raises:
+            kombu.exceptions.ContentDisallowed: the content type is not accepted.
+            kombu.exceptions.DecodeError: the payload is not in any accepted content type.
+        """
+        if payload is None:
+            return None
+        data = _decompress(bytes(payload))
+        if data[:1] == PICKLE_MARK and len(data) > 1:
+            return self._unpickle(data)
+        errors: list[Exception] = []
+        for candidate in self._candidates(content_type):
+            try:
+                return loads(data, candidate, _encoding_of(candidate), accept=self.accept)
+            except (ContentDisallowed, DecodeError) as error:
+                errors.append(error)
+        raise errors[0]
+
+    def _candidates(self, content_type: str | None) -> Iterator[str]:
+        """The row's own type; the app's, in case Celery's backend wrote over the row; whatever else is accepted."""
+        own = [content_type, self.content_type, *sorted(self.accept)]
+        return iter(dict.fromkeys(candidate for candidate in own if candidate and candidate != PICKLE))
+
+    def _unpickle(self, data: bytes) -> Any:
+        if PICKLE in self.accept:
+            return loads(data, PICKLE, "binary", accept=self.accept)
+        try:
+            return _PlainUnpickler(io.BytesIO(data)).load()
+        except ContentDisallowed:
+            raise
+        except Exception as error:  # broken pickles raise almost anything
+            raise DecodeError(f"the row begins like a pickle, but cannot be read as one: {error}") from error
+
+    # -- rows ----------------------------------------------------------------------------------------------------
+
+    def to_row(
+        self, task_id: str, result: Any, state: str, traceback: str | None, children: Any, request: Any, extended: bool
+    ) -> dict[str, Any]:
+        """The columns that one write sets. ``date_done`` is set by finished states alone."""
+        row = {
+            "task_id": task_id,
+            "status": text(state, STATE_LENGTH),
+            "result": self.dumps(result),
+            "date_done": utc_now() if state in states.READY_STATES else None,
+            "traceback": text(traceback),
+            "children": self.dumps(children) if children else None,
+            "content_type": self.content_type,
+        }
+        if extended and request is not None:
+            row |= self._extended(request, state)
+        return row
+
+    def _extended(self, request: Any, state: str) -> dict[str, Any]:
+        """What ``result_extended`` adds, from a task's request. The start is known only while it happens."""
+        stamped = getattr(request, "stamped_headers", None)
+        delivery = getattr(request, "delivery_info", None) or {}
+        row = {
+            "name": name(getattr(request, "task", None)),
+            "args": self._argument(getattr(request, "args", None)),
+            "kwargs": self._argument(getattr(request, "kwargs", None)),
+            "worker": name(getattr(request, "hostname", None)),
+            "retries": getattr(request, "retries", None),
+            "queue": name(delivery.get("routing_key")),
+            "stamps": self._stamps(stamped, request.stamps or {}) if stamped else None,
+            "parent_id": name(getattr(request, "parent_id", None)),
+            "root_id": name(getattr(request, "root_id", None)),
+            "group_id": name(getattr(request, "group", None)),
+        }
+        return {**row, "date_started": utc_now()} if state == states.STARTED else row
+
+    def _argument(self, value: Any) -> bytes | None:
+        return None if value is None else self.dumps_lenient(value)
+
+    def _stamps(self, stamped: Collection[str], stamps: Mapping[str, Any]) -> bytes:
+        values = {header: value for header, value in stamps.items() if header in stamped}
+        return self.dumps_lenient({"stamped_headers": sorted(stamped), "stamps": values})
+
+    def to_meta(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """What Celery calls the meta of a task: the row by the names of ``AsyncResult``, its payloads read."""
+        content_type = row.get("content_type")
+        meta: dict[str, Any] = {column: row[column] for column in (*_META, *_REFERENCES) if column in row}
+        meta |= {column: self.loads(row[column], content_type) for column in _PAYLOADS if column in row}
+        stamps = self.loads(row.get("stamps"), content_type)
+        if stamps:
+            meta["stamped_headers"] = stamps["stamped_headers"]
+            meta.update(stamps["stamps"])
+        return meta
+
+
+def _decompress(data: bytes) -> bytes:
+    if not data.startswith(COMPRESSED):
+        return data
+    method, _, body = data[len(COMPRESSED) :].partition(b"\x00")
+    return decompress(body, method.decode())  # type: ignore[no-any-return]
+
+
+def _encoding_of(content_type: str) -> str:
+    known = registry.type_to_name.get(content_type)
+    return registry._encoders[known].content_encoding if known in registry._encoders else "utf-8"

@@ -1,0 +1,39 @@
+"""The exceptions of this package. Wherever Celery has one, Celery's is raised.
+
+::
+
+    celery.exceptions.ImproperlyConfigured
+     ├── SettingError        a setting has a value that cannot work
+     └── SchemaError         the tables are not there and may not be created
+    ValueError
+     └── TaskIdTooLong       an id does not fit its column
+
+From Celery and kombu come ``BackendStoreError`` and ``BackendGetMetaError`` (the database could not be reached for as
+long as the settings say), ``TimeoutError`` and ``ContentDisallowed`` (a row holds content that ``accept_content`` does
+not allow).
+"""
+
+from __future__ import annotations
+
+from celery.exceptions import ImproperlyConfigured
+
+__all__ = ["SchemaError", "SettingError", "TaskIdTooLong"]
+
+
+class SettingError(ImproperlyConfigured):
+    """A setting has a value that cannot work; the message names the setting, the value and the remedy."""
+
+    def __init__(self, setting: str, found: object, needed: str) -> None:
+        super().__init__(f"{setting} is {found!r}, but it must be {needed}")
+
+
+class SchemaError(ImproperlyConfigured):
+    """The tables are not there and this role may not create them; the message holds the SQL to run."""
+
+
+class TaskIdTooLong(ValueError):
+    """An id is longer than its column, so its result could neither be stored nor found."""
+
+    def __init__(self, kind: str, found: str, longest: int) -> None:
+        shown = f"{found[:40]!r}… has {len(found)} characters"
+        super().__init__(f"the {kind} id {shown}, but the column holds {longest}: choose a shorter one")

@@ -1,0 +1,203 @@
+"""The tables of task and group results, and the classes that map them.
+
+One :class:`Models` is the set of tables of one backend. Two backends with the same names share it; two with different
+names have nothing in common, so that they cannot touch each other's tables. The module-level :class:`Task`,
+:class:`TaskExtended` and :class:`TaskSet` are those of the default names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import cache, cached_property
+from typing import Any, ClassVar, NamedTuple
+
+import sqlalchemy as sa
+from celery import states
+from sqlalchemy.orm import DeclarativeBase
+
+from .dialects.types import TABLE_OPTIONS, Blob, Id, LongText, Timestamp
+
+__all__ = ["Models", "TableNames", "Task", "TaskExtended", "TaskSet", "models_for", "utc_now"]
+
+#: Characters of an id, a name, a worker and a queue: the width of Celery's columns.
+NAME_LENGTH = 155
+#: Characters of a state.
+STATE_LENGTH = 50
+
+#: What is written while ``result_extended`` is off. The rest of the table stays NULL.
+TASK_COLUMNS = ("task_id", "status", "result", "date_done", "traceback", "children", "content_type")
+EXTENDED_COLUMNS = (
+    *("name", "args", "kwargs", "worker", "retries", "queue", "stamps"),
+    *("date_queued", "date_started", "parent_id", "root_id", "group_id"),
+)
+
+
+class TableNames(NamedTuple):
+    """Names and schemas of the two tables; the defaults are Celery's."""
+
+    task: str = "celery_taskmeta"
+    group: str = "celery_tasksetmeta"
+    task_schema: str | None = None
+    group_schema: str | None = None
+
+
+def utc_now() -> datetime:
+    """The time now, in UTC and without an offset: what every column of a time holds."""
+    return datetime.now(timezone.utc).replace(tzinfo=None)
+
+
+def _name() -> sa.String:
+    return sa.String(NAME_LENGTH)
+
+
+def _id(sequence: str, schema: str | None) -> sa.Column[int]:
+    return sa.Column("id", Id, sa.Sequence(sequence, schema=schema), primary_key=True, autoincrement=True)
+
+
+def _task_table(metadata: sa.MetaData, name: str, schema: str | None) -> sa.Table:
+    """Celery 5.7's columns in Celery's order, then ours, which are nullable so that Celery can go on writing."""
+    return sa.Table(
+        name,
+        metadata,
+        _id("task_id_sequence", schema),
+        sa.Column("task_id", _name(), unique=True),
+        sa.Column("status", sa.String(STATE_LENGTH), default=states.PENDING),
+        sa.Column("result", Blob),
+        sa.Column("date_done", Timestamp, default=utc_now, index=True),
+        sa.Column("traceback", LongText),
+        sa.Column("children", Blob),
+        sa.Column("name", _name()),
+        sa.Column("args", Blob),
+        sa.Column("kwargs", Blob),
+        sa.Column("worker", _name()),
+        sa.Column("retries", sa.Integer),
+        sa.Column("queue", _name()),
+        sa.Column("stamps", Blob),
+        sa.Column("content_type", _name()),
+        sa.Column("date_queued", Timestamp),
+        sa.Column("date_started", Timestamp),
+        sa.Column("parent_id", _name()),
+        sa.Column("root_id", _name()),
+        sa.Column("group_id", _name()),
+        schema=schema,
+        **TABLE_OPTIONS,
+    )
+
+
+def _group_table(metadata: sa.MetaData, name: str, schema: str | None) -> sa.Table:
+    return sa.Table(
+        name,
+        metadata,
+        _id("taskset_id_sequence", schema),
+        sa.Column("taskset_id", _name(), unique=True),
+        sa.Column("result", Blob),
+        sa.Column("date_done", Timestamp, default=utc_now, index=True),
+        sa.Column("content_type", _name()),
+        schema=schema,
+        **TABLE_OPTIONS,
+    )
+
+
+class _Row:
+    """What the three classes share: the table can be renamed, and a row shown as a dict."""
+
+    __table__: ClassVar[sa.Table]
+    shown: ClassVar[tuple[str, ...]]
+    default_name: ClassVar[str]
+
+    @classmethod
+    def configure(cls, schema: str | None = None, name: str | None = None) -> None:
+        """Rename the table, before its first use. A backend has tables of its own: set ``database_table_names`` there.
+
+        ``schema`` is also that of the sequence; ``None`` stands for the default of either.
+        """
+        cls.__table__.schema = schema
+        cls.__table__.name = name or cls.default_name
+        cls.__table__.c.id.default.schema = schema  # type: ignore[union-attr]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The columns of the row by name, without the ``id``; payloads as the bytes that are stored."""
+        return {name: getattr(self, name) for name in self.shown}
+
+
+class TaskRow(_Row):
+    """One task's state and result."""
+
+    shown = tuple(name for name in TASK_COLUMNS if name != "content_type")
+    default_name = TableNames().task
+    task_id: Any
+    status: Any
+
+    def __init__(self, task_id: str) -> None:
+        self.task_id = task_id
+
+    def __repr__(self) -> str:
+        return f"<Task {self.task_id} state: {self.status}>"
+
+
+class GroupRow(_Row):
+    """The members of one saved group."""
+
+    shown = ("taskset_id", "result", "date_done")
+    default_name = TableNames().group
+    taskset_id: Any
+    result: Any
+
+    def __init__(self, taskset_id: str, result: bytes | None) -> None:
+        self.taskset_id = taskset_id
+        self.result = result
+
+    def __repr__(self) -> str:
+        return f"<TaskSet: {self.taskset_id}>"
+
+
+@dataclass(frozen=True, eq=False)
+class Models:
+    """The tables of one backend, and their classes."""
+
+    task: sa.Table
+    group: sa.Table
+
+    @property
+    def tables(self) -> tuple[sa.Table, ...]:
+        """Every table, in the order in which they are created."""
+        return (self.task, self.group)
+
+    @property
+    def version_table(self) -> str:
+        """Name of the table that records the schema's version; it stands beside the task table."""
+        return f"{self.task.name}_version"
+
+    @cached_property
+    def classes(self) -> tuple[type[Any], type[Any], type[Any]]:
+        """``Task``, ``TaskExtended`` and ``TaskSet``, mapped on these tables."""
+
+        class Base(DeclarativeBase):
+            metadata = self.task.metadata
+
+        class Task(TaskRow, Base):
+            __table__ = self.task
+            __mapper_args__ = {"include_properties": ["id", *TASK_COLUMNS]}  # noqa: RUF012 - SQLAlchemy's way
+
+        class TaskExtended(Task):
+            __mapper_args__ = {"properties": {name: self.task.c[name] for name in EXTENDED_COLUMNS}}  # noqa: RUF012
+            shown = (*TaskRow.shown, *EXTENDED_COLUMNS)
+
+        class TaskSet(GroupRow, Base):
+            __table__ = self.group
+
+        return Task, TaskExtended, TaskSet
+
+
+@cache
+def models_for(names: TableNames = TableNames()) -> Models:  # noqa: B008 - a tuple, so it cannot be changed
+    """The tables of the given names; the same names give the same tables."""
+    metadata = sa.MetaData()
+    return Models(
+        task=_task_table(metadata, names.task, names.task_schema),
+        group=_group_table(metadata, names.group, names.group_schema),
+    )
+
+
+Task, TaskExtended, TaskSet = models_for().classes

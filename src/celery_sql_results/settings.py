@@ -1,0 +1,203 @@
+"""Every setting that the backend obeys, read and validated once.
+
+A wrong value is one :class:`~celery_sql_results.errors.SettingError` when the backend is made, which is when a worker
+starts; the message names the setting, the value and the remedy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from celery.utils.imports import symbol_by_name
+from kombu.compression import encoders as compressions
+from kombu.serialization import registry
+from sqlalchemy.engine import Engine, make_url
+from sqlalchemy.exc import ArgumentError
+
+from .errors import SettingError
+from .models import TableNames
+
+__all__ = ["EngineCallback", "RetryPolicy", "Settings"]
+
+EngineCallback = Callable[[Engine], object]
+
+#: What a connection pool does unless ``database_engine_options`` says otherwise.
+ENGINE_OPTIONS: dict[str, Any] = {"pool_pre_ping": True, "pool_recycle": 3600}
+#: Longest table name: PostgreSQL's limit of 63, less ``_version``.
+LONGEST_TABLE_NAME = 55
+#: How often a write and a read are tried again while ``result_backend_max_retries`` is not set. A result must not be
+#: lost to a restarting server (40 retries span about three minutes), and a page that shows one must not hang.
+WRITE_RETRIES, READ_RETRIES = 40, 3
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """How an operation is repeated that failed for a transient reason; the pauses grow and are given in seconds."""
+
+    write_retries: float
+    read_retries: float
+    first_pause: float
+    longest_pause: float
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of one backend."""
+
+    url: str
+    engine_options: Mapping[str, Any]
+    engine_callback: EngineCallback | None
+    short_lived_sessions: bool
+    names: TableNames
+    create_tables_at_setup: bool
+    extended: bool
+    expires: timedelta | None
+    compression: str | None
+    retry: RetryPolicy
+
+    @classmethod
+    def read(cls, conf: Any, **given: Any) -> Settings:
+        """Read ``conf``, the configuration of an app; what is ``given`` by the name of a setting overrides it.
+
+        Raises:
+            SettingError: a value cannot work.
+        """
+        reader = _Reader(conf, given)
+        reader.serializers()
+        return cls(
+            url=reader.url(),
+            engine_options=reader.engine_options(),
+            engine_callback=reader.callback("database_engine_callback"),
+            short_lived_sessions=reader.flag("database_short_lived_sessions", False),
+            names=reader.names(),
+            create_tables_at_setup=reader.flag("database_create_tables_at_setup", True),
+            extended=reader.flag("result_extended", False),
+            expires=reader.duration("result_expires"),
+            compression=reader.one_of("result_compression", compressions()),
+            retry=reader.retry(),
+        )
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Reads one setting at a time."""
+
+    conf: Any
+    given: Mapping[str, Any]
+
+    def get(self, setting: str, default: Any = None) -> Any:
+        value = self.given.get(setting)
+        value = self.conf.get(setting) if value is None else value
+        return default if value is None else value
+
+    def url(self) -> str:
+        found = self.get("database_url")
+        needed = "a URL of SQLAlchemy, such as sql+postgresql+psycopg://user@host/db (or let result_backend be one)"
+        if not isinstance(found, str) or not found:
+            raise SettingError("database_url", found, needed)
+        url = found.removeprefix("sql+").removeprefix("db+")
+        try:
+            make_url(url)
+        except (ArgumentError, ValueError):
+            raise SettingError("database_url", "not a URL (not shown, it may hold a password)", needed) from None
+        return url
+
+    def flag(self, setting: str, default: bool) -> bool:
+        value = self.get(setting, default)
+        if value not in (True, False):
+            raise SettingError(setting, value, "True or False")
+        return bool(value)
+
+    def mapping(self, setting: str, keys: Collection[str] | None = None) -> dict[str, Any]:
+        value = self.get(setting, {})
+        if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+            raise SettingError(setting, value, "a dict with names as keys")
+        if keys is not None and not set(value) <= set(keys):
+            raise SettingError(setting, value, f"a dict with no other keys than {', '.join(map(repr, keys))}")
+        return dict(value)
+
+    def engine_options(self) -> dict[str, Any]:
+        """The defaults, on top the setting, on top what a caller gave."""
+        configured = _Reader(self.conf, {}).mapping("database_engine_options")
+        return {**ENGINE_OPTIONS, **configured, **self.mapping("database_engine_options")}
+
+    def names(self) -> TableNames:
+        names = self._strings("database_table_names", LONGEST_TABLE_NAME)
+        schemas = self._strings("database_table_schemas", LONGEST_TABLE_NAME)
+        default = TableNames()
+        return TableNames(
+            names.get("task") or default.task,
+            names.get("group") or default.group,
+            schemas.get("task"),
+            schemas.get("group"),
+        )
+
+    def _strings(self, setting: str, longest: int) -> dict[str, str | None]:
+        value = self.mapping(setting, ("task", "group"))
+        for name in value.values():
+            if name is not None and not (isinstance(name, str) and 0 < len(name) <= longest):
+                raise SettingError(setting, value, f"a dict of names of 1 to {longest} characters")
+        return value
+
+    def callback(self, setting: str) -> EngineCallback | None:
+        value = self.get(setting)
+        if isinstance(value, str):
+            try:
+                value = symbol_by_name(value)
+            except (ImportError, AttributeError, ValueError) as error:
+                raise SettingError(setting, value, f"the import path of a callable ({error})") from error
+        if value is not None and not callable(value):
+            raise SettingError(setting, value, "a callable that takes an engine, or its import path")
+        return value  # type: ignore[no-any-return]
+
+    def duration(self, setting: str) -> timedelta | None:
+        """0 and ``None`` mean for ever, as Celery's manual promises."""
+        value = self.get(setting)
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            value = timedelta(seconds=value)
+        if value is not None and (not isinstance(value, timedelta) or value < timedelta(0)):
+            raise SettingError(setting, value, "a number of seconds, a timedelta, or 0 or None to keep for ever")
+        return value or None
+
+    def number(self, setting: str, default: float) -> float:
+        value = self.get(setting, default)
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or value < 0:
+            raise SettingError(setting, value, "a number, not negative")
+        return value
+
+    def one_of(self, setting: str, known: Collection[str]) -> str | None:
+        value = self.get(setting)
+        if value and value not in known:
+            raise SettingError(setting, value, f"one of {', '.join(sorted(known))}")
+        return value or None
+
+    def serializers(self) -> None:
+        """Each serializer that is used or accepted is one that kombu knows, by name or by content type."""
+        known = [*registry.name_to_type, *registry.type_to_name]
+        self.one_of("result_serializer", known)
+        for setting in ("accept_content", "result_accept_content"):
+            value = self.get(setting, ())
+            if isinstance(value, str) or not isinstance(value, Collection):
+                raise SettingError(setting, value, "a list of serializers")
+            for name in value:
+                if name not in known:
+                    raise SettingError(setting, value, f"a list of serializers; known are {', '.join(sorted(known))}")
+
+    def retry(self) -> RetryPolicy:
+        writes: float
+        reads: float
+        writes, reads = WRITE_RETRIES, READ_RETRIES
+        if self.conf.value_set_for("result_backend_max_retries"):
+            writes = reads = self.number("result_backend_max_retries", 0)
+        always = self.flag("result_backend_always_retry", True)
+        if self.conf.value_set_for("result_backend_always_retry") and not always:
+            writes = reads = 0
+        return RetryPolicy(
+            write_retries=writes,
+            read_retries=reads,
+            first_pause=self.number("result_backend_base_sleep_between_retries_ms", 10) / 1000,
+            longest_pause=self.number("result_backend_max_sleep_between_retries_ms", 10_000) / 1000,
+        )
