@@ -25,8 +25,9 @@ __all__ = ["Encoding"]
 #: the same; no serializer writes a leading NUL.
 COMPRESSED = b"\x00celery-compressed\x00"
 PICKLE = "application/x-python-serialize"
-#: The first byte of every pickle since protocol 2. No other serializer begins a payload of more than one byte with it.
+#: A pickle begins with this byte and its protocol. Of the other serializers, msgpack alone begins with it, for ``{}``.
 PICKLE_MARK = b"\x80"
+PICKLE_PROTOCOLS = (b"\x02", b"\x03", b"\x04", b"\x05")
 
 _META = ("task_id", "status", "traceback", "date_done")
 _PAYLOADS = ("result", "children", "args", "kwargs")
@@ -110,7 +111,7 @@ class Encoding:
         if payload is None:
             return None
         data = _decompress(bytes(payload))
-        if data[:1] == PICKLE_MARK and len(data) > 1:
+        if data[:1] == PICKLE_MARK and data[1:2] in PICKLE_PROTOCOLS:
             return self._unpickle(data)
         errors: list[Exception] = []
         for candidate in self._candidates(content_type):
