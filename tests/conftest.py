@@ -1,0 +1,74 @@
+"""Fixtures for all tests: fresh databases on real servers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from servers import Database, PgBouncer, PostgreSQL, Redis
+from servers.pool import ALL, MISSING, Pool, or_skip
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Pool]:
+    """The servers of this test process; `servers.server("redis")` starts one that is not running yet."""
+    with Pool() as pool:
+        yield pool
+
+
+def fresh(servers: Pool, kind: str) -> Iterator[Database]:
+    """A fresh database for one test."""
+    with or_skip(kind), servers.database(kind) as database:
+        yield database
+
+
+@pytest.fixture(params=ALL)
+def database(request: pytest.FixtureRequest, servers: Pool) -> Iterator[Database]:
+    """A fresh, empty database of every kind in turn; `servers.pool.on` narrows it down."""
+    yield from fresh(servers, request.param)
+
+
+@pytest.fixture
+def postgresql(servers: Pool) -> Iterator[Database]:
+    """A fresh, empty database on PostgreSQL."""
+    yield from fresh(servers, "postgresql")
+
+
+@pytest.fixture
+def mariadb(servers: Pool) -> Iterator[Database]:
+    """A fresh, empty database on MariaDB."""
+    yield from fresh(servers, "mariadb")
+
+
+@pytest.fixture
+def sqlite(servers: Pool) -> Iterator[Database]:
+    """A fresh, empty database on SQLite."""
+    yield from fresh(servers, "sqlite")
+
+
+@pytest.fixture
+def pgbouncer(postgresql: Database) -> Iterator[Database]:
+    """The database of `postgresql`, reached through PgBouncer in transaction mode."""
+    assert isinstance(postgresql.server, PostgreSQL)
+    with or_skip("pgbouncer"), PgBouncer(postgresql.server) as bouncer:
+        yield replace(postgresql, kind="pgbouncer", url=bouncer.url(postgresql.name))
+
+
+@pytest.fixture
+def redis(servers: Pool) -> Redis:
+    """A Redis server that holds nothing; its URL serves as a broker or as a result backend."""
+    with or_skip("redis"):
+        server = servers.server("redis")
+    assert isinstance(server, Redis)
+    server.clear()
+    return server
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say aloud which servers were missing, and so which databases were not tested."""
+    skipped = (report.longrepr for report in terminalreporter.stats.get("skipped", []))
+    reasons = {str(reason[2]).partition(MISSING)[2] for reason in skipped if isinstance(reason, tuple)}
+    for reason in sorted(reasons - {""}):
+        terminalreporter.write_line(f"NOT TESTED, server missing: {reason}", red=True, bold=True)

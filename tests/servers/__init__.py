@@ -1,0 +1,38 @@
+"""Real database servers for tests, the demo and benchmarks.
+
+    with PostgreSQL() as server:
+        server.create_database("shop")
+        create_engine(server.url("shop"))
+
+Each server is private to one temporary folder, listens on loopback only, and leaves nothing behind: neither a process
+nor a file, also when the Python process that started it is killed.
+"""
+
+from __future__ import annotations
+
+from servers import portable
+from servers.base import Database, Server, Unsupported
+from servers.mariadb import MariaDB
+from servers.pgbouncer import PgBouncer
+from servers.postgresql import PostgreSQL
+from servers.process import Missing
+from servers.redis import Redis
+from servers.sqlite import SQLite
+
+__all__ = [
+    "KINDS",
+    "Database",
+    "MariaDB",
+    "Missing",
+    "PgBouncer",
+    "PostgreSQL",
+    "Redis",
+    "SQLite",
+    "Server",
+    "Unsupported",
+]
+
+#: The servers that stand alone, by kind.
+KINDS: dict[str, type[Server]] = {"postgresql": PostgreSQL, "mariadb": MariaDB, "sqlite": SQLite, "redis": Redis}
+
+portable.register()
