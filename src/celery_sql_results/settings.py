@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 from celery.utils.imports import symbol_by_name
-from kombu.compression import encoders as compressions
+from kombu.compression import encoders, get_encoder
 from kombu.serialization import registry
 from sqlalchemy.engine import Engine, make_url
 from sqlalchemy.exc import ArgumentError
@@ -76,7 +76,7 @@ class Settings:
             create_tables_at_setup=reader.flag("database_create_tables_at_setup", True),
             extended=reader.flag("result_extended", False),
             expires=reader.duration("result_expires"),
-            compression=reader.one_of("result_compression", compressions()),
+            compression=reader.compression("result_compression"),
             retry=reader.retry(),
         )
 
@@ -174,10 +174,20 @@ class _Reader:
             raise SettingError(setting, value, f"one of {', '.join(sorted(known))}")
         return value or None
 
+    def compression(self, setting: str) -> str | None:
+        value = self.get(setting)
+        if not value:
+            return None
+        try:
+            get_encoder(value)
+        except KeyError:
+            raise SettingError(setting, value, f"'gzip' or another of {', '.join(sorted(encoders()))}") from None
+        return value  # type: ignore[no-any-return]
+
     def serializers(self) -> None:
         """Each serializer that is used or accepted is one that kombu knows, by name or by content type."""
         known = [*registry.name_to_type, *registry.type_to_name]
-        self.one_of("result_serializer", known)
+        self.one_of("result_serializer", registry.name_to_type)
         for setting in ("accept_content", "result_accept_content"):
             value = self.get(setting, ())
             if isinstance(value, str) or not isinstance(value, Collection):

@@ -29,8 +29,10 @@ def may_replace(table: sa.Table, protected: tuple[str, ...]) -> sa.ColumnElement
 
     The states are written into the text, not bound: they are Celery's constants, and a fixed text is prepared once.
     """
+    if not protected:
+        return sa.true()
     status = sa.func.coalesce(table.c.status, sa.literal_column("''"))
-    return sa.and_(sa.true(), *(status != sa.literal_column(f"'{state}'") for state in protected))
+    return sa.and_(*(status != sa.literal_column(f"'{state}'") for state in protected))
 
 
 @lru_cache(maxsize=256)

@@ -26,7 +26,8 @@ class SQLiteImpl(AutocommitImpl):
     session_isolation_level = "SERIALIZABLE"
     #: SQLite keeps its locks per process and forgets them in a fork: https://www.sqlite.org/howtocorrupt.html
     closes_before_fork = True
-    max_parameters = 900
+    #: https://www.sqlite.org/limits.html#max_variable_number
+    max_parameters = 32_000 if sqlite3.sqlite_version_info >= (3, 32) else 900
 
     def engine_options(self, url: URL) -> dict[str, Any]:
         """A database in memory lives as long as its one connection."""
