@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection
 from functools import cached_property, partial
 from typing import Any, TypeVar
 
 from celery import states
 from celery.backends.base import BaseBackend
 from celery.exceptions import BackendGetMetaError, BackendStoreError
-from celery.exceptions import TimeoutError as CeleryTimeoutError
 from celery.result import result_from_tuple
 from celery.utils.log import get_logger
 from celery.utils.time import maybe_timedelta
@@ -19,6 +17,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from . import retention, retry
+from .chords.contract import ChordMixin
+from .chords.rows import ChordRows
 from .dialects import DefaultImpl, impl_for
 from .encoding import Encoding
 from .errors import TaskIdTooLong
@@ -26,6 +26,12 @@ from .models import NAME_LENGTH, Models, Task, TaskSet, models_for, utc_now
 from .session import SessionManager
 from .settings import Settings
 from .store import Store
+from .waiting.consumer import Consumer
+from .waiting.contract import WaitingMixin
+from .waiting.listen import ListenNotifier
+from .waiting.notifier import Notifier
+from .waiting.poll import ChangeNotifier, PollNotifier
+from .waiting.results import install
 
 __all__ = ["DatabaseBackend"]
 
@@ -33,7 +39,7 @@ T = TypeVar("T")
 logger = get_logger(__name__)
 
 
-class DatabaseBackend(BaseBackend):
+class DatabaseBackend(WaitingMixin, ChordMixin, BaseBackend):
     """Task and group results in a SQL database.
 
     Args:
@@ -78,6 +84,7 @@ class DatabaseBackend(BaseBackend):
         self.models: Models = models_for(self.settings.names)
         self.task_cls = self.models.classes[1 if self.settings.extended else 0]
         self.taskset_cls = self.models.classes[2]
+        install(self.app)
         if self.settings.create_tables_at_setup:
             self._create_tables()
 
@@ -102,10 +109,19 @@ class DatabaseBackend(BaseBackend):
     def store(self) -> Store:
         """The rows of this backend, on tables that are ready."""
         engine = self.session_manager.get_engine(
-            self.settings.url, short_lived_sessions=self.settings.short_lived_sessions, **self.settings.engine_options
+            self.settings.url,
+            short_lived_sessions=self.settings.short_lived_sessions,
+            **self.settings.engine_options,
         )
         columns = self.session_manager.prepare_models(engine, self.models)
-        return Store(engine, self._impl, self.models, columns, self.settings.extended)
+        return Store(
+            engine,
+            self._impl,
+            self.models,
+            columns,
+            self.settings.extended,
+            self.settings.listen,
+        )
 
     @cached_property
     def _impl(self) -> DefaultImpl:
@@ -118,12 +134,18 @@ class DatabaseBackend(BaseBackend):
         except SQLAlchemyError as error:
             if not self.exception_safe_to_retry(error):
                 raise
-            logger.warning("the result database %s cannot be reached yet, first use will try again", self.as_uri())
+            logger.warning(
+                "the result database %s cannot be reached yet, first use will try again",
+                self.as_uri(),
+            )
 
     def ResultSession(self, session_manager: SessionManager | None = None) -> Session:
         """A session of SQLAlchemy on tables that are ready. Use it with ``session_cleanup``."""
         manager = session_manager or self.session_manager
-        options = {**self.settings.engine_options, "short_lived_sessions": self.settings.short_lived_sessions}
+        options = {
+            **self.settings.engine_options,
+            "short_lived_sessions": self.settings.short_lived_sessions,
+        }
         engine, maker = manager.create_session(self.settings.url, **options)
         manager.prepare_models(engine, self.models)
         return maker()
@@ -163,7 +185,13 @@ class DatabaseBackend(BaseBackend):
         return {}
 
     def _store_result(
-        self, task_id: str, result: Any, state: str, traceback: str | None = None, request: Any = None, **kwargs: Any
+        self,
+        task_id: str,
+        result: Any,
+        state: str,
+        traceback: str | None = None,
+        request: Any = None,
+        **kwargs: Any,
     ) -> Any:
         """Store a state and a result, unless what is stored may not be replaced.
 
@@ -214,47 +242,35 @@ class DatabaseBackend(BaseBackend):
     def _forget(self, task_id: str) -> None:
         self._write(f"forgetting task {task_id}", lambda: self.store.forget(task_id))
 
-    def get_many(
-        self,
-        task_ids: Iterable[str],
-        timeout: float | None = None,
-        interval: float | None = 0.5,
-        no_ack: bool = True,
-        on_message: Callable[[dict[str, Any]], object] | None = None,
-        on_interval: Callable[[], object] | None = None,
-        max_iterations: int | None = None,
-        READY_STATES: frozenset[str] = states.READY_STATES,
-    ) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield ``(task id, meta)`` of each task as it is found in one of ``READY_STATES``: one query per ``interval``.
+    @cached_property
+    def chords(self) -> ChordRows | None:
+        """The chords of this backend; ``None`` without their tables, or if ``database_native_chords`` is off."""
+        if not self.settings.native_chords or not self.store.has(self.models.chords):
+            return None
+        return ChordRows(self.store.engine, self._impl, self.models)
 
-        Raises:
-            celery.exceptions.TimeoutError: ``timeout`` seconds have passed and some are not ready; 0 looks once.
-        """
-        deadline = None if timeout is None else time.monotonic() + timeout
-        waiting, iteration = set(task_ids), 0
-        while waiting:
-            for meta in self._ready(waiting, READY_STATES):
-                waiting.discard(meta["task_id"])
-                if on_message is not None:
-                    on_message(meta)
-                yield meta["task_id"], meta
-            iteration += 1
-            if not waiting or iteration == max_iterations:
-                return
-            if on_interval is not None:
-                on_interval()
-            _sleep(interval, deadline)
+    def states_of(self, task_ids: Collection[str]) -> dict[str, str]:
+        """The states of those of ``task_ids`` that have a row, in one query that reads no results."""
+        return self._read(f"reading {len(task_ids)} states", lambda: self.store.fetch_states(task_ids))
 
-    def _ready(self, task_ids: set[str], ready_states: frozenset[str]) -> list[dict[str, Any]]:
-        """The metas of those that are ready, from the cache or in one query."""
-        cached = [self._cache[task_id] for task_id in task_ids if self.is_cached(task_id)]
-        unknown = task_ids.difference(meta["task_id"] for meta in cached)
-        rows = self._read(f"reading {len(unknown)} tasks", lambda: list(self.store.fetch_many(unknown)))
-        fetched = [self._meta(row) for row in rows if row["status"] in ready_states]
-        for meta in fetched:
-            if meta["status"] == states.SUCCESS:
-                self._cache[meta["task_id"]] = meta
-        return [meta for meta in cached if meta["status"] in ready_states] + fetched
+    @cached_property
+    def consumer(self) -> Consumer:
+        """What is awaited through this backend."""
+        return Consumer(
+            self._notifier(),
+            self.store.fetch_many,
+            self.exception_safe_to_retry,
+            self.settings.poll_min_interval,
+            self.settings.poll_max_interval,
+        )
+
+    def _notifier(self) -> Notifier:
+        """The best way to wait that the database has."""
+        if self.store.notifies:
+            url = self.settings.listen_url or self.settings.url
+            engine = self.session_manager.get_engine(url, short_lived_sessions=True, **self.settings.engine_options)
+            return ListenNotifier(self.store, self._impl.listener(engine))
+        return ChangeNotifier(self.store) if self.store.counts_changes else PollNotifier(self.store)
 
     # -- groups --------------------------------------------------------------------------------------------------
 
@@ -304,7 +320,11 @@ class DatabaseBackend(BaseBackend):
         return f"<{type(self).__name__} {self.as_uri()}>"
 
     def __reduce__(self, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
-        given = {"dburi": self.settings.url, "expires": self.expires, "engine_options": self.engine_options}
+        given = {
+            "dburi": self.settings.url,
+            "expires": self.expires,
+            "engine_options": self.engine_options,
+        }
         return super().__reduce__(args, {**given, **(kwargs or {})})
 
 
@@ -317,13 +337,3 @@ def _fitting(kind: str, id_: str) -> str:
 def _pending(task_id: str) -> dict[str, Any]:
     nothing = dict.fromkeys(("result", "traceback", "children", "date_done"))
     return {"task_id": task_id, "status": states.PENDING, **nothing}
-
-
-def _sleep(interval: float | None, deadline: float | None) -> None:
-    pause = 0.5 if interval is None else interval
-    if deadline is not None:
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise CeleryTimeoutError("The operation timed out.")
-        pause = min(pause, left)
-    time.sleep(pause)

@@ -31,7 +31,17 @@ PICKLE_PROTOCOLS = (b"\x02", b"\x03", b"\x04", b"\x05")
 
 _META = ("task_id", "status", "traceback", "date_done")
 _PAYLOADS = ("result", "children", "args", "kwargs")
-_REFERENCES = ("name", "worker", "retries", "queue", "date_queued", "date_started", "parent_id", "root_id", "group_id")
+_REFERENCES = (
+    "name",
+    "worker",
+    "retries",
+    "queue",
+    "date_queued",
+    "date_started",
+    "parent_id",
+    "root_id",
+    "group_id",
+)
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -139,7 +149,14 @@ class Encoding:
     # -- rows ----------------------------------------------------------------------------------------------------
 
     def to_row(
-        self, task_id: str, result: Any, state: str, traceback: str | None, children: Any, request: Any, extended: bool
+        self,
+        task_id: str,
+        result: Any,
+        state: str,
+        traceback: str | None,
+        children: Any,
+        request: Any,
+        extended: bool,
     ) -> dict[str, Any]:
         """The columns that one write sets. ``date_done`` is set by finished states alone."""
         row = {

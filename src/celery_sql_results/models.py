@@ -18,7 +18,15 @@ from sqlalchemy.orm import DeclarativeBase
 
 from .dialects.types import TABLE_OPTIONS, Blob, Id, LongText, Timestamp
 
-__all__ = ["Models", "TableNames", "Task", "TaskExtended", "TaskSet", "models_for", "utc_now"]
+__all__ = [
+    "Models",
+    "TableNames",
+    "Task",
+    "TaskExtended",
+    "TaskSet",
+    "models_for",
+    "utc_now",
+]
 
 #: Characters of an id, a name, a worker and a queue: the width of Celery's columns.
 NAME_LENGTH = 155
@@ -26,7 +34,15 @@ NAME_LENGTH = 155
 STATE_LENGTH = 50
 
 #: What is written while ``result_extended`` is off. The rest of the table stays NULL.
-TASK_COLUMNS = ("task_id", "status", "result", "date_done", "traceback", "children", "content_type")
+TASK_COLUMNS = (
+    "task_id",
+    "status",
+    "result",
+    "date_done",
+    "traceback",
+    "children",
+    "content_type",
+)
 EXTENDED_COLUMNS = (
     *("name", "args", "kwargs", "worker", "retries", "queue", "stamps"),
     *("date_queued", "date_started", "parent_id", "root_id", "group_id"),
@@ -52,7 +68,13 @@ def _name() -> sa.String:
 
 
 def _id(sequence: str, schema: str | None) -> sa.Column[int]:
-    return sa.Column("id", Id, sa.Sequence(sequence, schema=schema), primary_key=True, autoincrement=True)
+    return sa.Column(
+        "id",
+        Id,
+        sa.Sequence(sequence, schema=schema),
+        primary_key=True,
+        autoincrement=True,
+    )
 
 
 def _task_table(metadata: sa.MetaData, name: str, schema: str | None) -> sa.Table:
@@ -96,6 +118,56 @@ def _group_table(metadata: sa.MetaData, name: str, schema: str | None) -> sa.Tab
         sa.Column("content_type", _name()),
         schema=schema,
         **TABLE_OPTIONS,
+    )
+
+
+def _waiter_table(metadata: sa.MetaData, name: str, schema: str | None) -> sa.Table:
+    """Who waits for which task. It may be lost in a crash: waiters also look by themselves."""
+    return sa.Table(
+        name,
+        metadata,
+        sa.Column("task_id", _name(), primary_key=True),
+        sa.Column("channel", sa.String(63), primary_key=True),
+        sa.Column("date_added", Timestamp, nullable=False),
+        prefixes=["UNLOGGED"],
+        info={"needs": "supports_notify"},
+        schema=schema,
+    )
+
+
+def _chord_table(metadata: sa.MetaData, name: str, schema: str | None) -> sa.Table:
+    """One chord: how many parts it has, who is elected to send the body, and what that takes."""
+    return sa.Table(
+        name,
+        metadata,
+        sa.Column("group_id", _name(), primary_key=True),
+        sa.Column("size", sa.Integer),
+        sa.Column("added", sa.Integer),
+        sa.Column("header", Blob),
+        sa.Column("body", Blob),
+        sa.Column("content_type", _name()),
+        sa.Column("date_created", Timestamp, nullable=False, index=True),
+        sa.Column("claimed_by", sa.String(32)),
+        sa.Column("claimed_until", Timestamp),
+        sa.Column("date_dispatched", Timestamp),
+        schema=schema,
+        **{**TABLE_OPTIONS, "sqlite_autoincrement": False},
+    )
+
+
+def _part_table(metadata: sa.MetaData, name: str, schema: str | None) -> sa.Table:
+    """One part of a chord. A reused signature may stand twice in a header, so the position is part of the key."""
+    return sa.Table(
+        name,
+        metadata,
+        sa.Column("group_id", _name(), primary_key=True),
+        sa.Column("task_id", _name(), primary_key=True),
+        sa.Column("position", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("status", sa.String(STATE_LENGTH), nullable=False),
+        sa.Column("result", Blob),
+        sa.Column("content_type", _name()),
+        schema=schema,
+        **{**TABLE_OPTIONS, "sqlite_autoincrement": False},
     )
 
 
@@ -158,11 +230,14 @@ class Models:
 
     task: sa.Table
     group: sa.Table
+    waiters: sa.Table
+    chords: sa.Table
+    parts: sa.Table
 
     @property
     def tables(self) -> tuple[sa.Table, ...]:
-        """Every table, in the order in which they are created."""
-        return (self.task, self.group)
+        """Every table, in the order in which they are created; one may need an ability of the database."""
+        return (self.task, self.group, self.waiters, self.chords, self.parts)
 
     @property
     def version_table(self) -> str:
@@ -197,6 +272,9 @@ def models_for(names: TableNames = TableNames()) -> Models:  # noqa: B008 - a tu
     return Models(
         task=_task_table(metadata, names.task, names.task_schema),
         group=_group_table(metadata, names.group, names.group_schema),
+        waiters=_waiter_table(metadata, f"{names.task}_waiters", names.task_schema),
+        chords=_chord_table(metadata, f"{names.task}_chords", names.task_schema),
+        parts=_part_table(metadata, f"{names.task}_parts", names.task_schema),
     )
 
 

@@ -46,11 +46,17 @@ def call(
                 raise
             pause = min(first_pause * 2**attempt, longest_pause) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
             attempt += 1
-            logger.warning("%s failed (%s); retry %d in %.2f s", name, _describe(error), attempt, pause)
+            logger.warning(
+                "%s failed (%s); retry %d in %.2f s",
+                name,
+                _describe(error),
+                attempt,
+                pause,
+            )
             time.sleep(pause)
 
 
 def _describe(error: BaseException) -> str:
-    """The driver's own words: SQLAlchemy's add the statement, which nobody needs here."""
+    """The driver's own words in one line: SQLAlchemy's add the statement, which nobody needs here."""
     original = getattr(error, "orig", None) or error
-    return f"{type(original).__name__}: {str(original).strip()}"
+    return f"{type(original).__name__}: {' '.join(str(original).split())}"

@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from celery.utils.log import get_logger
 from sqlalchemy import exc
 from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.schema import CreateTable
 
 from .dialects import impl_for
 from .errors import SchemaError
@@ -29,7 +30,7 @@ __all__ = ["HEAD", "prepare_models"]
 logger = get_logger(__name__)
 
 #: The newest revision, known without loading Alembic; a test compares it with the revisions.
-HEAD = "0001"
+HEAD = "0003"
 SCRIPTS = Path(__file__).parent / "migrations"
 #: The columns that every release of Celery made; without them there is nothing to work with.
 ESSENTIAL = frozenset(TASK_COLUMNS) - {"children", "content_type"}
@@ -79,7 +80,10 @@ def _prepare(engine: Engine, models: Models) -> Columns:
 
 def _version_of(models: Models) -> sa.Table:
     return sa.Table(
-        models.version_table, sa.MetaData(), sa.Column("version_num", sa.String(32)), schema=models.task.schema
+        models.version_table,
+        sa.MetaData(),
+        sa.Column("version_num", sa.String(32), primary_key=True),
+        schema=models.task.schema,
     )
 
 
@@ -100,11 +104,19 @@ def _look(connection: Connection, models: Models) -> str | None:
 def _upgrade(engine: Engine, models: Models) -> None:
     """Migrate to the head under the lock, unless another process did so while we waited for it."""
     impl = impl_for(engine.dialect.name)
-    with engine.connect() as connection, impl.schema_lock(connection, models.version_table):
+    with (
+        engine.connect() as connection,
+        impl.schema_lock(connection, models.version_table),
+    ):
         current = _look(connection, models)
         if current != HEAD:
             _run_migrations(connection, models)
-            logger.info("the tables of %s are at schema version %s (before: %s)", models.task.name, HEAD, current)
+            logger.info(
+                "the tables of %s are at schema version %s (before: %s)",
+                models.task.name,
+                HEAD,
+                current,
+            )
 
 
 def _run_migrations(connection: Connection, models: Models) -> None:
@@ -136,25 +148,34 @@ def _make_known_to_alembic(dialect_name: str) -> None:
 
 def _as_they_are(engine: Engine, models: Models, refused: exc.DBAPIError) -> Columns:
     """Use tables that we may not change, on a connection that nothing failed on."""
-    from .migrations import missing_columns
+    from .migrations import is_needed, missing_columns
 
     with engine.connect() as connection:
-        missing = {table: missing_columns(connection, table) for table in models.tables}
+        needed = [table for table in models.tables if is_needed(connection, table)]
+        missing = {table: missing_columns(connection, table) for table in needed}
         remedy = ";\n".join(_sql(connection, models)) + ";"
-    found = {table: frozenset(table.columns.keys()).difference(missing[table] or ()) for table in models.tables}
-    if None in missing.values() or ESSENTIAL - found[models.task]:
+    found = {table: _found(table, missing.get(table, [])) for table in models.tables}
+    if ESSENTIAL - found[models.task] or not found[models.group]:
         raise SchemaError(
             f"the result tables are not complete and could not be created ({_first_line(refused)}). "
             f"Let a role that may create tables run:\n{remedy}"
         ) from refused
-    if any(missing.values()):
+    if any(names is None or names for names in missing.values()):
         logger.warning("%s", _lacking(missing, remedy))
     return found
 
 
+def _found(table: sa.Table, missing: list[str] | None) -> frozenset[str]:
+    return frozenset() if missing is None else frozenset(table.columns.keys()).difference(missing)
+
+
 def _lacking(missing: Mapping[sa.Table, list[str] | None], remedy: str) -> str:
-    lacks = "; ".join(f"{table.name} lacks {', '.join(names)}" for table, names in missing.items() if names)
-    return f"{lacks}. These columns are not written until a role that may alter the tables has run:\n{remedy}"
+    tables = [f"{table.name} is missing" for table, names in missing.items() if names is None]
+    columns = [f"{table.name} lacks {', '.join(names)}" for table, names in missing.items() if names]
+    return (
+        f"{'; '.join(tables + columns)}. The backend does without, until a role that may create and alter tables "
+        f"has run:\n{remedy}"
+    )
 
 
 def _sql(connection: Connection, models: Models) -> Iterator[str]:
@@ -164,6 +185,11 @@ def _sql(connection: Connection, models: Models) -> Iterator[str]:
     for table in models.tables:
         for step in steps_for(connection, table):
             yield str(step.compile(dialect=connection.dialect)).strip()
+    version = _version_of(models)
+    if not sa.inspect(connection).has_table(version.name, schema=version.schema):
+        yield str(CreateTable(version).compile(dialect=connection.dialect)).strip()
+        head = version.insert().values(version_num=HEAD)
+        yield str(head.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True}))
 
 
 def _first_line(error: exc.DBAPIError) -> Any:

@@ -31,6 +31,8 @@ LONGEST_TABLE_NAME = 55
 #: How often a write and a read are tried again while ``result_backend_max_retries`` is not set. A result must not be
 #: lost to a restarting server (40 retries span about three minutes), and a page that shows one must not hang.
 WRITE_RETRIES, READ_RETRIES = 40, 3
+#: Seconds between two looks at the rows that somebody waits for, where the database does not tell when to look.
+POLL_MIN_INTERVAL, POLL_MAX_INTERVAL = 0.002, 0.25
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,11 @@ class Settings:
     expires: timedelta | None
     compression: str | None
     retry: RetryPolicy
+    native_chords: bool
+    listen: bool
+    listen_url: str | None
+    poll_min_interval: float
+    poll_max_interval: float
 
     @classmethod
     def read(cls, conf: Any, **given: Any) -> Settings:
@@ -68,7 +75,7 @@ class Settings:
         reader = _Reader(conf, given)
         reader.serializers()
         return cls(
-            url=reader.url(),
+            url=reader.url("database_url"),
             engine_options=reader.engine_options(),
             engine_callback=reader.callback("database_engine_callback"),
             short_lived_sessions=reader.flag("database_short_lived_sessions", False),
@@ -78,6 +85,11 @@ class Settings:
             expires=reader.duration("result_expires"),
             compression=reader.compression("result_compression"),
             retry=reader.retry(),
+            native_chords=reader.flag("database_native_chords", True),
+            listen=reader.flag("database_listen", True),
+            listen_url=reader.url("database_listen_url") if reader.get("database_listen_url") else None,
+            poll_min_interval=reader.number("database_poll_min_interval", POLL_MIN_INTERVAL),
+            poll_max_interval=reader.number("database_poll_max_interval", POLL_MAX_INTERVAL),
         )
 
 
@@ -93,16 +105,16 @@ class _Reader:
         value = self.conf.get(setting) if value is None else value
         return default if value is None else value
 
-    def url(self) -> str:
-        found = self.get("database_url")
+    def url(self, setting: str) -> str:
+        found = self.get(setting)
         needed = "a URL of SQLAlchemy, such as sql+postgresql+psycopg://user@host/db (or let result_backend be one)"
         if not isinstance(found, str) or not found:
-            raise SettingError("database_url", found, needed)
+            raise SettingError(setting, found, needed)
         url = found.removeprefix("sql+").removeprefix("db+")
         try:
             make_url(url)
         except (ArgumentError, ValueError):
-            raise SettingError("database_url", "not a URL (not shown, it may hold a password)", needed) from None
+            raise SettingError(setting, "not a URL (not shown, it may hold a password)", needed) from None
         return url
 
     def flag(self, setting: str, default: bool) -> bool:
@@ -116,13 +128,21 @@ class _Reader:
         if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
             raise SettingError(setting, value, "a dict with names as keys")
         if keys is not None and not set(value) <= set(keys):
-            raise SettingError(setting, value, f"a dict with no other keys than {', '.join(map(repr, keys))}")
+            raise SettingError(
+                setting,
+                value,
+                f"a dict with no other keys than {', '.join(map(repr, keys))}",
+            )
         return dict(value)
 
     def engine_options(self) -> dict[str, Any]:
         """The defaults, on top the setting, on top what a caller gave."""
         configured = _Reader(self.conf, {}).mapping("database_engine_options")
-        return {**ENGINE_OPTIONS, **configured, **self.mapping("database_engine_options")}
+        return {
+            **ENGINE_OPTIONS,
+            **configured,
+            **self.mapping("database_engine_options"),
+        }
 
     def names(self) -> TableNames:
         names = self._strings("database_table_names", LONGEST_TABLE_NAME)
@@ -159,7 +179,11 @@ class _Reader:
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             value = timedelta(seconds=value)
         if value is not None and (not isinstance(value, timedelta) or value < timedelta(0)):
-            raise SettingError(setting, value, "a number of seconds, a timedelta, or 0 or None to keep for ever")
+            raise SettingError(
+                setting,
+                value,
+                "a number of seconds, a timedelta, or 0 or None to keep for ever",
+            )
         return value or None
 
     def number(self, setting: str, default: float) -> float:
@@ -194,7 +218,11 @@ class _Reader:
                 raise SettingError(setting, value, "a list of serializers")
             for name in value:
                 if name not in known:
-                    raise SettingError(setting, value, f"a list of serializers; known are {', '.join(sorted(known))}")
+                    raise SettingError(
+                        setting,
+                        value,
+                        f"a list of serializers; known are {', '.join(sorted(known))}",
+                    )
 
     def retry(self) -> RetryPolicy:
         writes: float

@@ -11,13 +11,16 @@ from typing import Any
 
 import sqlalchemy as sa
 from celery import states
-from sqlalchemy.engine import Engine
+from celery.utils.log import get_logger
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import DBAPIError
 
-from .dialects import DefaultImpl
-from .models import EXTENDED_COLUMNS, TASK_COLUMNS, Models
+from .dialects import ChangeCounter, DefaultImpl
+from .models import EXTENDED_COLUMNS, TASK_COLUMNS, Models, utc_now
 
 __all__ = ["Store"]
 
+logger = get_logger(__name__)
 Row = Mapping[str, Any]
 
 #: The states that a finished and an unfinished state may not replace.
@@ -34,6 +37,7 @@ class Store:
         models: the tables.
         columns: the columns that each table really has; others are neither written nor read.
         extended: whether to read the columns of ``result_extended``.
+        notifies: whether a write looks for waiters, where the database can notify them.
     """
 
     def __init__(
@@ -43,32 +47,49 @@ class Store:
         models: Models,
         columns: Mapping[sa.Table, frozenset[str]],
         extended: bool = False,
+        notifies: bool = True,
     ) -> None:
         self.engine = engine
         self.impl = impl
         self.models = models
         self._columns = columns
         self._lacking = {table for table in models.tables if columns[table] != frozenset(table.columns.keys())}
+        self._waiters = models.waiters if notifies and impl.supports_notify and columns[models.waiters] else None
         self._names = (*TASK_COLUMNS, *EXTENDED_COLUMNS) if extended else TASK_COLUMNS
+
+    def has(self, table: sa.Table) -> bool:
+        """Whether the table is there."""
+        return bool(self._columns[table])
 
     # -- tasks ---------------------------------------------------------------------------------------------------
 
     def put(self, row: Row) -> None:
-        """Store a task row, unless what is stored may not be replaced."""
-        protected = _FINAL if row["status"] in states.READY_STATES else _FINISHED
-        self._put(self.models.task, "task_id", row, protected)
+        """Store a task row, unless what is stored may not be replaced, and wake whoever waits for it."""
+        finished = row["status"] in states.READY_STATES
+        self._put(
+            self.models.task,
+            "task_id",
+            row,
+            _FINAL if finished else _FINISHED,
+            self._waiters,
+        )
 
     def fetch(self, task_id: str) -> Row | None:
         """The row of one task, or ``None``."""
         return self._fetch_one(self._select_task, task_id)
 
-    def fetch_many(self, task_ids: Collection[str]) -> Iterator[Row]:
+    def fetch_many(self, task_ids: Collection[str]) -> list[Row]:
         """The rows of those of ``task_ids`` that have one, in no order; one query for up to ``impl.max_parameters``."""
-        column = self.models.task.c.task_id
-        for ids in _batches(list(task_ids), self.impl.max_parameters):
-            with self.impl.connect(self.engine) as connection:
-                rows = connection.execute(self._select_tasks.where(self.impl.one_of(column, ids))).all()
-            yield from (row._asdict() for row in rows)
+        batches = _batches(list(task_ids), self.impl.max_parameters)
+        with self.impl.connect(self.engine) as connection:
+            found = [connection.execute(self._select_many, {"ids_": ids}).all() for ids in batches]
+        return [row._asdict() for rows in found for row in rows]
+
+    def fetch_states(self, task_ids: Collection[str]) -> dict[str, str]:
+        """The states of those of ``task_ids`` that have a row."""
+        with self.impl.connect(self.engine) as connection:
+            batches = _batches(list(task_ids), self.impl.max_parameters)
+            return {id_: state for ids in batches for id_, state in connection.execute(self._states, {"ids_": ids})}
 
     def exists(self, task_id: str) -> bool:
         """Whether the task has a row, in whatever state."""
@@ -79,6 +100,41 @@ class Store:
     def forget(self, task_id: str) -> None:
         """Delete the row of one task, if there is one."""
         self._delete(self.models.task.c.task_id, task_id)
+
+    # -- waiting -------------------------------------------------------------------------------------------------
+
+    @property
+    def notifies(self) -> bool:
+        """Whether writers wake those who have left a row with :meth:`await_many`."""
+        return self._waiters is not None
+
+    def await_many(self, task_ids: Collection[str], channel: str) -> list[Row]:
+        """Like :meth:`fetch_many`; writers of those that are not finished will notify ``channel``."""
+        values = {"ids_": list(task_ids), "channel": channel, "date_added": utc_now()}
+        with self.impl.connect(self.engine) as connection:
+            return [row._asdict() for row in connection.execute(self._leave_rows, values)]
+
+    def await_no_more(self, task_ids: Collection[str], channel: str) -> None:
+        """Take :meth:`await_many` back."""
+        with self.impl.connect(self.engine) as connection:
+            connection.execute(
+                self._withdraw,
+                {"ids_": list(task_ids), "channel_": channel},
+            )
+
+    def notify(self, channel: str, message: str) -> None:
+        """Send a notification."""
+        with self.impl.connect(self.engine) as connection:
+            connection.execute(self.impl.notify(channel, message))
+
+    @property
+    def counts_changes(self) -> bool:
+        """Whether there is a :meth:`change_counter`."""
+        return self.impl.counts_changes(self.engine)
+
+    def change_counter(self) -> ChangeCounter:
+        """A way to know whether anybody has written; it holds a connection."""
+        return self.impl.change_counter(self.engine)
 
     # -- groups --------------------------------------------------------------------------------------------------
 
@@ -106,16 +162,53 @@ class Store:
         return self._select_tasks.where(self.models.task.c.task_id == sa.bindparam("id_"))
 
     @cached_property
+    def _select_many(self) -> sa.Select[Any]:
+        return self._select_tasks.where(self.impl.one_of(self.models.task.c.task_id))
+
+    @cached_property
+    def _states(self) -> sa.Select[Any]:
+        columns = self.models.task.c
+        return sa.select(columns.task_id, columns.status).where(self.impl.one_of(columns.task_id))
+
+    @cached_property
+    def _leave_rows(self) -> sa.Select[Any]:
+        return self.impl.leave_rows(self._select_many, self.models.waiters, states.READY_STATES)
+
+    @cached_property
+    def _withdraw(self) -> sa.Delete:
+        return self.impl.withdraw(self.models.waiters)
+
+    @cached_property
     def _select_group(self) -> sa.Select[Any]:
         table = self.models.group
         columns = (column for column in table.columns if column.name in self._columns[table] - {"id"})
         return sa.select(*columns).where(table.c.taskset_id == sa.bindparam("id_"))
 
-    def _put(self, table: sa.Table, key: str, row: Row, protected: tuple[str, ...] = ()) -> None:
+    def _put(
+        self,
+        table: sa.Table,
+        key: str,
+        row: Row,
+        protected: tuple[str, ...] = (),
+        waiters: sa.Table | None = None,
+    ) -> None:
         if table in self._lacking:
             row = {name: value for name, value in row.items() if name in self._columns[table]}
         with self.impl.connect(self.engine) as connection:
-            self.impl.put(connection, table, key, row, protected)
+            if self.impl.put(connection, table, key, row, protected, waiters) and waiters is not None:
+                self._wake(connection, waiters, row)
+
+    def _wake(self, connection: Connection, waiters: sa.Table, row: Row) -> None:
+        """After the commit, and never in its way: whoever is not woken looks by himself."""
+        try:
+            finished = row["status"] in states.READY_STATES
+            connection.execute(self.impl.wake(waiters, finished), {"task_id_": row["task_id"]})
+        except DBAPIError:
+            logger.debug(
+                "could not wake those who wait for task %s",
+                row["task_id"],
+                exc_info=True,
+            )
 
     def _fetch_one(self, statement: sa.Select[Any], id_: str) -> Row | None:
         with self.impl.connect(self.engine) as connection:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from .base import DefaultImpl
+from .base import ChangeCounter, DefaultImpl, Listener
 from .mysql import MySQLImpl
 from .postgresql import PostgreSQLImpl
 from .sqlite import SQLiteImpl
 
-__all__ = ["DefaultImpl", "impl_for"]
+__all__ = ["ChangeCounter", "DefaultImpl", "Listener", "impl_for"]
 
 _IMPLS: Final[dict[str, DefaultImpl]] = {
     "postgresql": PostgreSQLImpl(),

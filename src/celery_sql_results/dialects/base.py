@@ -7,16 +7,18 @@ their database. A subclass holds only what its database does differently. Tables
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import sqlalchemy as sa
 from sqlalchemy import exc
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.engine.url import URL
+
+Row = Mapping[str, Any]
 
 #: Seconds between two attempts of a portable set-up, doubled each time.
 FIRST_PAUSE = 0.01
@@ -47,6 +49,42 @@ def _insert(table: sa.Table, columns: tuple[str, ...]) -> sa.Insert:
     return sa.insert(table).values({column: sa.bindparam(column) for column in columns}).inline()
 
 
+class ChangeCounter(Protocol):
+    """Tells whether the database was written to, on a connection that it holds."""
+
+    def has_changed(self) -> bool:
+        """Whether anybody has written since the last call."""
+
+    def close(self) -> None:
+        """Let go of the connection."""
+
+
+class Listener(Protocol):
+    """A connection on which notifications arrive."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a connection."""
+
+    def open(self, channel: str) -> None:
+        """Connect, and listen to ``channel``."""
+
+    def fileno(self) -> int:
+        """The socket, for ``select``."""
+
+    def received(self) -> list[str]:
+        """What has arrived."""
+
+    def ping(self) -> None:
+        """Raise if the connection is dead."""
+
+    def close(self) -> None:
+        """Close the connection, if it is open."""
+
+    def copy(self) -> Listener:
+        """A listener on the same server, not open."""
+
+
 class DefaultImpl:
     """A database that we know nothing of: correct, in more steps."""
 
@@ -58,6 +96,8 @@ class DefaultImpl:
     supports_skip_locked = False
     #: Idle connections must not be inherited by a fork, not even unused.
     closes_before_fork = False
+    #: Waiters can be notified: there is a table for them, and a :class:`Listener`.
+    supports_notify = False
     #: How often the set-up is tried where no lock keeps others out.
     setup_attempts = 10
     #: Most values that one statement may carry.
@@ -75,27 +115,76 @@ class DefaultImpl:
         return engine.begin()
 
     def put(
-        self, connection: Connection, table: sa.Table, key: str, row: Mapping[str, Any], protected: tuple[str, ...] = ()
-    ) -> None:
-        """Insert ``row``, or replace the one with the same ``key`` unless its status is in ``protected``."""
+        self,
+        connection: Connection,
+        table: sa.Table,
+        key: str,
+        row: Row,
+        protected: tuple[str, ...] = (),
+        waiters: sa.Table | None = None,
+    ) -> bool:
+        """Insert ``row``, or replace the one with the same ``key`` unless its status is in ``protected``.
+
+        Return whether somebody in ``waiters`` waits for it.
+        """
         columns = tuple(row)
         update = _update(table, key, columns, protected)
         values = {**row, "key_": row[key]}
         if self._found(connection, table, key, row[key]):
             connection.execute(update, values)
-            return
+            return False
         try:
             with connection.begin_nested():
                 connection.execute(_insert(table, columns), row)
         except exc.IntegrityError:  # another process inserted the row since we looked
             connection.execute(update, values)
+        return False
+
+    def put_once(self, connection: Connection, table: sa.Table, row: Row) -> None:
+        """Insert ``row``, unless one with the same primary key is there."""
+        try:
+            with connection.begin_nested():
+                connection.execute(_insert(table, tuple(row)), row)
+        except exc.IntegrityError:
+            return
 
     def _found(self, connection: Connection, table: sa.Table, key: str, value: Any) -> bool:
         return connection.execute(sa.select(sa.true()).where(table.c[key] == value)).first() is not None
 
-    def one_of(self, column: sa.ColumnElement[str], values: Sequence[str]) -> sa.ColumnElement[bool]:
-        """``column`` is one of ``values``."""
-        return column.in_(values)
+    def counts_changes(self, engine: Engine) -> bool:
+        """Whether there is a :meth:`change_counter`."""
+        return False
+
+    def change_counter(self, engine: Engine) -> ChangeCounter:
+        """A way to know whether anybody has written, far cheaper than a query."""
+        raise NotImplementedError
+
+    def listener(self, engine: Engine) -> Listener:
+        """A connection that listens, on an engine without a pool. For databases that support it, like the next four."""
+        raise NotImplementedError
+
+    def leave_rows(self, found: sa.Select[Any], waiters: sa.Table, finished: Collection[str]) -> sa.Select[Any]:
+        """``found``, which also leaves rows in ``waiters`` for the tasks that are not ``finished``.
+
+        It binds ``ids_``, ``channel`` and ``date_added``.
+        """
+        raise NotImplementedError
+
+    def withdraw(self, waiters: sa.Table) -> sa.Delete:
+        """Remove the rows in ``waiters`` of ``channel_`` and ``ids_``."""
+        raise NotImplementedError
+
+    def wake(self, waiters: sa.Table, finished: bool) -> sa.Select[Any]:
+        """Notify everybody who waits for ``task_id_``."""
+        raise NotImplementedError
+
+    def notify(self, channel: str, message: str) -> sa.Select[Any]:
+        """Send one notification."""
+        raise NotImplementedError
+
+    def one_of(self, column: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+        """``column`` is one of the ids that are bound as ``ids_``, a list."""
+        return column.in_(sa.bindparam("ids_", expanding=True))
 
     @contextmanager
     def schema_lock(self, connection: Connection, name: str) -> Iterator[None]:
@@ -133,12 +222,30 @@ class AutocommitImpl(DefaultImpl):
         return engine.connect()
 
     def put(
-        self, connection: Connection, table: sa.Table, key: str, row: Mapping[str, Any], protected: tuple[str, ...] = ()
-    ) -> None:
+        self,
+        connection: Connection,
+        table: sa.Table,
+        key: str,
+        row: Row,
+        protected: tuple[str, ...] = (),
+        waiters: sa.Table | None = None,
+    ) -> bool:
         connection.execute(self.upsert(table, key, tuple(row), protected), row)
+        return False
+
+    def put_once(self, connection: Connection, table: sa.Table, row: Row) -> None:
+        connection.execute(self.insert_once(table, tuple(row)), row)
+
+    def insert_once(self, table: sa.Table, columns: tuple[str, ...]) -> sa.Insert:  # pragma: no cover
+        """An insert that does nothing if the primary key is there."""
+        raise NotImplementedError
 
     def upsert(
-        self, table: sa.Table, key: str, columns: tuple[str, ...], protected: tuple[str, ...]
+        self,
+        table: sa.Table,
+        key: str,
+        columns: tuple[str, ...],
+        protected: tuple[str, ...],
     ) -> sa.Insert:  # pragma: no cover
         """The guarded upsert as one statement; built once for each set of columns."""
         raise NotImplementedError
@@ -157,7 +264,11 @@ class AutocommitImpl(DefaultImpl):
 
 @lru_cache(maxsize=256)
 def on_conflict_upsert(
-    insert: Any, table: sa.Table, key: str, columns: tuple[str, ...], protected: tuple[str, ...]
+    insert: Any,
+    table: sa.Table,
+    key: str,
+    columns: tuple[str, ...],
+    protected: tuple[str, ...],
 ) -> sa.Insert:
     """``INSERT … ON CONFLICT DO UPDATE … WHERE``, which PostgreSQL and SQLite share. ``insert`` is the dialect's own.
 
@@ -168,3 +279,11 @@ def on_conflict_upsert(
     guard = may_replace(table, protected) if protected else None
     upsert: sa.Insert = statement.on_conflict_do_update(index_elements=[table.c[key]], set_=new, where=guard)
     return upsert
+
+
+@lru_cache(maxsize=256)
+def on_conflict_nothing(insert: Any, table: sa.Table, columns: tuple[str, ...]) -> sa.Insert:
+    """``INSERT … ON CONFLICT DO NOTHING``, which PostgreSQL and SQLite share."""
+    statement = insert(table).values({column: sa.bindparam(column) for column in columns})
+    inserted: sa.Insert = statement.inline().on_conflict_do_nothing()
+    return inserted

@@ -52,6 +52,14 @@ def _upsert(table: sa.Table, key: str, columns: tuple[str, ...], protected: tupl
     return statement.on_duplicate_key_update(list(new.items()))
 
 
+@lru_cache(maxsize=256)
+def _insert_once(table: sa.Table, columns: tuple[str, ...]) -> sa.Insert:
+    """Not INSERT IGNORE, which ignores more than a key that is there."""
+    statement = insert(table).values({column: sa.bindparam(column) for column in columns}).inline()
+    key = next(iter(table.primary_key)).name
+    return statement.on_duplicate_key_update({key: table.c[key]})
+
+
 class MySQLImpl(AutocommitImpl):
     """MySQL 8 and MariaDB 10.5 or newer, with PyMySQL or mysqlclient."""
 
@@ -62,8 +70,17 @@ class MySQLImpl(AutocommitImpl):
             return {"connect_args": {"charset": "utf8mb4"}}
         return {}
 
-    def upsert(self, table: sa.Table, key: str, columns: tuple[str, ...], protected: tuple[str, ...]) -> sa.Insert:
+    def upsert(
+        self,
+        table: sa.Table,
+        key: str,
+        columns: tuple[str, ...],
+        protected: tuple[str, ...],
+    ) -> sa.Insert:
         return _upsert(table, key, columns, protected)
+
+    def insert_once(self, table: sa.Table, columns: tuple[str, ...]) -> sa.Insert:
+        return _insert_once(table, columns)
 
     @contextmanager
     def schema_lock(self, connection: Connection, name: str) -> Iterator[None]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import sqlalchemy as sa
 from sqlalchemy import exc
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, Engine
 
-from .base import AutocommitImpl, on_conflict_upsert
+from . import listen
+from .base import AutocommitImpl, Listener, Row, on_conflict_nothing, on_conflict_upsert
 
 #: SQLSTATEs (a class of two characters, or a code of five) after which the same statement may succeed.
 #: https://www.postgresql.org/docs/current/errcodes-appendix.html
@@ -30,14 +31,46 @@ class PostgreSQLImpl(AutocommitImpl):
     """PostgreSQL, with psycopg 3 or psycopg2."""
 
     supports_skip_locked = True
+    supports_notify = True
     max_parameters = 1_000_000  # an array is one parameter, however long
 
-    def upsert(self, table: sa.Table, key: str, columns: tuple[str, ...], protected: tuple[str, ...]) -> sa.Insert:
+    def upsert(
+        self,
+        table: sa.Table,
+        key: str,
+        columns: tuple[str, ...],
+        protected: tuple[str, ...],
+    ) -> sa.Insert:
         return on_conflict_upsert(insert, table, key, columns, protected)
 
-    def one_of(self, column: sa.ColumnElement[str], values: Sequence[str]) -> sa.ColumnElement[bool]:
-        """One array instead of many parameters: the text stays the same, so the server plans it once."""
-        return column == sa.any_(sa.cast(sa.literal(list(values), sa.ARRAY(sa.String)), sa.ARRAY(sa.String)))
+    def insert_once(self, table: sa.Table, columns: tuple[str, ...]) -> sa.Insert:
+        return on_conflict_nothing(insert, table, columns)
+
+    def put(
+        self,
+        connection: Connection,
+        table: sa.Table,
+        key: str,
+        row: Row,
+        protected: tuple[str, ...] = (),
+        waiters: sa.Table | None = None,
+    ) -> bool:
+        upsert = self.upsert(table, key, tuple(row), protected)
+        if waiters is None:
+            connection.execute(upsert, row)
+            return False
+        return bool(connection.execute(listen.returning_awaited(upsert, table, waiters), row).scalar())
+
+    def one_of(self, column: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+        return listen.any_of(column)
+
+    def listener(self, engine: Engine) -> Listener:
+        return listen.PostgreSQLListener(engine)
+
+    leave_rows = staticmethod(listen.leave_rows)
+    withdraw = staticmethod(listen.withdraw)
+    wake = staticmethod(listen.wake)
+    notify = staticmethod(listen.notify)
 
     @contextmanager
     def schema_lock(self, connection: Connection, name: str) -> Iterator[None]:

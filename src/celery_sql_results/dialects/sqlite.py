@@ -10,14 +10,33 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import exc, pool
 from sqlalchemy.dialects.sqlite import insert
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.engine.url import URL
 
-from .base import AutocommitImpl, on_conflict_upsert
+from .base import AutocommitImpl, ChangeCounter, on_conflict_nothing, on_conflict_upsert
 
 #: Seconds that a statement waits for the writer before it; the driver's own 5 are short for a busy fleet.
 BUSY_TIMEOUT = 30
+
+
+class DataVersion:
+    """``PRAGMA data_version`` changes when another connection has written: https://www.sqlite.org/pragma.html"""
+
+    def __init__(self, engine: Engine) -> None:
+        self._connection = engine.raw_connection()
+        self._cursor = self._connection.cursor()
+        self._seen = self._version()
+
+    def _version(self) -> Any:
+        return self._cursor.execute("PRAGMA data_version").fetchone()
+
+    def has_changed(self) -> bool:
+        seen, self._seen = self._seen, self._version()
+        return bool(seen != self._seen)
+
+    def close(self) -> None:
+        self._connection.close()
 
 
 class SQLiteImpl(AutocommitImpl):
@@ -47,13 +66,29 @@ class SQLiteImpl(AutocommitImpl):
         finally:
             cursor.close()
 
-    def upsert(self, table: sa.Table, key: str, columns: tuple[str, ...], protected: tuple[str, ...]) -> sa.Insert:
+    def upsert(
+        self,
+        table: sa.Table,
+        key: str,
+        columns: tuple[str, ...],
+        protected: tuple[str, ...],
+    ) -> sa.Insert:
         return on_conflict_upsert(insert, table, key, columns, protected)
+
+    def insert_once(self, table: sa.Table, columns: tuple[str, ...]) -> sa.Insert:
+        return on_conflict_nothing(insert, table, columns)
 
     @contextmanager
     def schema_lock(self, connection: Connection, name: str) -> Iterator[None]:
         with self._explicit_transaction(connection, "BEGIN IMMEDIATE"):
             yield
+
+    def counts_changes(self, engine: Engine) -> bool:
+        """Not for a database in memory: its one connection does not count its own changes."""
+        return not isinstance(engine.pool, pool.StaticPool)
+
+    def change_counter(self, engine: Engine) -> ChangeCounter:
+        return DataVersion(engine)
 
     def _is_transient(self, error: exc.DBAPIError, orig: BaseException) -> bool:
         return isinstance(orig, sqlite3.OperationalError) and ("locked" in str(orig) or "busy" in str(orig))

@@ -11,9 +11,16 @@ from collections.abc import Iterator
 import sqlalchemy as sa
 from alembic.ddl.base import AddColumn
 from sqlalchemy.engine import Connection
-from sqlalchemy.schema import CreateIndex, CreateSequence, CreateTable, ExecutableDDLElement
+from sqlalchemy.schema import (
+    CreateIndex,
+    CreateSequence,
+    CreateTable,
+    ExecutableDDLElement,
+)
 
-__all__ = ["missing_columns", "steps_for"]
+from celery_sql_results.dialects import impl_for
+
+__all__ = ["is_needed", "missing_columns", "steps_for"]
 
 
 def missing_columns(connection: Connection, table: sa.Table) -> list[str] | None:
@@ -25,8 +32,16 @@ def missing_columns(connection: Connection, table: sa.Table) -> list[str] | None
     return [column.name for column in table.columns if column.name not in there]
 
 
+def is_needed(connection: Connection, table: sa.Table) -> bool:
+    """Whether this database makes use of the table."""
+    ability = table.info.get("needs")
+    return ability is None or getattr(impl_for(connection.dialect.name), ability)
+
+
 def steps_for(connection: Connection, table: sa.Table) -> Iterator[ExecutableDDLElement]:
     """The statements that make ``table`` complete: it is created, or the columns that it lacks are added."""
+    if not is_needed(connection, table):
+        return
     missing = missing_columns(connection, table)
     yield from _sequence_step(connection, table, new=missing is None)
     if missing is None:
@@ -38,7 +53,7 @@ def steps_for(connection: Connection, table: sa.Table) -> Iterator[ExecutableDDL
 
 def _sequence_step(connection: Connection, table: sa.Table, new: bool) -> Iterator[ExecutableDDLElement]:
     """A table from before SQLAlchemy knew MariaDB's sequences has ids without one: it starts behind them."""
-    sequence = table.c.id.default
+    sequence = table.c.id.default if "id" in table.c else None
     if not connection.dialect.supports_sequences or not isinstance(sequence, sa.Sequence):
         return
     if not sa.inspect(connection).has_sequence(sequence.name, schema=sequence.schema):

@@ -1,0 +1,171 @@
+"""Celery's contract of chords, in terms of the rows."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
+from functools import cached_property
+from typing import Any, TypeVar
+
+from celery import maybe_signature, states
+from celery.exceptions import ChordError
+from celery.result import GroupResult, allow_join_result, result_from_tuple
+from celery.utils.functional import regen
+from celery.utils.log import get_logger
+from kombu.utils.json import dumps as dumps_json
+
+from celery_sql_results.encoding import Encoding
+
+from .rows import Chord, ChordRows
+
+__all__ = ["ChordMixin"]
+
+T = TypeVar("T")
+logger = get_logger(__name__)
+
+#: The shortest time that an elected process has to send the body, before another may take over.
+SHORTEST_LEASE = timedelta(seconds=10)
+#: Seconds between two looks at a chord that another process is about to finish.
+FIRST_PAUSE, LAST_PAUSE = 0.002, 0.25
+
+
+class ChordMixin:
+    """The methods of a backend that join chords. The backend brings the rest."""
+
+    app: Any
+    encoding: Encoding
+    encode_result: Callable[[Any, str], Any]
+    exception_to_python: Callable[[Any], Any]
+    chord_error_from_stack: Callable[..., Any]
+    _write: Callable[[str, Callable[[], Any]], Any]
+
+    @cached_property
+    def chords(self) -> ChordRows | None:
+        """The chords of this backend; ``None`` where Celery's polling task must do."""
+        raise NotImplementedError
+
+    def apply_chord(self, header_result_args: tuple[Any, ...], body: Any, **kwargs: Any) -> None:
+        """Begin a chord, before its parts are sent."""
+        if self.chords is None:
+            super().apply_chord(header_result_args, body, **kwargs)  # type: ignore[misc]
+            return
+        group_id, members = header_result_args[0], header_result_args[1]
+        header = self._structure(members, header_result_args)
+        opening = (group_id, header, _as_json(body), self.encoding.content_type)
+        rows = self.chords
+        self._write(f"opening chord {group_id}", lambda: rows.open(*opening))
+
+    def _structure(self, members: Iterable[Any], header_result_args: tuple[Any, ...]) -> bytes | None:
+        """The header as a tree, if it has nested groups: their results reach the body nested as well."""
+        if isinstance(members, type(regen(iter(())))) or not any(isinstance(member, GroupResult) for member in members):
+            return None
+        return self.encoding.dumps(self.app.GroupResult(*header_result_args).as_tuple())
+
+    def set_chord_size(self, group_id: str, chord_size: int) -> None:
+        """Say how many parts a chord has, before its last part is sent."""
+        rows = self.chords
+        if rows is not None:
+            self._write(f"sizing chord {group_id}", lambda: rows.set_size(group_id, chord_size))
+
+    def add_to_chord(self, chord_id: str, result: Any) -> None:
+        """Let a chord have one part more; called by a part, before it returns."""
+        rows = self.chords
+        if rows is None:
+            super().add_to_chord(chord_id, result)  # type: ignore[misc]
+        else:
+            self._write(f"adding to chord {chord_id}", lambda: rows.add(chord_id))
+
+    def on_chord_part_return(self, request: Any, state: str, result: Any, **kwargs: Any) -> None:
+        """Count a part in. The process that finds the chord complete, and is elected, sends the body."""
+        rows = self.chords
+        if rows is None or not request.group or not request.id:
+            return
+        part = {
+            "group_id": request.group,
+            "task_id": request.id,
+            "position": -1 if request.group_index is None else request.group_index,
+            "status": state,
+            "result": self.encoding.dumps(self.encode_result(result, state)),
+            "content_type": self.encoding.content_type,
+        }
+        chord = self._write(f"counting task {request.id} in", lambda: rows.count_in(part))
+        if chord is not None and chord.is_complete:
+            self._see_through(rows, chord, request.chord)
+
+    def sweep_chords(self) -> int:
+        """Send the bodies of chords whose elected process has died, and return how many there were."""
+        rows = self.chords
+        stuck = [] if rows is None else [chord for chord in rows.stuck() if chord.body is not None]
+        for chord in stuck:
+            logger.warning("chord %s is complete, but its body was not sent: sending it", chord.group_id)
+            self._see_through(rows, chord, json.loads(chord.body or b"null"))
+        return len(stuck)
+
+    # -- the last part -------------------------------------------------------------------------------------------
+
+    @property
+    def _lease(self) -> timedelta:
+        """Long enough to join the header and to publish the body."""
+        return max(timedelta(seconds=2 * (self.app.conf.result_chord_join_timeout or 0)), SHORTEST_LEASE)
+
+    def _see_through(self, rows: Any, chord: Chord, body: Mapping[str, Any]) -> None:
+        """Hand over to the body, unless another process does; if that one dies, take over when its lease is over."""
+        claimant, pause, group_id = uuid.uuid4().hex, FIRST_PAUSE, chord.group_id
+        while not self._write(f"claiming chord {group_id}", lambda: rows.claim(group_id, claimant, self._lease)):
+            time.sleep(pause)
+            pause = min(2 * pause, LAST_PAUSE)
+            found = self._write(f"looking at chord {group_id}", lambda: rows.look(group_id))
+            if found is None or found.is_dispatched:
+                return
+        self._hand_over(rows, chord, maybe_signature(body, app=self.app), claimant)
+
+    def _hand_over(self, rows: ChordRows, chord: Chord, body: Any, claimant: str) -> None:
+        """Join the header and send the body; whatever fails becomes the error of the body."""
+        group_id = chord.group_id
+        try:
+            values = self._join(rows, chord)
+            if not rows.claim(group_id, claimant, self._lease):
+                logger.warning("chord %s took too long to join: another process sends its body", group_id)
+                return
+            self._publish(body, values)
+        except ChordError as error:
+            logger.exception("chord %s failed", group_id)
+            self.chord_error_from_stack(body, error)
+        except Exception as error:  # the header or the broker may raise anything, and the body must learn of it
+            logger.exception("chord %s failed", group_id)
+            self.chord_error_from_stack(body, ChordError(f"Join error: {error!r}"))
+        self._write(f"closing chord {group_id}", lambda: rows.close(group_id, claimant))
+
+    def _publish(self, body: Any, values: list[Any]) -> None:
+        try:
+            body.delay(values)
+        except Exception as error:
+            raise ChordError(f"Callback error: {error!r}") from error
+
+    def _join(self, rows: ChordRows, chord: Chord) -> list[Any]:
+        """The results of the header, in one query; those of nested groups as lists."""
+        if chord.header is None:
+            return [self._value(part) for part in rows.results(chord.group_id)]
+        header = result_from_tuple(self.encoding.loads(chord.header, chord.content_type), self.app)
+        with allow_join_result():
+            timeout = self.app.conf.result_chord_join_timeout
+            return header.join_native(timeout=timeout, propagate=True)  # type: ignore[no-any-return]
+
+    def _value(self, part: Mapping[str, Any]) -> Any:
+        value = self.encoding.loads(part["result"], part["content_type"])
+        if part["status"] in states.EXCEPTION_STATES:
+            value = self.exception_to_python(value)
+        if part["status"] in states.PROPAGATE_STATES:
+            raise ChordError(f"Dependency {part['task_id']} raised {value!r}") from value
+        return value
+
+
+def _as_json(body: Any) -> bytes | None:
+    """The body for :meth:`ChordMixin.sweep_chords`; not there if only pickle could write it."""
+    try:
+        return dumps_json(body).encode()  # type: ignore[no-any-return]
+    except (TypeError, ValueError):
+        return None

@@ -1,0 +1,160 @@
+"""The rows of chords and their parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cached_property
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Engine
+
+from celery_sql_results.dialects import DefaultImpl
+from celery_sql_results.models import Models, utc_now
+
+__all__ = ["Chord", "ChordRows"]
+
+
+@dataclass(frozen=True)
+class Chord:
+    """How far a chord is. ``header`` is only there if the structure of nested groups must be kept."""
+
+    group_id: str
+    size: int | None
+    added: int
+    parts: int
+    header: bytes | None
+    body: bytes | None
+    content_type: str | None
+    date_dispatched: datetime | None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every part has returned, and nobody has sent the body."""
+        return self.date_dispatched is None and self.size is not None and self.parts >= self.size + self.added
+
+    @property
+    def is_dispatched(self) -> bool:
+        """Whether the body was sent, or failed."""
+        return self.date_dispatched is not None
+
+
+class ChordRows:
+    """The chords of one backend."""
+
+    def __init__(self, engine: Engine, impl: DefaultImpl, models: Models) -> None:
+        self.engine = engine
+        self.impl = impl
+        self.chords = models.chords
+        self.parts = models.parts
+
+    def open(self, group_id: str, header: bytes | None, body: bytes | None, content_type: str) -> None:
+        """Begin a chord. A signature that was frozen can be applied again under the same id: then it begins anew."""
+        nothing = dict.fromkeys(("size", "claimed_by", "claimed_until", "date_dispatched"))
+        row = {
+            "group_id": group_id,
+            "added": 0,
+            "header": header,
+            "body": body,
+            "content_type": content_type,
+            "date_created": utc_now(),
+            **nothing,
+        }
+        with self.impl.connect(self.engine) as connection:
+            self.impl.put(connection, self.chords, "group_id", row)
+            connection.execute(self._delete_parts, {"group_id_": group_id})
+
+    def set_size(self, group_id: str, size: int) -> None:
+        """Say how many parts there are; known when all but the last are sent."""
+        row = {"group_id": group_id, "size": size, "date_created": utc_now()}
+        with self.impl.connect(self.engine) as connection:
+            self.impl.put(connection, self.chords, "group_id", row)
+
+    def add(self, group_id: str) -> None:
+        """One part more."""
+        added = sa.func.coalesce(self.chords.c.added, 0) + 1
+        with self.impl.connect(self.engine) as connection:
+            connection.execute(self._update(group_id).values(added=added))
+
+    def count_in(self, part: Mapping[str, Any]) -> Chord | None:
+        """Store a part, once, and return how far its chord is after that; ``None`` if there is no such chord."""
+        group_id = part["group_id"]
+        with self.impl.connect(self.engine) as connection:
+            self.impl.put_once(connection, self.parts, part)
+        chord = self.look(group_id)
+        if chord is None or chord.is_dispatched:  # a late copy of a part, or a chord of Celery's own backend
+            with self.impl.connect(self.engine) as connection:
+                connection.execute(self._delete_parts, {"group_id_": group_id})
+        return chord
+
+    def look(self, group_id: str) -> Chord | None:
+        """How far a chord is. The count is a statement of its own: it must see what others have committed."""
+        with self.impl.connect(self.engine) as connection:
+            row = connection.execute(self._select, {"group_id_": group_id}).first()
+        return Chord(**row._asdict()) if row else None
+
+    def claim(self, group_id: str, claimant: str, lease: timedelta) -> bool:
+        """Elect ``claimant`` for the length of a lease, or prolong its lease; ``False`` if another holds one."""
+        now, chords = utc_now(), self.chords.c
+        free = sa.or_(chords.claimed_until.is_(None), chords.claimed_until < now, chords.claimed_by == claimant)
+        statement = self._update(group_id).where(chords.date_dispatched.is_(None), free)
+        with self.impl.connect(self.engine) as connection:
+            claim = statement.values(claimed_by=claimant, claimed_until=now + lease)
+            return connection.execute(claim).rowcount == 1
+
+    def results(self, group_id: str) -> list[Mapping[str, Any]]:
+        """The parts in the order of the header, in one query."""
+        with self.impl.connect(self.engine) as connection:
+            return [row._asdict() for row in connection.execute(self._select_parts, {"group_id_": group_id})]
+
+    def close(self, group_id: str, claimant: str) -> None:
+        """The body was sent, or failed: forget the parts. The chord stays until it expires, to know late copies."""
+        with self.impl.connect(self.engine) as connection:
+            mine = self._update(group_id).where(self.chords.c.claimed_by == claimant)
+            connection.execute(mine.values(date_dispatched=utc_now(), body=None, header=None))
+            connection.execute(self._delete_parts, {"group_id_": group_id})
+
+    def stuck(self) -> Iterator[Chord]:
+        """Complete chords whose claimant let its lease pass, or that nobody claimed."""
+        unclaimed = sa.or_(self.chords.c.claimed_until.is_(None), self.chords.c.claimed_until < utc_now())
+        statement = self._all.where(self.chords.c.date_dispatched.is_(None), unclaimed)
+        with self.impl.connect(self.engine) as connection:
+            rows = connection.execute(statement).all()
+        return (chord for chord in (Chord(**row._asdict()) for row in rows) if chord.is_complete)
+
+    # -- statements ----------------------------------------------------------------------------------------------
+
+    def _update(self, group_id: str) -> sa.Update:
+        return sa.update(self.chords).where(self.chords.c.group_id == group_id)
+
+    @cached_property
+    def _all(self) -> sa.Select[Any]:
+        chords = self.chords.c
+        parts = sa.select(sa.func.count()).where(self.parts.c.group_id == chords.group_id).scalar_subquery()
+        return sa.select(
+            chords.group_id,
+            chords.size,
+            sa.func.coalesce(chords.added, 0).label("added"),
+            parts.label("parts"),
+            chords.header,
+            chords.body,
+            chords.content_type,
+            chords.date_dispatched,
+        )
+
+    @cached_property
+    def _select(self) -> sa.Select[Any]:
+        return self._all.where(self.chords.c.group_id == sa.bindparam("group_id_"))
+
+    @cached_property
+    def _select_parts(self) -> sa.Select[Any]:
+        parts = self.parts.c
+        columns = (parts.task_id, parts.status, parts.result, parts.content_type)
+        statement = sa.select(*columns).where(parts.group_id == sa.bindparam("group_id_"))
+        return statement.order_by(parts.position, parts.task_id)
+
+    @cached_property
+    def _delete_parts(self) -> sa.Delete:
+        return sa.delete(self.parts).where(self.parts.c.group_id == sa.bindparam("group_id_"))

@@ -1,0 +1,129 @@
+"""PostgreSQL's notifications: rows of waiters, and a connection that listens.
+
+``NOTIFY`` takes one lock for the whole cluster until its transaction has ended, so it must not ride on every write
+(measured in the design: a third of the throughput). A waiter leaves a row in an unlogged table. The write of a result
+returns whether there is one, and only then the writer notifies, in a statement of its own after the commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from functools import lru_cache
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.engine import Engine
+from sqlalchemy.sql.dml import ReturningInsert
+
+__all__ = [
+    "IDS",
+    "PostgreSQLListener",
+    "any_of",
+    "leave_rows",
+    "notify",
+    "returning_awaited",
+    "wake",
+    "withdraw",
+]
+
+#: The ids of a statement, bound as one array: the text stays the same however many there are, and is planned once.
+IDS = sa.cast(sa.bindparam("ids_", type_=sa.ARRAY(sa.String)), sa.ARRAY(sa.String))
+#: Losing a notification costs time, not a result: so its commit does not wait for the disk.
+_NO_WAIT = sa.func.set_config("synchronous_commit", "off", sa.true())
+
+
+def any_of(column: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+    """``column`` is one of the ids that are bound as ``ids_``."""
+    return column == sa.any_(IDS)
+
+
+@lru_cache(maxsize=256)
+def returning_awaited(upsert: sa.Insert, table: sa.Table, waiters: sa.Table) -> ReturningInsert[tuple[bool]]:
+    """The write of a result, returning whether anybody waits for it."""
+    return upsert.returning(sa.exists().where(waiters.c.task_id == table.c.task_id))
+
+
+def leave_rows(found: sa.Select[Any], waiters: sa.Table, finished: Collection[str]) -> sa.Select[Any]:
+    """``found``, the query for the rows of ``ids_``, which also leaves a row of a waiter for those not ``finished``.
+
+    One statement, so one round trip; it binds ``ids_``, ``channel`` and ``date_added``.
+    """
+    rows = found.cte("found")
+    wanted = sa.func.unnest(IDS).table_valued("task_id").render_derived()
+    done = sa.exists().where(rows.c.task_id == wanted.c.task_id, rows.c.status.in_(sorted(finished)))
+    waiter = sa.select(
+        wanted.c.task_id,
+        sa.bindparam("channel", type_=sa.String),
+        sa.bindparam("date_added", type_=sa.DateTime),
+    ).where(~done)
+    added = insert(waiters).from_select(["task_id", "channel", "date_added"], waiter).on_conflict_do_nothing()
+    return sa.select(rows).add_cte(added.cte("added"))
+
+
+def withdraw(waiters: sa.Table) -> sa.Delete:
+    """Remove the rows that the waiter on ``channel_`` left for ``ids_``."""
+    return sa.delete(waiters).where(any_of(waiters.c.task_id), waiters.c.channel == sa.bindparam("channel_"))
+
+
+@lru_cache(maxsize=256)
+def wake(waiters: sa.Table, finished: bool) -> sa.Select[Any]:
+    """Notify who waits for the task bound as ``task_id_``; when it is finished, remove their rows as well."""
+    mine = waiters.c.task_id == sa.bindparam("task_id_")
+    if not finished:
+        return sa.select(sa.func.pg_notify(waiters.c.channel, waiters.c.task_id), _NO_WAIT).where(mine)
+    gone = sa.delete(waiters).where(mine).returning(waiters.c.channel, waiters.c.task_id).cte("gone")
+    return sa.select(sa.func.pg_notify(gone.c.channel, gone.c.task_id), _NO_WAIT)
+
+
+def notify(channel: str, message: str) -> sa.Select[Any]:
+    """Send one notification."""
+    return sa.select(sa.func.pg_notify(channel, message), _NO_WAIT)
+
+
+class PostgreSQLListener:
+    """A connection of psycopg 3 or psycopg2 that listens.
+
+    Args:
+        engine: an engine without a pool, since the connection is held.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._connection: Any = None
+
+    @property
+    def is_open(self) -> bool:
+        return self._connection is not None
+
+    def open(self, channel: str) -> None:
+        connection = self._engine.raw_connection()
+        connection.cursor().execute(f'LISTEN "{channel}"')
+        self._connection = connection
+
+    @property
+    def _driver(self) -> Any:
+        return self._connection.driver_connection
+
+    def fileno(self) -> int:
+        number: int = self._driver.fileno()
+        return number
+
+    def received(self) -> list[str]:
+        if hasattr(self._driver, "pgconn"):  # psycopg 3
+            self._driver.pgconn.consume_input()
+            return [message.extra.decode() for message in iter(self._driver.pgconn.notifies, None)]
+        self._driver.poll()
+        messages, self._driver.notifies = self._driver.notifies, []
+        return [message.payload for message in messages]
+
+    def ping(self) -> None:
+        self._connection.cursor().execute("SELECT 1")
+
+    def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.invalidate()  # nothing to be put back: the server forgets the channel with the connection
+
+    def copy(self) -> PostgreSQLListener:
+        return PostgreSQLListener(self._engine)

@@ -1,0 +1,17 @@
+"""The table of those who wait for a task, where the database can notify them."""
+
+from __future__ import annotations
+
+from alembic.operations import Operations
+
+from celery_sql_results.migrations import steps_for
+from celery_sql_results.models import Models
+
+revision = "0002"
+down_revision = "0001"
+
+
+def upgrade(op: Operations, models: Models) -> None:
+    """Create ``models.waiters``."""
+    for step in steps_for(op.get_bind(), models.waiters):
+        op.execute(step)

@@ -1,0 +1,203 @@
+"""Celery's contract of waiting, in terms of the consumer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from functools import cached_property
+from typing import Any
+
+from celery import states
+from celery.exceptions import TimeoutError as CeleryTimeoutError
+from celery.result import ResultSet
+from celery.utils.log import get_logger
+
+from .consumer import Consumer, Subscription
+
+__all__ = ["WaitingMixin"]
+
+Meta = dict[str, Any]
+logger = get_logger(__name__)
+
+#: Seconds between two calls of ``on_interval``, and so between two looks at the parents of a result.
+INTERVAL = 0.5
+
+
+class WaitingMixin:
+    """The methods of a backend that wait. The backend brings the rest."""
+
+    _cache: Any
+    _ensure_not_eager: Callable[[], None]
+
+    @property
+    def is_async(self) -> bool:
+        """Results call back by themselves."""
+        return True
+
+    @cached_property
+    def consumer(self) -> Consumer:
+        """What is awaited through this backend."""
+        raise NotImplementedError
+
+    def _meta(self, row: Mapping[str, Any]) -> Meta:
+        raise NotImplementedError
+
+    # -- one task ------------------------------------------------------------------------------------------------
+
+    def wait_for(
+        self,
+        task_id: str,
+        timeout: float | None = None,
+        interval: float | None = INTERVAL,
+        no_ack: bool = True,
+        on_interval: Callable[[], object] | None = None,
+    ) -> Meta:
+        """Return the meta of a task when it is ready.
+
+        Raises:
+            celery.exceptions.TimeoutError: ``timeout`` seconds have passed; 0 looks once.
+        """
+        self._ensure_not_eager()
+        return next(self._await({task_id}, timeout, interval, on_interval))
+
+    def wait_for_pending(
+        self,
+        result: Any,
+        timeout: float | None = None,
+        interval: float | None = INTERVAL,
+        no_ack: bool = True,
+        on_message: Callable[[Meta], object] | None = None,
+        on_interval: Callable[[], object] | None = None,
+        callback: Callable[[str, Any], object] | None = None,
+        propagate: bool = True,
+    ) -> Any:
+        """Return the value of a result when it is ready, or raise what its task raised; see ``AsyncResult.get``."""
+        self._ensure_not_eager()
+        for meta in self._await({result.id}, timeout, interval, on_interval, on_message):
+            result._maybe_set_cache(meta)
+        return result.maybe_throw(callback=callback, propagate=propagate)
+
+    def add_pending_result(self, result: Any, weak: bool = False) -> Any:
+        """Nothing to prepare: a wait begins with :meth:`wait_for_pending`, and ``then`` with :meth:`watch`."""
+        return result
+
+    def remove_pending_result(self, result: Any) -> Any:
+        """Nothing to undo. This is called whenever a result object ends, so it must not wait for anything."""
+        return result
+
+    # -- many tasks ----------------------------------------------------------------------------------------------
+
+    def iter_native(
+        self,
+        result: Any,
+        timeout: float | None = None,
+        interval: float | None = INTERVAL,
+        no_ack: bool = True,
+        on_message: Callable[[Meta], object] | None = None,
+        on_interval: Callable[[], object] | None = None,
+    ) -> Iterator[tuple[str, Any]]:
+        """Yield ``(id, meta)`` of the members of a set as they become ready; of a nested set, its id and results."""
+        self._ensure_not_eager()
+        members: dict[str, list[Any]] = {}
+        for member in result.results:
+            if isinstance(member, ResultSet):
+                yield member.id, member.results  # type: ignore[attr-defined]  # a group, in fact
+            elif member._cache:
+                yield member.id, member._cache
+            else:
+                members.setdefault(member.id, []).append(member)
+        for meta in self._await(members, timeout, interval, on_interval, on_message):
+            for member in members[meta["task_id"]]:
+                member._maybe_set_cache(meta)
+            yield meta["task_id"], meta
+
+    def get_many(
+        self,
+        task_ids: Iterable[str],
+        timeout: float | None = None,
+        interval: float | None = INTERVAL,
+        no_ack: bool = True,
+        on_message: Callable[[Meta], object] | None = None,
+        on_interval: Callable[[], object] | None = None,
+        max_iterations: int | None = None,
+        READY_STATES: frozenset[str] = states.READY_STATES,
+    ) -> Iterator[tuple[str, Meta]]:
+        """Yield ``(task id, meta)`` of each task as it is found in one of ``READY_STATES``.
+
+        ``max_iterations`` ends the wait, without an error, when that many intervals have begun.
+
+        Raises:
+            celery.exceptions.TimeoutError: ``timeout`` seconds have passed and some are not ready; 0 looks once.
+        """
+        if max_iterations is not None:
+            timeout = (max_iterations - 1) * (interval or INTERVAL)
+        try:
+            for meta in self._await(set(task_ids), timeout, interval, on_interval, on_message, READY_STATES):
+                yield meta["task_id"], meta
+        except CeleryTimeoutError:
+            if max_iterations is None:
+                raise
+
+    def _await(
+        self,
+        task_ids: Collection[str],
+        timeout: float | None,
+        interval: float | None,
+        on_interval: Callable[[], object] | None = None,
+        on_message: Callable[[Meta], object] | None = None,
+        ready_states: frozenset[str] = states.READY_STATES,
+    ) -> Iterator[Meta]:
+        """Yield the meta of each task when it is ready; ``on_message`` gets those of other states as well."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        cached = [self._cache[task_id] for task_id in task_ids if task_id in self._cache]
+        yield from cached
+        missing = set(task_ids).difference(meta["task_id"] for meta in cached)
+        if not missing:
+            return
+        with self.consumer.subscribe(missing, ready_states, every_state=on_message is not None) as wait:
+            for meta in self._take(wait, deadline, INTERVAL if interval is None else interval, on_interval):
+                if on_message is not None:
+                    on_message(meta)
+                if meta["status"] in ready_states:
+                    yield meta
+
+    def _take(
+        self,
+        wait: Subscription,
+        deadline: float | None,
+        interval: float,
+        on_interval: Callable[[], object] | None,
+    ) -> Iterator[Meta]:
+        """Yield what comes for a wait, until nothing is missing or the time is over; ``on_interval`` in between."""
+        called = time.monotonic()
+        while True:
+            left = interval if deadline is None else min(interval, deadline - time.monotonic())
+            for row in wait.take(max(left, 0.0)):
+                yield self._remember(self._meta(row))
+            now = time.monotonic()
+            if not wait.missing:
+                return
+            if deadline is not None and now >= deadline:
+                raise CeleryTimeoutError("The operation timed out.")
+            if on_interval is not None and now - called >= interval:
+                called = now
+                on_interval()
+
+    def _remember(self, meta: Meta) -> Meta:
+        if meta["status"] == states.SUCCESS:
+            self._cache[meta["task_id"]] = meta
+        return meta
+
+    # -- then ----------------------------------------------------------------------------------------------------
+
+    def watch(self, results: Collection[Any]) -> None:
+        """Fulfil results as soon as they are ready, in the thread that looks for results."""
+        waiting = {result.id: result for result in results if not result._cache}
+        if waiting:
+            self.consumer.watch(waiting, lambda row: self._fulfil(waiting[row["task_id"]], row))
+
+    def _fulfil(self, result: Any, row: Mapping[str, Any]) -> None:
+        try:
+            result._maybe_set_cache(self._remember(self._meta(row)))
+        except Exception:  # whatever a callback raises, it must not end the thread that serves all waits
+            logger.exception("a callback of result %s failed", result.id)

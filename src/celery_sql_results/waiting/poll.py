@@ -1,0 +1,90 @@
+"""Ways to wait that need nothing from the server: look from time to time, or look when the file has changed."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Collection
+
+from celery_sql_results.dialects import ChangeCounter
+from celery_sql_results.store import Store
+
+from .notifier import Row
+
+__all__ = ["ChangeNotifier", "PollNotifier"]
+
+#: Seconds between two looks at a counter of changes; one costs microseconds, so they may be frequent.
+FIRST_TICK, LAST_TICK = 0.001, 0.02
+#: The pause between two ticks is this part of the time waited so far.
+TICK_FRACTION = 0.02
+
+
+class PollNotifier:
+    """Any database: whoever waits decides how often to look."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._interrupted = threading.Event()
+
+    def add(self, task_ids: Collection[str]) -> list[Row]:
+        return self._store.fetch_many(task_ids)
+
+    def remove(self, task_ids: Collection[str], unfinished: Collection[str]) -> None:
+        """Nothing was left behind."""
+
+    def wait(self, longest: float) -> Collection[str] | None:
+        if self._interrupted.wait(longest):
+            self._interrupted.clear()
+            return ()
+        return None
+
+    def tells(self, task_ids: Collection[str]) -> bool:
+        return False
+
+    def interrupt(self) -> None:
+        self._interrupted.set()
+
+    def close(self) -> None:
+        """No connection is held."""
+
+    def after_fork(self) -> None:
+        self._interrupted = threading.Event()
+
+
+class ChangeNotifier(PollNotifier):
+    """A database in a file: a counter says whether anybody has written."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self._counter: ChangeCounter | None = None
+
+    def wait(self, longest: float) -> Collection[str] | None:
+        if self._counter is None:
+            self._counter = self._store.change_counter()
+            return None
+        start = time.monotonic()
+        while (waited := time.monotonic() - start) < longest:
+            if self._counter.has_changed():
+                return None
+            tick = min(max(waited * TICK_FRACTION, FIRST_TICK), LAST_TICK)
+            if self._interrupted.wait(tick):
+                self._interrupted.clear()
+                return ()
+        return None
+
+    def tells(self, task_ids: Collection[str]) -> bool:
+        return self._counter is not None
+
+    def close(self) -> None:
+        counter, self._counter = self._counter, None
+        if counter is not None:
+            counter.close()
+
+    def after_fork(self) -> None:
+        super().after_fork()
+        _left_to_parent.append(self._counter)
+        self._counter = None
+
+
+#: Connections that were open when this process was forked. They are kept, because their end would close the parent's.
+_left_to_parent: list[object] = []

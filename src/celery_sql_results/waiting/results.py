@@ -1,0 +1,108 @@
+"""Celery's result objects, where ours can do better: they are what ``app.AsyncResult`` and ``app.GroupResult`` make.
+
+A group asks for the states of all its members in one query. ``then`` calls back as soon as the result is there, without
+anybody who waits; Celery's own makes every member of every group a result that is awaited for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import celery.result
+from celery import Celery, states
+from vine import barrier
+
+__all__ = ["AsyncResult", "GroupResult", "ResultSet", "install", "leaves"]
+
+
+def install(app: Celery) -> None:
+    """Let ``app`` make these classes, unless it makes classes of its own."""
+    for ours in (AsyncResult, ResultSet, GroupResult):
+        theirs = getattr(app, ours.__name__)
+        if theirs.__mro__[1] is getattr(celery.result, ours.__name__):
+            setattr(app, ours.__name__, app.subclass_with_self(ours))
+
+
+def leaves(results: Iterable[Any]) -> Iterator[Any]:
+    """The single results of a set, those of nested groups included."""
+    for result in results:
+        if isinstance(result, celery.result.ResultSet):
+            yield from leaves(result)
+        else:
+            yield result
+
+
+class AsyncResult(celery.result.AsyncResult):
+    """The result of one task."""
+
+    backend: Any
+
+    def then(
+        self,
+        callback: Callable[..., Any],
+        on_error: Callable[..., Any] | None = None,
+        weak: bool = False,
+    ) -> Any:
+        """Call ``callback`` with this result as soon as it is ready, in the thread that looks for results."""
+        if not isinstance(callback, barrier):  # the barrier of a group, which knows its members by itself
+            self.backend.watch([self])
+        return self.on_ready.then(callback, on_error)
+
+
+class _Members:
+    """What a set of results knows of its members in one query."""
+
+    results: list[Any]
+    backend: Any
+    on_ready: Any
+
+    def _states(self) -> dict[str, str]:
+        members = list(leaves(self.results))
+        known = {result.id: result._cache["status"] for result in members if result._cache}
+        found: dict[str, str] = self.backend.states_of({result.id for result in members} - known.keys())
+        return known | found
+
+    def _all(self, result: Any, of: frozenset[str], found: dict[str, str]) -> bool:
+        return all(found.get(leaf.id, states.PENDING) in of for leaf in leaves([result]))
+
+    def ready(self) -> bool:
+        """Whether every task is done."""
+        found = self._states()
+        return all(self._all(result, states.READY_STATES, found) for result in self.results)
+
+    def waiting(self) -> bool:
+        """Whether any task is not done."""
+        return not self.ready()
+
+    def successful(self) -> bool:
+        """Whether every task succeeded."""
+        return self.completed_count() == len(self.results)
+
+    def failed(self) -> bool:
+        """Whether any task failed."""
+        return states.FAILURE in self._states().values()
+
+    def completed_count(self) -> int:
+        """How many of the results succeeded; a nested group counts as one."""
+        found = self._states()
+        return sum(self._all(result, frozenset({states.SUCCESS}), found) for result in self.results)
+
+    def then(
+        self,
+        callback: Callable[..., Any],
+        on_error: Callable[..., Any] | None = None,
+        weak: bool = False,
+    ) -> Any:
+        """Call ``callback`` with this set as soon as all results are ready, in the thread that looks for results."""
+        self._on_full.finalize()  # type: ignore[attr-defined]
+        self.backend.watch(list(leaves(self.results)))
+        return self.on_ready.then(callback, on_error)
+
+
+class ResultSet(_Members, celery.result.ResultSet):  # type: ignore[misc]  # Celery's attributes have no types
+    """A set of results."""
+
+
+class GroupResult(_Members, celery.result.GroupResult):  # type: ignore[misc]
+    """The results of a group."""
