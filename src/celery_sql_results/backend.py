@@ -313,8 +313,8 @@ class DatabaseBackend(WaitingMixin, ChordMixin, BaseBackend):
         """The URL of the database. The password, and the query that may hold one, are only shown if asked for."""
         url = make_url(self.settings.url)
         if not include_password:
-            url = url.set(query={}, password="**" if url.password is not None else None)
-        return url.render_as_string(hide_password=False)
+            url = url.set(query={})
+        return url.render_as_string(hide_password=not include_password)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.as_uri()}>"

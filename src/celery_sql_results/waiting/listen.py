@@ -149,7 +149,12 @@ class ListenNotifier:
         self._hears = False
         self._listener.close()
 
+    def __del__(self) -> None:
+        self._inner.close()
+        self._outer.close()
+
     def after_fork(self) -> None:
+        self.__del__()
         _left_to_parent.append(self._listener)
         self._listener = self._listener.copy()
         self._watched = set()
