@@ -39,9 +39,9 @@ def any_of(column: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
 
 
 @lru_cache(maxsize=256)
-def returning_awaited(upsert: sa.Insert, table: sa.Table, waiters: sa.Table) -> ReturningInsert[tuple[bool]]:
-    """The write of a result, returning whether anybody waits for it."""
-    return upsert.returning(sa.exists().where(waiters.c.task_id == table.c.task_id).correlate(table))
+def returning_awaited(upsert: sa.Insert, waiters: sa.Table) -> ReturningInsert[tuple[bool]]:
+    """The write of a result, returning whether anybody waits for the task that is bound as ``awaited_`` as well."""
+    return upsert.returning(sa.exists().where(waiters.c.task_id == sa.bindparam("awaited_")))
 
 
 def leave_rows(found: sa.Select[Any], waiters: sa.Table, finished: Collection[str]) -> sa.Select[Any]:

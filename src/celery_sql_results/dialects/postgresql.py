@@ -59,7 +59,8 @@ class PostgreSQLImpl(AutocommitImpl):
         if waiters is None:
             connection.execute(upsert, row)
             return False
-        return bool(connection.execute(listen.returning_awaited(upsert, table, waiters), row).scalar())
+        awaited = connection.execute(listen.returning_awaited(upsert, waiters), {**row, "awaited_": row[key]})
+        return bool(awaited.scalar())
 
     def one_of(self, column: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
         return listen.any_of(column)

@@ -150,11 +150,14 @@ class ListenNotifier:
         self._listener.close()
 
     def __del__(self) -> None:
+        self._close_sockets()
+
+    def _close_sockets(self) -> None:
         self._inner.close()
         self._outer.close()
 
     def after_fork(self) -> None:
-        self.__del__()
+        self._close_sockets()
         _left_to_parent.append(self._listener)
         self._listener = self._listener.copy()
         self._watched = set()
