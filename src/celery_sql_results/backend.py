@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from celery import states
 from celery.backends.base import BaseBackend
 from celery.exceptions import BackendGetMetaError, BackendStoreError
-from celery.result import result_from_tuple
+from celery.result import ResultBase, result_from_tuple
 from celery.utils.log import get_logger
 from celery.utils.time import maybe_timedelta
 from sqlalchemy.engine import make_url
@@ -109,19 +109,10 @@ class DatabaseBackend(WaitingMixin, ChordMixin, BaseBackend):
     def store(self) -> Store:
         """The rows of this backend, on tables that are ready."""
         engine = self.session_manager.get_engine(
-            self.settings.url,
-            short_lived_sessions=self.settings.short_lived_sessions,
-            **self.settings.engine_options,
+            self.settings.url, short_lived_sessions=self.settings.short_lived_sessions, **self.settings.engine_options
         )
         columns = self.session_manager.prepare_models(engine, self.models)
-        return Store(
-            engine,
-            self._impl,
-            self.models,
-            columns,
-            self.settings.extended,
-            self.settings.listen,
-        )
+        return Store(engine, self._impl, self.models, columns, self.settings.extended, self.settings.listen)
 
     @cached_property
     def _impl(self) -> DefaultImpl:
@@ -134,18 +125,12 @@ class DatabaseBackend(WaitingMixin, ChordMixin, BaseBackend):
         except SQLAlchemyError as error:
             if not self.exception_safe_to_retry(error):
                 raise
-            logger.warning(
-                "the result database %s cannot be reached yet, first use will try again",
-                self.as_uri(),
-            )
+            logger.warning("the result database %s cannot be reached yet, first use will try again", self.as_uri())
 
     def ResultSession(self, session_manager: SessionManager | None = None) -> Session:
         """A session of SQLAlchemy on tables that are ready. Use it with ``session_cleanup``."""
         manager = session_manager or self.session_manager
-        options = {
-            **self.settings.engine_options,
-            "short_lived_sessions": self.settings.short_lived_sessions,
-        }
+        options = {**self.settings.engine_options, "short_lived_sessions": self.settings.short_lived_sessions}
         engine, maker = manager.create_session(self.settings.url, **options)
         manager.prepare_models(engine, self.models)
         return maker()
@@ -185,13 +170,7 @@ class DatabaseBackend(WaitingMixin, ChordMixin, BaseBackend):
         return {}
 
     def _store_result(
-        self,
-        task_id: str,
-        result: Any,
-        state: str,
-        traceback: str | None = None,
-        request: Any = None,
-        **kwargs: Any,
+        self, task_id: str, result: Any, state: str, traceback: str | None = None, request: Any = None, **kwargs: Any
     ) -> Any:
         """Store a state and a result, unless what is stored may not be replaced.
 
@@ -292,7 +271,7 @@ class DatabaseBackend(WaitingMixin, ChordMixin, BaseBackend):
         members = self.encoding.loads(row["result"], row.get("content_type"))
         return {
             "taskset_id": row["taskset_id"],
-            "result": members and result_from_tuple(members, self.app),
+            "result": members and result_from_tuple(_as_tuple(members), self.app),
             "date_done": row["date_done"],
         }
 
@@ -302,12 +281,21 @@ class DatabaseBackend(WaitingMixin, ChordMixin, BaseBackend):
     # -- the rest ------------------------------------------------------------------------------------------------
 
     def cleanup(self) -> None:
-        """Delete the task and group results that were done longer than ``result_expires`` ago; 0 and None keep all."""
-        if self.expires is None:
-            return
-        clean = partial(retention.cleanup, self.store.engine, self._impl, self.models, self.expires)
-        deleted = self._write("cleaning up", clean)
-        logger.info("deleted %d expired results", deleted)
+        """Delete what has expired, and send the bodies of chords whose elected process has died.
+
+        Task and group results expire ``result_expires`` after they were done, chords ``result_chord_expires`` after
+        they began; 0 keeps them for ever, and so does ``None`` for results, while chords then expire like results.
+        """
+        self.sweep_chords()
+        delete = partial(partial, engine=self.store.engine, impl=self._impl, models=self.models)
+        deleted = 0
+        if self.expires is not None:
+            deleted += self._write("cleaning up", delete(retention.delete_results, expires=self.expires))
+        if self.settings.chord_expires is not None and self.chords is not None:
+            deleted += self._write("cleaning up", delete(retention.delete_chords, expires=self.settings.chord_expires))
+        if self.store.notifies:
+            self._write("cleaning up", delete(retention.delete_waiters))
+        logger.info("deleted %d expired results and chords", deleted)
 
     def as_uri(self, include_password: bool = False) -> str:
         """The URL of the database. The password, and the query that may hold one, are only shown if asked for."""
@@ -320,11 +308,7 @@ class DatabaseBackend(WaitingMixin, ChordMixin, BaseBackend):
         return f"<{type(self).__name__} {self.as_uri()}>"
 
     def __reduce__(self, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
-        given = {
-            "dburi": self.settings.url,
-            "expires": self.expires,
-            "engine_options": self.engine_options,
-        }
+        given = {"dburi": self.settings.url, "expires": self.expires, "engine_options": self.engine_options}
         return super().__reduce__(args, {**given, **(kwargs or {})})
 
 
@@ -332,6 +316,11 @@ def _fitting(kind: str, id_: str) -> str:
     if len(id_) > NAME_LENGTH:
         raise TaskIdTooLong(kind, id_, NAME_LENGTH)
     return id_
+
+
+def _as_tuple(members: Any) -> Any:
+    """Of a group that an older Celery has pickled, bound to the backend that it was saved in."""
+    return members.as_tuple() if isinstance(members, ResultBase) else members  # type: ignore[attr-defined]
 
 
 def _pending(task_id: str) -> dict[str, Any]:

@@ -16,17 +16,10 @@ import sqlalchemy as sa
 from celery import states
 from sqlalchemy.orm import DeclarativeBase
 
+from .dialects import DefaultImpl
 from .dialects.types import TABLE_OPTIONS, Blob, Id, LongText, Timestamp
 
-__all__ = [
-    "Models",
-    "TableNames",
-    "Task",
-    "TaskExtended",
-    "TaskSet",
-    "models_for",
-    "utc_now",
-]
+__all__ = ["Models", "TableNames", "Task", "TaskExtended", "TaskSet", "models_for", "utc_now"]
 
 #: Characters of an id, a name, a worker and a queue: the width of Celery's columns.
 NAME_LENGTH = 155
@@ -34,15 +27,7 @@ NAME_LENGTH = 155
 STATE_LENGTH = 50
 
 #: What is written while ``result_extended`` is off. The rest of the table stays NULL.
-TASK_COLUMNS = (
-    "task_id",
-    "status",
-    "result",
-    "date_done",
-    "traceback",
-    "children",
-    "content_type",
-)
+TASK_COLUMNS = ("task_id", "status", "result", "date_done", "traceback", "children", "content_type")
 EXTENDED_COLUMNS = (
     *("name", "args", "kwargs", "worker", "retries", "queue", "stamps"),
     *("date_queued", "date_started", "parent_id", "root_id", "group_id"),
@@ -68,13 +53,7 @@ def _name() -> sa.String:
 
 
 def _id(sequence: str, schema: str | None) -> sa.Column[int]:
-    return sa.Column(
-        "id",
-        Id,
-        sa.Sequence(sequence, schema=schema),
-        primary_key=True,
-        autoincrement=True,
-    )
+    return sa.Column("id", Id, sa.Sequence(sequence, schema=schema), primary_key=True, autoincrement=True)
 
 
 def _task_table(metadata: sa.MetaData, name: str, schema: str | None) -> sa.Table:
@@ -130,7 +109,6 @@ def _waiter_table(metadata: sa.MetaData, name: str, schema: str | None) -> sa.Ta
         sa.Column("channel", sa.String(63), primary_key=True),
         sa.Column("date_added", Timestamp, nullable=False),
         prefixes=["UNLOGGED"],
-        info={"needs": "supports_notify"},
         schema=schema,
     )
 
@@ -234,10 +212,10 @@ class Models:
     chords: sa.Table
     parts: sa.Table
 
-    @property
-    def tables(self) -> tuple[sa.Table, ...]:
-        """Every table, in the order in which they are created; one may need an ability of the database."""
-        return (self.task, self.group, self.waiters, self.chords, self.parts)
+    def tables_for(self, impl: DefaultImpl) -> tuple[sa.Table, ...]:
+        """The tables that a database has use for, in the order in which they are created."""
+        waiting = (self.waiters,) if impl.supports_notify else ()
+        return (self.task, self.group, *waiting, self.chords, self.parts)
 
     @property
     def version_table(self) -> str:

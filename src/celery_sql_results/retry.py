@@ -46,13 +46,7 @@ def call(
                 raise
             pause = min(first_pause * 2**attempt, longest_pause) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
             attempt += 1
-            logger.warning(
-                "%s failed (%s); retry %d in %.2f s",
-                name,
-                _describe(error),
-                attempt,
-                pause,
-            )
+            logger.warning("%s failed (%s); retry %d in %.2f s", name, _describe(error), attempt, pause)
             time.sleep(pause)
 
 

@@ -35,7 +35,7 @@ SCRIPTS = Path(__file__).parent / "migrations"
 #: The columns that every release of Celery made; without them there is nothing to work with.
 ESSENTIAL = frozenset(TASK_COLUMNS) - {"children", "content_type"}
 
-#: The columns that each table really has.
+#: The columns that each table really has; none, or no entry, stands for a table that is not there.
 Columns = Mapping[sa.Table, frozenset[str]]
 
 _lock = threading.Lock()
@@ -68,7 +68,7 @@ def _prepare(engine: Engine, models: Models) -> Columns:
         try:
             if _current(engine, models) != HEAD:
                 _upgrade(engine, models)
-            return {table: frozenset(table.columns.keys()) for table in models.tables}
+            return {table: frozenset(table.columns.keys()) for table in models.tables_for(impl)}
         except exc.DBAPIError as error:
             if impl.setup_attempts == 1 and impl.is_transient(error):
                 raise
@@ -104,19 +104,11 @@ def _look(connection: Connection, models: Models) -> str | None:
 def _upgrade(engine: Engine, models: Models) -> None:
     """Migrate to the head under the lock, unless another process did so while we waited for it."""
     impl = impl_for(engine.dialect.name)
-    with (
-        engine.connect() as connection,
-        impl.schema_lock(connection, models.version_table),
-    ):
+    with engine.connect() as connection, impl.schema_lock(connection, models.version_table):
         current = _look(connection, models)
         if current != HEAD:
             _run_migrations(connection, models)
-            logger.info(
-                "the tables of %s are at schema version %s (before: %s)",
-                models.task.name,
-                HEAD,
-                current,
-            )
+            logger.info("the tables of %s are at schema version %s (before: %s)", models.task.name, HEAD, current)
 
 
 def _run_migrations(connection: Connection, models: Models) -> None:
@@ -148,13 +140,13 @@ def _make_known_to_alembic(dialect_name: str) -> None:
 
 def _as_they_are(engine: Engine, models: Models, refused: exc.DBAPIError) -> Columns:
     """Use tables that we may not change, on a connection that nothing failed on."""
-    from .migrations import is_needed, missing_columns
+    from .migrations import missing_columns
 
+    tables = models.tables_for(impl_for(engine.dialect.name))
     with engine.connect() as connection:
-        needed = [table for table in models.tables if is_needed(connection, table)]
-        missing = {table: missing_columns(connection, table) for table in needed}
+        missing = {table: missing_columns(connection, table) for table in tables}
         remedy = ";\n".join(_sql(connection, models)) + ";"
-    found = {table: _found(table, missing.get(table, [])) for table in models.tables}
+    found = {table: _found(table, names) for table, names in missing.items()}
     if ESSENTIAL - found[models.task] or not found[models.group]:
         raise SchemaError(
             f"the result tables are not complete and could not be created ({_first_line(refused)}). "
@@ -182,7 +174,7 @@ def _sql(connection: Connection, models: Models) -> Iterator[str]:
     """What a migration would run, as text for an operator."""
     from .migrations import steps_for
 
-    for table in models.tables:
+    for table in models.tables_for(impl_for(connection.dialect.name)):
         for step in steps_for(connection, table):
             yield str(step.compile(dialect=connection.dialect)).strip()
     version = _version_of(models)

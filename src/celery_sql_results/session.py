@@ -30,13 +30,7 @@ __all__ = ["SessionManager", "session_cleanup"]
 #: Seconds after which an unused connection is pinged before it is used again.
 PING_AFTER = 1.0
 #: Options that mean nothing to a pool that keeps no connection.
-_POOL_OPTIONS = (
-    "pool_size",
-    "max_overflow",
-    "pool_timeout",
-    "pool_use_lifo",
-    "pool_recycle",
-)
+_POOL_OPTIONS = ("pool_size", "max_overflow", "pool_timeout", "pool_use_lifo", "pool_recycle")
 
 
 @contextmanager
@@ -59,20 +53,11 @@ class _Engines:
         self._engines: dict[Any, tuple[Engine, Any]] = {}
         os.register_at_fork(before=self._before_fork, after_in_child=self._after_fork_in_child)
 
-    def get(
-        self,
-        url: str,
-        options: Mapping[str, Any],
-        callback: EngineCallback | None,
-        pooled: bool,
-    ) -> Engine:
+    def get(self, url: str, options: Mapping[str, Any], callback: EngineCallback | None, pooled: bool) -> Engine:
         key = (url, _frozen(options), callback, pooled)
         with self._lock:
             if key not in self._engines:
-                self._engines[key] = (
-                    _create(url, dict(options), callback, pooled),
-                    options,
-                )
+                self._engines[key] = (_create(url, dict(options), callback, pooled), options)
             return self._engines[key][0]
 
     def forget(self, engine: Engine) -> None:
@@ -112,12 +97,7 @@ def _create(url: str, options: dict[str, Any], callback: EngineCallback | None, 
     impl = impl_for(make_url(url).get_backend_name())
     needed = impl.engine_options(make_url(url))
     connect_args = {**needed.pop("connect_args", {}), **options.pop("connect_args", {})}
-    options = {
-        "hide_parameters": True,
-        **needed,
-        **options,
-        "connect_args": connect_args,
-    }
+    options = {"hide_parameters": True, **needed, **options, "connect_args": connect_args}
     if impl.isolation_level:
         options.update(isolation_level=impl.isolation_level, skip_autocommit_rollback=True)
     if not pooled:
@@ -140,11 +120,7 @@ def _create_engine(url: str, options: dict[str, Any]) -> Engine:
         if isinstance(error, exc.NoSuchModuleError):
             needed = "a URL of a database that SQLAlchemy or an installed dialect of it knows"
             raise SettingError("database_url", make_url(url).drivername, needed) from error
-        raise SettingError(
-            "database_engine_options",
-            sorted(options),
-            f"options of create_engine ({error})",
-        ) from error
+        raise SettingError("database_engine_options", sorted(options), f"options of create_engine ({error})") from error
     except ModuleNotFoundError as error:
         needed = f"a URL whose driver is installed: {error.name} is not (pip install {error.name})"
         raise SettingError("database_url", make_url(url).drivername, needed) from error

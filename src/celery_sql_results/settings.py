@@ -57,6 +57,7 @@ class Settings:
     create_tables_at_setup: bool
     extended: bool
     expires: timedelta | None
+    chord_expires: timedelta | None
     compression: str | None
     retry: RetryPolicy
     native_chords: bool
@@ -83,6 +84,7 @@ class Settings:
             create_tables_at_setup=reader.flag("database_create_tables_at_setup", True),
             extended=reader.flag("result_extended", False),
             expires=reader.duration("result_expires"),
+            chord_expires=reader.duration(reader.first_set("result_chord_expires", "result_expires")),
             compression=reader.compression("result_compression"),
             retry=reader.retry(),
             native_chords=reader.flag("database_native_chords", True),
@@ -117,6 +119,10 @@ class _Reader:
             raise SettingError(setting, "not a URL (not shown, it may hold a password)", needed) from None
         return url
 
+    def first_set(self, setting: str, fallback: str) -> str:
+        """The setting to read: the first, or the fallback where it is not set."""
+        return fallback if self.get(setting) is None else setting
+
     def flag(self, setting: str, default: bool) -> bool:
         value = self.get(setting, default)
         if value not in (True, False):
@@ -128,21 +134,13 @@ class _Reader:
         if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
             raise SettingError(setting, value, "a dict with names as keys")
         if keys is not None and not set(value) <= set(keys):
-            raise SettingError(
-                setting,
-                value,
-                f"a dict with no other keys than {', '.join(map(repr, keys))}",
-            )
+            raise SettingError(setting, value, f"a dict with no other keys than {', '.join(map(repr, keys))}")
         return dict(value)
 
     def engine_options(self) -> dict[str, Any]:
         """The defaults, on top the setting, on top what a caller gave."""
         configured = _Reader(self.conf, {}).mapping("database_engine_options")
-        return {
-            **ENGINE_OPTIONS,
-            **configured,
-            **self.mapping("database_engine_options"),
-        }
+        return {**ENGINE_OPTIONS, **configured, **self.mapping("database_engine_options")}
 
     def names(self) -> TableNames:
         names = self._strings("database_table_names", LONGEST_TABLE_NAME)
@@ -179,11 +177,7 @@ class _Reader:
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             value = timedelta(seconds=value)
         if value is not None and (not isinstance(value, timedelta) or value < timedelta(0)):
-            raise SettingError(
-                setting,
-                value,
-                "a number of seconds, a timedelta, or 0 or None to keep for ever",
-            )
+            raise SettingError(setting, value, "a number of seconds, a timedelta, or 0 or None to keep for ever")
         return value or None
 
     def number(self, setting: str, default: float) -> float:
@@ -218,11 +212,7 @@ class _Reader:
                 raise SettingError(setting, value, "a list of serializers")
             for name in value:
                 if name not in known:
-                    raise SettingError(
-                        setting,
-                        value,
-                        f"a list of serializers; known are {', '.join(sorted(known))}",
-                    )
+                    raise SettingError(setting, value, f"a list of serializers; known are {', '.join(sorted(known))}")
 
     def retry(self) -> RetryPolicy:
         writes: float

@@ -53,26 +53,20 @@ class Store:
         self.impl = impl
         self.models = models
         self._columns = columns
-        self._lacking = {table for table in models.tables if columns[table] != frozenset(table.columns.keys())}
-        self._waiters = models.waiters if notifies and impl.supports_notify and columns[models.waiters] else None
+        self._lacking = {table for table, names in columns.items() if names != frozenset(table.columns.keys())}
+        self._waiters = models.waiters if notifies and self.has(models.waiters) else None
         self._names = (*TASK_COLUMNS, *EXTENDED_COLUMNS) if extended else TASK_COLUMNS
 
     def has(self, table: sa.Table) -> bool:
         """Whether the table is there."""
-        return bool(self._columns[table])
+        return bool(self._columns.get(table))
 
     # -- tasks ---------------------------------------------------------------------------------------------------
 
     def put(self, row: Row) -> None:
         """Store a task row, unless what is stored may not be replaced, and wake whoever waits for it."""
         finished = row["status"] in states.READY_STATES
-        self._put(
-            self.models.task,
-            "task_id",
-            row,
-            _FINAL if finished else _FINISHED,
-            self._waiters,
-        )
+        self._put(self.models.task, "task_id", row, _FINAL if finished else _FINISHED, self._waiters)
 
     def fetch(self, task_id: str) -> Row | None:
         """The row of one task, or ``None``."""
@@ -117,10 +111,7 @@ class Store:
     def await_no_more(self, task_ids: Collection[str], channel: str) -> None:
         """Take :meth:`await_many` back."""
         with self.impl.connect(self.engine) as connection:
-            connection.execute(
-                self._withdraw,
-                {"ids_": list(task_ids), "channel_": channel},
-            )
+            connection.execute(self._withdraw, {"ids_": list(task_ids), "channel_": channel})
 
     def notify(self, channel: str, message: str) -> None:
         """Send a notification."""
@@ -185,12 +176,7 @@ class Store:
         return sa.select(*columns).where(table.c.taskset_id == sa.bindparam("id_"))
 
     def _put(
-        self,
-        table: sa.Table,
-        key: str,
-        row: Row,
-        protected: tuple[str, ...] = (),
-        waiters: sa.Table | None = None,
+        self, table: sa.Table, key: str, row: Row, protected: tuple[str, ...] = (), waiters: sa.Table | None = None
     ) -> None:
         if table in self._lacking:
             row = {name: value for name, value in row.items() if name in self._columns[table]}
@@ -204,11 +190,7 @@ class Store:
             finished = row["status"] in states.READY_STATES
             connection.execute(self.impl.wake(waiters, finished), {"task_id_": row["task_id"]})
         except DBAPIError:
-            logger.debug(
-                "could not wake those who wait for task %s",
-                row["task_id"],
-                exc_info=True,
-            )
+            logger.debug("could not wake those who wait for task %s", row["task_id"], exc_info=True)
 
     def _fetch_one(self, statement: sa.Select[Any], id_: str) -> Row | None:
         with self.impl.connect(self.engine) as connection:

@@ -241,11 +241,7 @@ class AutocommitImpl(DefaultImpl):
         raise NotImplementedError
 
     def upsert(
-        self,
-        table: sa.Table,
-        key: str,
-        columns: tuple[str, ...],
-        protected: tuple[str, ...],
+        self, table: sa.Table, key: str, columns: tuple[str, ...], protected: tuple[str, ...]
     ) -> sa.Insert:  # pragma: no cover
         """The guarded upsert as one statement; built once for each set of columns."""
         raise NotImplementedError
@@ -264,11 +260,7 @@ class AutocommitImpl(DefaultImpl):
 
 @lru_cache(maxsize=256)
 def on_conflict_upsert(
-    insert: Any,
-    table: sa.Table,
-    key: str,
-    columns: tuple[str, ...],
-    protected: tuple[str, ...],
+    insert: Any, table: sa.Table, key: str, columns: tuple[str, ...], protected: tuple[str, ...]
 ) -> sa.Insert:
     """``INSERT … ON CONFLICT DO UPDATE … WHERE``, which PostgreSQL and SQLite share. ``insert`` is the dialect's own.
 

@@ -16,16 +16,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Engine
 from sqlalchemy.sql.dml import ReturningInsert
 
-__all__ = [
-    "IDS",
-    "PostgreSQLListener",
-    "any_of",
-    "leave_rows",
-    "notify",
-    "returning_awaited",
-    "wake",
-    "withdraw",
-]
+__all__ = ["IDS", "PostgreSQLListener", "any_of", "leave_rows", "notify", "returning_awaited", "wake", "withdraw"]
 
 #: The ids of a statement, bound as one array: the text stays the same however many there are, and is planned once.
 IDS = sa.cast(sa.bindparam("ids_", type_=sa.ARRAY(sa.String)), sa.ARRAY(sa.String))
@@ -53,9 +44,7 @@ def leave_rows(found: sa.Select[Any], waiters: sa.Table, finished: Collection[st
     wanted = sa.func.unnest(IDS).table_valued("task_id").render_derived()
     done = sa.exists().where(rows.c.task_id == wanted.c.task_id, rows.c.status.in_(sorted(finished)))
     waiter = sa.select(
-        wanted.c.task_id,
-        sa.bindparam("channel", type_=sa.String),
-        sa.bindparam("date_added", type_=sa.DateTime),
+        wanted.c.task_id, sa.bindparam("channel", type_=sa.String), sa.bindparam("date_added", type_=sa.DateTime)
     ).where(~done)
     added = insert(waiters).from_select(["task_id", "channel", "date_added"], waiter).on_conflict_do_nothing()
     return sa.select(rows).add_cte(added.cte("added"))

@@ -70,13 +70,7 @@ class MySQLImpl(AutocommitImpl):
             return {"connect_args": {"charset": "utf8mb4"}}
         return {}
 
-    def upsert(
-        self,
-        table: sa.Table,
-        key: str,
-        columns: tuple[str, ...],
-        protected: tuple[str, ...],
-    ) -> sa.Insert:
+    def upsert(self, table: sa.Table, key: str, columns: tuple[str, ...], protected: tuple[str, ...]) -> sa.Insert:
         return _upsert(table, key, columns, protected)
 
     def insert_once(self, table: sa.Table, columns: tuple[str, ...]) -> sa.Insert:

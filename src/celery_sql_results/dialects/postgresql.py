@@ -34,13 +34,7 @@ class PostgreSQLImpl(AutocommitImpl):
     supports_notify = True
     max_parameters = 1_000_000  # an array is one parameter, however long
 
-    def upsert(
-        self,
-        table: sa.Table,
-        key: str,
-        columns: tuple[str, ...],
-        protected: tuple[str, ...],
-    ) -> sa.Insert:
+    def upsert(self, table: sa.Table, key: str, columns: tuple[str, ...], protected: tuple[str, ...]) -> sa.Insert:
         return on_conflict_upsert(insert, table, key, columns, protected)
 
     def insert_once(self, table: sa.Table, columns: tuple[str, ...]) -> sa.Insert:

@@ -66,13 +66,7 @@ class SQLiteImpl(AutocommitImpl):
         finally:
             cursor.close()
 
-    def upsert(
-        self,
-        table: sa.Table,
-        key: str,
-        columns: tuple[str, ...],
-        protected: tuple[str, ...],
-    ) -> sa.Insert:
+    def upsert(self, table: sa.Table, key: str, columns: tuple[str, ...], protected: tuple[str, ...]) -> sa.Insert:
         return on_conflict_upsert(insert, table, key, columns, protected)
 
     def insert_once(self, table: sa.Table, columns: tuple[str, ...]) -> sa.Insert:

@@ -11,16 +11,9 @@ from collections.abc import Iterator
 import sqlalchemy as sa
 from alembic.ddl.base import AddColumn
 from sqlalchemy.engine import Connection
-from sqlalchemy.schema import (
-    CreateIndex,
-    CreateSequence,
-    CreateTable,
-    ExecutableDDLElement,
-)
+from sqlalchemy.schema import CreateIndex, CreateSequence, CreateTable, ExecutableDDLElement
 
-from celery_sql_results.dialects import impl_for
-
-__all__ = ["is_needed", "missing_columns", "steps_for"]
+__all__ = ["missing_columns", "steps_for"]
 
 
 def missing_columns(connection: Connection, table: sa.Table) -> list[str] | None:
@@ -32,16 +25,8 @@ def missing_columns(connection: Connection, table: sa.Table) -> list[str] | None
     return [column.name for column in table.columns if column.name not in there]
 
 
-def is_needed(connection: Connection, table: sa.Table) -> bool:
-    """Whether this database makes use of the table."""
-    ability = table.info.get("needs")
-    return ability is None or getattr(impl_for(connection.dialect.name), ability)
-
-
 def steps_for(connection: Connection, table: sa.Table) -> Iterator[ExecutableDDLElement]:
     """The statements that make ``table`` complete: it is created, or the columns that it lacks are added."""
-    if not is_needed(connection, table):
-        return
     missing = missing_columns(connection, table)
     yield from _sequence_step(connection, table, new=missing is None)
     if missing is None:

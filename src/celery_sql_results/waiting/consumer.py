@@ -128,10 +128,7 @@ class Consumer:
 
     @contextmanager
     def subscribe(
-        self,
-        task_ids: Iterable[str],
-        ready_states: frozenset[str] = states.READY_STATES,
-        every_state: bool = False,
+        self, task_ids: Iterable[str], ready_states: frozenset[str] = states.READY_STATES, every_state: bool = False
     ) -> Iterator[Subscription]:
         """A wait for tasks, for the length of the block; what is ready is there when the block begins."""
         subscription = Subscription(task_ids, ready_states, every_state)
@@ -221,10 +218,7 @@ class Consumer:
                     subscription.fail(error)
         elif self._reachable:
             self._reachable = False
-            logger.warning(
-                "the result database cannot be reached, waiting goes on: %s",
-                type(error).__name__,
-            )
+            logger.warning("the result database cannot be reached, waiting goes on: %s", type(error).__name__)
         time.sleep(OUTAGE_PAUSE)
 
     def _snapshot(self) -> set[str]:
@@ -243,10 +237,7 @@ class Consumer:
         if self._notifier.tells(awaited):
             pause = min(max(age, FIRST_SAFETY), LAST_SAFETY)
         else:
-            pause = min(
-                max(age * FRACTION, self._first_pause, self._look_took * REST),
-                self._last_pause,
-            )
+            pause = min(max(age * FRACTION, self._first_pause, self._look_took * REST), self._last_pause)
         # Each wait begins with a look of its own: the pause counts from the first of these, or the last common one.
         looked = min((since for since in begun if since > self._looked), default=self._looked)
         return max(looked + pause - now, 0.0)

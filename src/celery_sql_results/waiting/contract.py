@@ -162,11 +162,7 @@ class WaitingMixin:
                     yield meta
 
     def _take(
-        self,
-        wait: Subscription,
-        deadline: float | None,
-        interval: float,
-        on_interval: Callable[[], object] | None,
+        self, wait: Subscription, deadline: float | None, interval: float, on_interval: Callable[[], object] | None
     ) -> Iterator[Meta]:
         """Yield what comes for a wait, until nothing is missing or the time is over; ``on_interval`` in between."""
         called = time.monotonic()

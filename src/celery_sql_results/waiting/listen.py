@@ -90,10 +90,7 @@ class ListenNotifier:
                 self._open()
             return self._wait(longest)
         except (SQLAlchemyError, OSError) as error:
-            logger.info(
-                "the connection for notifications was lost (%s), polling until it is back",
-                type(error),
-            )
+            logger.info("the connection for notifications was lost (%s), polling until it is back", type(error))
             self.close()
             self._next_try = time.monotonic() + RECONNECT_INTERVAL
             return None

@@ -38,12 +38,7 @@ class AsyncResult(celery.result.AsyncResult):
 
     backend: Any
 
-    def then(
-        self,
-        callback: Callable[..., Any],
-        on_error: Callable[..., Any] | None = None,
-        weak: bool = False,
-    ) -> Any:
+    def then(self, callback: Callable[..., Any], on_error: Callable[..., Any] | None = None, weak: bool = False) -> Any:
         """Call ``callback`` with this result as soon as it is ready, in the thread that looks for results."""
         if not isinstance(callback, barrier):  # the barrier of a group, which knows its members by itself
             self.backend.watch([self])
@@ -88,12 +83,7 @@ class _Members:
         found = self._states()
         return sum(self._all(result, frozenset({states.SUCCESS}), found) for result in self.results)
 
-    def then(
-        self,
-        callback: Callable[..., Any],
-        on_error: Callable[..., Any] | None = None,
-        weak: bool = False,
-    ) -> Any:
+    def then(self, callback: Callable[..., Any], on_error: Callable[..., Any] | None = None, weak: bool = False) -> Any:
         """Call ``callback`` with this set as soon as all results are ready, in the thread that looks for results."""
         self._on_full.finalize()  # type: ignore[attr-defined]
         self.backend.watch(list(leaves(self.results)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from alembic.operations import Operations
 
+from celery_sql_results.dialects import impl_for
 from celery_sql_results.migrations import steps_for
 from celery_sql_results.models import Models
 
@@ -13,5 +14,7 @@ down_revision = "0001"
 
 def upgrade(op: Operations, models: Models) -> None:
     """Create ``models.waiters``."""
+    if not impl_for(op.get_bind().dialect.name).supports_notify:
+        return
     for step in steps_for(op.get_bind(), models.waiters):
         op.execute(step)
