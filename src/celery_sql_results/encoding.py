@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from celery import states
@@ -91,6 +91,8 @@ class Encoding:
         self.accept = accept
         self.compression = compression
         self.content_type: str = registry._encoders[serializer].content_type
+        #: What may be read, the app's own first. Pickles are told by their first bytes.
+        self._readable = [known for known in dict.fromkeys([self.content_type, *sorted(accept)]) if known != PICKLE]
 
     # -- payloads ------------------------------------------------------------------------------------------------
 
@@ -127,17 +129,13 @@ class Encoding:
         if data[:1] == PICKLE_MARK and data[1:2] in PICKLE_PROTOCOLS:
             return self._unpickle(data)
         errors: list[Exception] = []
-        for candidate in self._candidates(content_type):
+        # The row's own type; then the app's, in case Celery's backend wrote over the row; then whatever is accepted.
+        for candidate in dict.fromkeys([content_type or self.content_type, *self._readable]):
             try:
                 return loads(data, candidate, _encoding_of(candidate), accept=self.accept)
             except (ContentDisallowed, DecodeError) as error:
                 errors.append(error)
         raise errors[0]
-
-    def _candidates(self, content_type: str | None) -> Iterator[str]:
-        """The row's own type; the app's, in case Celery's backend wrote over the row; whatever else is accepted."""
-        own = [content_type, self.content_type, *sorted(self.accept)]
-        return iter(dict.fromkeys(candidate for candidate in own if candidate and candidate != PICKLE))
 
     def _unpickle(self, data: bytes) -> Any:
         unpickler = _Unpickler if PICKLE in self.accept else _PlainUnpickler
