@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, TypeVar
 
 from celery import states
 from celery.backends.base import BaseBackend
 from celery.exceptions import BackendGetMetaError, BackendStoreError
-from celery.result import ResultBase, result_from_tuple
+from celery.result import GroupResult, result_from_tuple
 from celery.utils.log import get_logger
 from celery.utils.time import maybe_timedelta
 from sqlalchemy.engine import make_url
@@ -232,9 +232,13 @@ class DatabaseBackend(WaitingMixin, ChordMixin, BaseBackend):
         """The states of those of ``task_ids`` that have a row, in one query that reads no results."""
         return self._read(f"reading {len(task_ids)} states", lambda: self.store.fetch_states(task_ids))
 
-    @cached_property
+    @property
     def consumer(self) -> Consumer:
-        """What is awaited through this backend."""
+        """What is awaited through this backend. Threads that ask for it at the same time get the same."""
+        made: Consumer | None = self.__dict__.get("_consumer")
+        return made or self.__dict__.setdefault("_consumer", self._make_consumer())
+
+    def _make_consumer(self) -> Consumer:
         return Consumer(
             self._notifier(),
             self.store.fetch_many,
@@ -287,15 +291,17 @@ class DatabaseBackend(WaitingMixin, ChordMixin, BaseBackend):
         they began; 0 keeps them for ever, and so does ``None`` for results, while chords then expire like results.
         """
         self.sweep_chords()
-        delete = partial(partial, engine=self.store.engine, impl=self._impl, models=self.models)
         deleted = 0
         if self.expires is not None:
-            deleted += self._write("cleaning up", delete(retention.delete_results, expires=self.expires))
+            deleted += self._delete(retention.delete_results, self.expires)
         if self.settings.chord_expires is not None and self.chords is not None:
-            deleted += self._write("cleaning up", delete(retention.delete_chords, expires=self.settings.chord_expires))
+            deleted += self._delete(retention.delete_chords, self.settings.chord_expires)
         if self.store.notifies:
-            self._write("cleaning up", delete(retention.delete_waiters))
+            self._delete(retention.delete_waiters)
         logger.info("deleted %d expired results and chords", deleted)
+
+    def _delete(self, delete: Callable[..., int], *args: Any) -> int:
+        return self._write("cleaning up", lambda: delete(self.store.engine, self._impl, self.models, *args))
 
     def as_uri(self, include_password: bool = False) -> str:
         """The URL of the database. The password, and the query that may hold one, are only shown if asked for."""

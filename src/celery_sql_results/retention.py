@@ -40,11 +40,11 @@ def delete_chords(engine: Engine, impl: DefaultImpl, models: Models, expires: ti
     return deleted
 
 
-def delete_waiters(engine: Engine, impl: DefaultImpl, models: Models) -> None:
-    """Delete what processes that died while they waited have left behind."""
+def delete_waiters(engine: Engine, impl: DefaultImpl, models: Models) -> int:
+    """Delete what processes that died while they waited have left behind, and return how many."""
     waiters = models.waiters
     with impl.connect(engine) as connection:
-        connection.execute(sa.delete(waiters).where(waiters.c.date_added < utc_now() - LONGEST_WAIT))
+        return connection.execute(sa.delete(waiters).where(waiters.c.date_added < utc_now() - LONGEST_WAIT)).rowcount
 
 
 def _batches(engine: Engine, batch: sa.Select[Any]) -> Iterator[list[str]]:

@@ -9,6 +9,7 @@ written, and one warning holds the SQL to run.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -39,6 +40,7 @@ ESSENTIAL = frozenset(TASK_COLUMNS) - {"children", "content_type"}
 Columns = Mapping[sa.Table, frozenset[str]]
 
 _lock = threading.Lock()
+os.register_at_fork(after_in_child=lambda: globals().update(_lock=threading.Lock()))  # it may be held by a thread
 _prepared: WeakKeyDictionary[Engine, dict[Models, Columns]] = WeakKeyDictionary()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from functools import cached_property
 from typing import Any
 
 from celery import states
@@ -34,7 +33,7 @@ class WaitingMixin:
         """Results call back by themselves."""
         return True
 
-    @cached_property
+    @property
     def consumer(self) -> Consumer:
         """What is awaited through this backend."""
         raise NotImplementedError
