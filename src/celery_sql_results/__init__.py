@@ -10,15 +10,18 @@ Life of a result::
      task finishes                                                   AsyncResult.get()
        │                                                               │
      backend.py    DatabaseBackend._store_result                     backend.py
-       │  encoding.py   meta → row                                     │  _get_task_meta_for, get_many
+       │  encoding.py   meta → row                                   waiting/consumer.py   subscribe, look, wait
        ▼                                                               │
-     store.py      put(row)                                            │
-       │  dialects/   one upsert ── COMMIT                             │
-       ▼                                                               │
-     the row  ◀──────────────── store.py fetch, fetch_many ────────────┘
-                                encoding.py  row → meta  →  result
+     store.py      put(row)                                          waiting/notifier.py   when to look again
+       │  dialects/   one upsert ── COMMIT ── wake-up ─────────────▶   ├─ waiting/listen.py  LISTEN/NOTIFY
+       ▼                                                               └─ waiting/poll.py    any database
+     the row  ◀──────────────── store.py fetch_many(ids) ──────────────┘
+       │                        encoding.py  row → meta  →  result
+       │  if the task is part of a chord
+     chords/rows.py             count in, elect one ──▶ chords/contract.py   join the header, send the body
 
-Five words, five files, in reading order: backend → store → dialects → session and schema → encoding.
+Five words in reading order: backend → store → dialects → waiting → encoding. Below them are session and schema; chords
+stand beside, and retention deletes what has expired.
 """
 
 from __future__ import annotations

@@ -77,6 +77,7 @@ class DatabaseBackend(WaitingMixin, ChordMixin, BaseBackend):
             result_serializer=kwargs.get("serializer"),
         )
         super().__init__(expires_type=maybe_timedelta, url=self.settings.url, **kwargs)
+        self.always_retry = False  # ours are enough: Celery's would multiply them
         self.expires = self.settings.expires
         self.thread_safe = conf.get("result_backend_thread_safe", True)  # one backend serves all threads of an app
         self.encoding = Encoding(self.serializer, self.accept, self.settings.compression)
@@ -223,8 +224,8 @@ class DatabaseBackend(WaitingMixin, ChordMixin, BaseBackend):
 
     @cached_property
     def chords(self) -> ChordRows | None:
-        """The chords of this backend; ``None`` without their tables, or if ``database_native_chords`` is off."""
-        if not self.settings.native_chords or not self.store.has(self.models.chords):
+        """The chords of this backend; ``None`` without their tables."""
+        if not self.store.has(self.models.chords):
             return None
         return ChordRows(self.store.engine, self._impl, self.models)
 
@@ -326,7 +327,7 @@ def _fitting(kind: str, id_: str) -> str:
 
 def _as_tuple(members: Any) -> Any:
     """Of a group that an older Celery has pickled, bound to the backend that it was saved in."""
-    return members.as_tuple() if isinstance(members, ResultBase) else members  # type: ignore[attr-defined]
+    return members.as_tuple() if isinstance(members, GroupResult) else members
 
 
 def _pending(task_id: str) -> dict[str, Any]:

@@ -101,7 +101,10 @@ def _group_table(metadata: sa.MetaData, name: str, schema: str | None) -> sa.Tab
 
 
 def _waiter_table(metadata: sa.MetaData, name: str, schema: str | None) -> sa.Table:
-    """Who waits for which task. It may be lost in a crash: waiters also look by themselves."""
+    """Who waits for which task. It may be lost in a crash: waiters also look by themselves.
+
+    Not in the metadata of the others, so that ``Task.metadata.create_all`` works on databases that cannot notify.
+    """
     return sa.Table(
         name,
         metadata,
@@ -250,7 +253,7 @@ def models_for(names: TableNames = TableNames()) -> Models:  # noqa: B008 - a tu
     return Models(
         task=_task_table(metadata, names.task, names.task_schema),
         group=_group_table(metadata, names.group, names.group_schema),
-        waiters=_waiter_table(metadata, f"{names.task}_waiters", names.task_schema),
+        waiters=_waiter_table(sa.MetaData(), f"{names.task}_waiters", names.task_schema),
         chords=_chord_table(metadata, f"{names.task}_chords", names.task_schema),
         parts=_part_table(metadata, f"{names.task}_parts", names.task_schema),
     )

@@ -180,10 +180,11 @@ def _sql(connection: Connection, models: Models) -> Iterator[str]:
         for step in steps_for(connection, table):
             yield str(step.compile(dialect=connection.dialect)).strip()
     version = _version_of(models)
+    stamp: sa.Insert | sa.Update = version.update().values(version_num=HEAD)
     if not sa.inspect(connection).has_table(version.name, schema=version.schema):
         yield str(CreateTable(version).compile(dialect=connection.dialect)).strip()
-        head = version.insert().values(version_num=HEAD)
-        yield str(head.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True}))
+        stamp = version.insert().values(version_num=HEAD)
+    yield str(stamp.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True}))
 
 
 def _first_line(error: exc.DBAPIError) -> Any:

@@ -29,10 +29,12 @@ ENGINE_OPTIONS: dict[str, Any] = {"pool_pre_ping": True, "pool_recycle": 3600}
 #: Longest table name: PostgreSQL's limit of 63, less ``_version``.
 LONGEST_TABLE_NAME = 55
 #: How often a write and a read are tried again while ``result_backend_max_retries`` is not set. A result must not be
-#: lost to a restarting server (40 retries span about three minutes), and a page that shows one must not hang.
+#: lost to a restarting server (40 retries span about four minutes), and a page that shows one must not hang.
 WRITE_RETRIES, READ_RETRIES = 40, 3
 #: Seconds between two looks at the rows that somebody waits for, where the database does not tell when to look.
 POLL_MIN_INTERVAL, POLL_MAX_INTERVAL = 0.002, 0.25
+#: Without any pause, a wait would keep the database busy for nothing.
+POLL_LEAST = 0.0005
 
 
 @dataclass(frozen=True)
@@ -90,8 +92,8 @@ class Settings:
             native_chords=reader.flag("database_native_chords", True),
             listen=reader.flag("database_listen", True),
             listen_url=reader.url("database_listen_url") if reader.get("database_listen_url") else None,
-            poll_min_interval=reader.number("database_poll_min_interval", POLL_MIN_INTERVAL),
-            poll_max_interval=reader.number("database_poll_max_interval", POLL_MAX_INTERVAL),
+            poll_min_interval=reader.number("database_poll_min_interval", POLL_MIN_INTERVAL, least=POLL_LEAST),
+            poll_max_interval=reader.number("database_poll_max_interval", POLL_MAX_INTERVAL, least=POLL_LEAST),
         )
 
 
@@ -180,10 +182,10 @@ class _Reader:
             raise SettingError(setting, value, "a number of seconds, a timedelta, or 0 or None to keep for ever")
         return value or None
 
-    def number(self, setting: str, default: float) -> float:
+    def number(self, setting: str, default: float, least: float = 0) -> float:
         value = self.get(setting, default)
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or value < 0:
-            raise SettingError(setting, value, "a number, not negative")
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or value < least:
+            raise SettingError(setting, value, f"a number, {least} or more")
         return value
 
     def one_of(self, setting: str, known: Collection[str]) -> str | None:

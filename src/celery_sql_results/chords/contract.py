@@ -18,6 +18,7 @@ from celery.utils.log import get_logger
 from kombu.utils.json import dumps as dumps_json
 
 from celery_sql_results.encoding import Encoding
+from celery_sql_results.settings import Settings
 
 from .rows import Chord, ChordRows
 
@@ -36,6 +37,7 @@ class ChordMixin:
     """The methods of a backend that join chords. The backend brings the rest."""
 
     app: Any
+    settings: Settings
     encoding: Encoding
     encode_result: Callable[[Any, str], Any]
     exception_to_python: Callable[[Any], Any]
@@ -44,18 +46,18 @@ class ChordMixin:
 
     @cached_property
     def chords(self) -> ChordRows | None:
-        """The chords of this backend; ``None`` where Celery's polling task must do."""
+        """The chords of this backend; ``None`` without their tables."""
         raise NotImplementedError
 
     def apply_chord(self, header_result_args: tuple[Any, ...], body: Any, **kwargs: Any) -> None:
         """Begin a chord, before its parts are sent."""
-        if self.chords is None:
+        rows = self.chords if self.settings.native_chords else None
+        if rows is None:
             super().apply_chord(header_result_args, body, **kwargs)  # type: ignore[misc]
             return
         group_id, members = header_result_args[0], header_result_args[1]
         header = self._structure(members, header_result_args)
         opening = (group_id, header, _as_json(body), self.encoding.content_type)
-        rows = self.chords
         self._write(f"opening chord {group_id}", lambda: rows.open(*opening))
 
     def _structure(self, members: Iterable[Any], header_result_args: tuple[Any, ...]) -> bytes | None:

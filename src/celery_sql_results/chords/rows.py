@@ -67,10 +67,9 @@ class ChordRows:
             connection.execute(self._delete_parts, {"group_id_": group_id})
 
     def set_size(self, group_id: str, size: int) -> None:
-        """Say how many parts there are; known when all but the last are sent."""
-        row = {"group_id": group_id, "size": size, "date_created": utc_now()}
+        """Say how many parts there are, known when all but the last are sent. Only of a chord that was begun here."""
         with self.impl.connect(self.engine) as connection:
-            self.impl.put(connection, self.chords, "group_id", row)
+            connection.execute(self._update(group_id).values(size=size))
 
     def add(self, group_id: str) -> None:
         """One part more."""

@@ -7,7 +7,8 @@ returns whether there is one, and only then the writer notifies, in a statement 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -86,9 +87,18 @@ class PostgreSQLListener:
         return self._connection is not None
 
     def open(self, channel: str) -> None:
-        connection = self._engine.raw_connection()
-        connection.cursor().execute(f'LISTEN "{channel}"')
+        with self._driver_errors():
+            connection = self._engine.raw_connection()
+            connection.cursor().execute(f'LISTEN "{channel}"')
         self._connection = connection
+
+    @contextmanager
+    def _driver_errors(self) -> Iterator[None]:
+        """Behind SQLAlchemy's back the driver raises its own errors, whose classes nobody else knows."""
+        try:
+            yield
+        except self._engine.dialect.loaded_dbapi.Error as error:
+            raise ConnectionError(str(error)) from error
 
     @property
     def _driver(self) -> Any:
@@ -99,6 +109,10 @@ class PostgreSQLListener:
         return number
 
     def received(self) -> list[str]:
+        with self._driver_errors():
+            return self._received()
+
+    def _received(self) -> list[str]:
         if hasattr(self._driver, "pgconn"):  # psycopg 3
             self._driver.pgconn.consume_input()
             return [message.extra.decode() for message in iter(self._driver.pgconn.notifies, None)]
@@ -107,7 +121,8 @@ class PostgreSQLListener:
         return [message.payload for message in messages]
 
     def ping(self) -> None:
-        self._connection.cursor().execute("SELECT 1")
+        with self._driver_errors():
+            self._connection.cursor().execute("SELECT 1")
 
     def close(self) -> None:
         connection, self._connection = self._connection, None

@@ -25,6 +25,9 @@ TRANSIENT = (
     "57P",  # operator intervention: shutdown, crash, cannot connect now
     "25006",  # read-only: a failover is under way
 )
+#: What a server says that will not have us. While connecting, libpq hands over the words and no SQLSTATE; in other
+#: languages than English they are taken for a server that is away.
+REFUSALS = ("authentication failed", "no password supplied", "does not exist", "no pg_hba.conf entry")
 
 
 class PostgreSQLImpl(AutocommitImpl):
@@ -80,6 +83,7 @@ class PostgreSQLImpl(AutocommitImpl):
 
     def _is_transient(self, error: exc.DBAPIError, orig: BaseException) -> bool:
         state = getattr(orig, "sqlstate", None) or getattr(orig, "pgcode", None)
-        if state is None:  # the server was not reached, so it sent no code
-            return isinstance(error, (exc.OperationalError, exc.InterfaceError))
+        if state is None:
+            refused = any(words in str(orig) for words in REFUSALS)
+            return isinstance(error, (exc.OperationalError, exc.InterfaceError)) and not refused
         return str(state).startswith(TRANSIENT)

@@ -27,8 +27,9 @@ logger = get_logger(__name__)
 #: A pause between two looks is this part of the age of the youngest wait: what was awaited for a second is known 50 ms
 #: late at most, and the looks are few, because their number grows with the logarithm of the time.
 FRACTION = 0.05
-#: Where changes are made known, looks are for the one that was missed: after 10 ms, 20 ms, 40 ms, …
-FIRST_SAFETY, LAST_SAFETY = 0.01, 5.0
+#: Where changes are made known, looks are for the one that was missed, or that Celery's own backend wrote without a
+#: word: a quarter of the age later, and a second at most.
+SAFETY_FRACTION, FIRST_SAFETY, LAST_SAFETY = 0.25, 0.01, 1.0
 #: A look that takes long is not repeated at once: the database rests this many times as long.
 REST = 2.0
 #: Seconds that the thread stays when nobody waits, with its connection.
@@ -235,7 +236,7 @@ class Consumer:
         now = time.monotonic()
         age = now - max(begun)
         if self._notifier.tells(awaited):
-            pause = min(max(age, FIRST_SAFETY), LAST_SAFETY)
+            pause = min(max(age * SAFETY_FRACTION, FIRST_SAFETY), LAST_SAFETY)
         else:
             pause = min(max(age * FRACTION, self._first_pause, self._look_took * REST), self._last_pause)
         # Each wait begins with a look of its own: the pause counts from the first of these, or the last common one.

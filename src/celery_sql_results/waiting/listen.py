@@ -16,7 +16,7 @@ from collections.abc import Collection
 from typing import Any
 
 from celery.utils.log import get_logger
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import ProgrammingError, SQLAlchemyError
 
 from celery_sql_results.dialects import Listener
 from celery_sql_results.store import Store
@@ -67,8 +67,14 @@ class ListenNotifier:
     def add(self, task_ids: Collection[str]) -> list[Row]:
         if self._given_up or len(task_ids) > MOST_ROWS:
             return self._store.fetch_many(task_ids)
+        try:
+            rows = self._store.await_many(task_ids, self.channel)
+        except ProgrammingError as error:
+            logger.warning("this role may not leave rows of waiters, so results are polled: %s", error.orig)
+            self._given_up = True
+            return self._store.fetch_many(task_ids)
         self._watched.update(task_ids)
-        return self._store.await_many(task_ids, self.channel)
+        return rows
 
     def remove(self, task_ids: Collection[str], unfinished: Collection[str]) -> None:
         left = self._watched.intersection(unfinished)
@@ -90,7 +96,9 @@ class ListenNotifier:
                 self._open()
             return self._wait(longest)
         except (SQLAlchemyError, OSError) as error:
-            logger.info("the connection for notifications was lost (%s), polling until it is back", type(error))
+            logger.info(
+                "the connection for notifications was lost (%s), polling until it is back", type(error).__name__
+            )
             self.close()
             self._next_try = time.monotonic() + RECONNECT_INTERVAL
             return None
