@@ -86,7 +86,8 @@ class _Members:
     def then(self, callback: Callable[..., Any], on_error: Callable[..., Any] | None = None, weak: bool = False) -> Any:
         """Call ``callback`` with this set as soon as all results are ready, in the thread that looks for results."""
         self._on_full.finalize()  # type: ignore[attr-defined]
-        self.backend.watch(list(leaves(self.results)))
+        if not isinstance(callback, barrier):  # that of a group around this one
+            self.backend.watch(list(leaves(self.results)))
         return self.on_ready.then(callback, on_error)
 
 

@@ -1,0 +1,31 @@
+"""The benchmarks, in the order in which they are run."""
+
+from __future__ import annotations
+
+from benchmarks.case import Benchmark
+from benchmarks.cases.chord import Chord10, Chord1000
+from benchmarks.cases.first_use import FirstUse
+from benchmarks.cases.group import Group
+from benchmarks.cases.read import Read, ReadForked
+from benchmarks.cases.store import Store, StoreForked, StoreTwice, StoreTwiceForked
+from benchmarks.cases.throughput import Throughput
+from benchmarks.cases.wake_up import WakeUp, WakeUpWithStore
+
+_ALL: list[Benchmark] = [
+    Store(),
+    StoreForked(),
+    StoreTwice(),
+    StoreTwiceForked(),
+    Read(),
+    ReadForked(),
+    Group(),
+    FirstUse(),
+    WakeUp(),
+    WakeUpWithStore(),
+    Chord10(),
+    Chord1000(),
+    Throughput(),
+]
+
+#: Each by its name.
+BENCHMARKS = {benchmark.name: benchmark for benchmark in _ALL}

@@ -1,0 +1,187 @@
+"""The contenders: backends and the bare driver, by the same few verbs.
+
+One is made in the process that plays it, connects to nothing until it is used, and is then used by one thread.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from celery import Celery, states
+from celery.app.backends import by_url
+from sqlalchemy import Engine, event, make_url
+from sqlalchemy.orm import Session
+
+from benchmarks.bare import Driver
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A contender on a database: what a process needs to know to play it."""
+
+    contender: str
+    url: str
+    broker: str = "memory://"
+
+
+class Contender:
+    """One backend of Celery, in an app of its own."""
+
+    #: Whether the database needs `install` before first use, as its users run it once.
+    installs: ClassVar[bool] = False
+
+    def __init__(self, entry: Entry) -> None:
+        self.entry = entry
+        self.app = Celery("benchmarks", broker=entry.broker, set_as_current=True)
+        self.app.conf.update(self.settings(entry.url), broker_connection_retry_on_startup=True)
+        self.app.task(name="benchmarks.echo")(echo)
+        self.app.task(name="benchmarks.count")(count)
+
+    def settings(self, url: str) -> dict[str, Any]:
+        """What a user writes to choose this backend."""
+        return {"result_backend": url}
+
+    def install(self) -> None:
+        """Create the tables, where this is a step of its own."""
+
+    def load(self) -> None:
+        """Import the backend and its driver, as a program has that is past its start; connect to nothing."""
+        by_url(self.app.conf.result_backend, self.app.loader)
+
+    def open(self) -> None:
+        """Make the backend object, as a worker has it when it forks."""
+        _ = self.app.backend
+
+    def store(self, task_id: str, result: Any, state: str = states.SUCCESS) -> None:
+        """Store one state of one task."""
+        self.app.backend.store_result(task_id, result, state)
+
+    def read(self, task_id: str) -> Any:
+        """Read one result, not from a cache."""
+        return self.app.backend.get_task_meta(task_id, cache=False)["result"]
+
+    def watch_commits(self, committed: Callable[[], None]) -> None:
+        """From now on call `committed` when the database has replied that a result is committed.
+
+        By default never: then nothing worth mentioning follows the commit before `store` returns.
+        """
+
+
+class OnSQLAlchemy(Contender):
+    """What the two backends share that use SQLAlchemy."""
+
+    def load(self) -> None:
+        super().load()
+        make_url(self.entry.url).get_dialect().import_dbapi()
+
+
+class Ours(OnSQLAlchemy):
+    """This project. By class path, so that it need not be installed; `sql+` in the URL means the same."""
+
+    def settings(self, url: str) -> dict[str, Any]:
+        return {"result_backend": "celery_sql_results.DatabaseBackend", "database_url": url}
+
+    def watch_commits(self, committed: Callable[[], None]) -> None:
+        """Each statement commits itself; the wake-up may come after the one that stores."""
+
+        def executed(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+            if statement.startswith("INSERT"):
+                committed()
+
+        event.listen(Engine, "after_cursor_execute", executed)
+
+
+class CeleryDatabase(OnSQLAlchemy):
+    """Celery's own SQLAlchemy backend."""
+
+    def settings(self, url: str) -> dict[str, Any]:
+        return {"result_backend": f"db+{url}"}
+
+    def watch_commits(self, committed: Callable[[], None]) -> None:
+        """It closes its session after the commit, outside prefork children with the connection."""
+        event.listen(Session, "after_commit", lambda _session: committed())
+
+
+class Django(Contender):
+    """django-celery-results, in a Django project with the defaults of Django."""
+
+    installs = True
+
+    def __init__(self, entry: Entry) -> None:
+        import django
+
+        os.environ.update(DJANGO_SETTINGS_MODULE="benchmarks.django_settings", BENCHMARKS_DATABASE=entry.url)
+        django.setup()
+        super().__init__(entry)
+
+    def settings(self, url: str) -> dict[str, Any]:
+        return {"result_backend": "django-db"}
+
+    def load(self) -> None:
+        from django.db import connections
+
+        super().load()
+        _ = connections["default"]
+
+    def install(self) -> None:
+        from django.core.management import call_command
+
+        call_command("migrate", verbosity=0)
+
+
+class Bare(Contender):
+    """The driver alone: the statements that our backend sends, on one open connection."""
+
+    def __init__(self, entry: Entry) -> None:
+        super().__init__(entry)
+        self._ours = Ours(entry)
+        self._driver: Driver | None = None
+
+    def open(self) -> None:
+        """Nothing: a connection must not be inherited by a fork."""
+
+    @property
+    def driver(self) -> Driver:
+        """The connection, opened on first use."""
+        if self._driver is None:
+            self._driver = Driver(self._ours.app.backend)
+        return self._driver
+
+    def store(self, task_id: str, result: Any, state: str = states.SUCCESS) -> None:
+        self.driver.store(task_id, result, state)
+
+    def read(self, task_id: str) -> Any:
+        return self.driver.read(task_id)
+
+
+#: In the order in which they take turns; the others are compared with the first.
+CONTENDERS: dict[str, type[Contender]] = {
+    "ours": Ours,
+    "celery-db": CeleryDatabase,
+    "django": Django,
+    "redis": Contender,
+    "bare": Bare,
+}
+
+
+def echo(value: Any) -> Any:
+    """Do what a task does that does nothing."""
+    return value
+
+
+def count(values: Sequence[Any]) -> int:
+    """Do what the body of a chord does that does nearly nothing."""
+    return len(values)
+
+
+def make(entry: Entry) -> Contender:
+    """The contender of an entry, in this process."""
+    return CONTENDERS[entry.contender](entry)
+
+
+def install(contender: Contender) -> None:
+    """What its users run once on a new database."""
+    contender.install()

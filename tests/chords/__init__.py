@@ -1,0 +1,1 @@
+"""Chords: every shape, every failure, and exactly one body whoever dies."""

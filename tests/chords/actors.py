@@ -1,0 +1,59 @@
+"""What the processes of these tests do; see `concurrency.nursery`."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import timedelta
+from typing import Any
+
+from celery.app.task import Context
+
+from celery_sql_results.chords.rows import ChordRows
+from chords.app import MortalBackend
+from concurrency.actors import app, backend_on, quick
+
+LEASE = timedelta(hours=1)
+
+
+def part(**values: Any) -> dict[str, Any]:
+    """The row of a part."""
+    default = {"group_id": "g", "task_id": "a", "position": 0, "status": "SUCCESS", "result": b"1"}
+    return {**default, "content_type": "application/json", **values}
+
+
+def rows_on(url: str) -> ChordRows:
+    """The rows, as a backend has them."""
+    rows = backend_on(url).chords
+    assert rows is not None
+    return rows
+
+
+def claimed(url: str, group_id: str) -> bool:
+    """Whether this process is elected."""
+    return rows_on(url).claim(group_id, uuid.uuid4().hex, LEASE)
+
+
+def returned(url: str, group_id: str, process: int, processes: int, parts: int) -> int:
+    """Let one's parts return, and each fifth of the next process; how often was this process elected?"""
+    rows = rows_on(url)
+    return sum(
+        elected(rows, part(group_id=group_id, task_id=f"task-{number}", position=number))
+        for number in range(parts)
+        if number % processes == process or (number % 5 == 0 and number % processes == (process + 1) % processes)
+    )
+
+
+def elected(rows: ChordRows, row: dict[str, Any]) -> bool:
+    """Whether a part completes a chord and its process is elected, which then closes the chord."""
+    chord, claimant = rows.count_in(row), uuid.uuid4().hex
+    if chord is None or not chord.is_complete or not rows.claim(chord.group_id, claimant, LEASE):
+        return False
+    rows.close(chord.group_id, claimant)
+    return True
+
+
+def end_of_header(url: str, requests: list[dict[str, Any]]) -> None:
+    """Let parts return. If whoever sends the body is condemned, the last of them takes this process along."""
+    backend = MortalBackend(app=app, url=url, engine_options=quick(url))
+    for known in requests:
+        backend.mark_as_done(known["id"], known["id"], request=Context(known))

@@ -1,0 +1,94 @@
+"""A real worker with two children and a real broker, and whoever calls it."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from celery import Celery
+
+from acceptance.worker import PATIENCE, TICK, Worker, running, settings_for
+from chords.app import make_app
+from servers import Database
+from servers.pool import Pool, or_skip
+
+#: What a worker logs when it gets the task with which Celery polls for the end of a header.
+UNLOCK = "Task celery.chord_unlock["
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a test has at hand. There is no database where Celery's own Redis backend is the yardstick."""
+
+    app: Celery
+    worker: Worker
+    folder: Path
+    database: Database | None
+
+    def __getattr__(self, task: str) -> Any:
+        """The signature of a task: `stage.number(1)`."""
+        return self.app.tasks[task].s
+
+    def count(self, table: str) -> int:
+        """How many rows a table of chords has."""
+        assert self.database is not None
+        ((count,),) = self.database.execute(f"SELECT COUNT(*) FROM celery_taskmeta_{table}")
+        return int(count)
+
+
+def eventually(found: Callable[[], object], expected: object) -> bool:
+    """Whether something becomes as expected, sooner or later."""
+    deadline = time.monotonic() + PATIENCE
+    while found() != expected and time.monotonic() < deadline:
+        time.sleep(TICK)
+    return found() == expected
+
+
+def lines(path: Path) -> list[str]:
+    """What tasks have noted in a file."""
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def close(app: Celery, database: Database | None) -> None:
+    """Close what a caller has opened. Results of Celery's own backend say goodbye to Redis, so they go first."""
+    gc.collect()
+    if database is not None:
+        app.backend.store.engine.dispose()
+    app.close()
+
+
+@contextmanager
+def staged(servers: Pool, kind: str, folder: Path, url: str = "", **settings: Any) -> Iterator[Stage]:
+    """Start a worker on a fresh database of a kind, or on Celery's own Redis backend; `url` is that of another user."""
+    with ExitStack() as ending:
+        with or_skip("redis"):
+            redis = servers.server("redis")
+        redis.clear()  # type: ignore[attr-defined]
+        ending.enter_context(or_skip(kind))
+        database = None if kind == "redis" else ending.enter_context(servers.database(kind))
+        backend = f"sql+{database.url}" if database else redis.url("1")
+        yield from acted(ending, folder, database, {"result_backend": backend, "broker_url": redis.url(), **settings})
+
+
+def acted(ending: ExitStack, folder: Path, database: Database | None, settings: dict[str, Any]) -> Iterator[Stage]:
+    """Start the worker and the caller's app."""
+    complete = settings_for(
+        folder,
+        settings.pop("result_backend"),
+        **{
+            "broker_transport_options": {},
+            "imports": ["chords.app"],
+            "task_track_started": False,
+            "worker_prefetch_multiplier": 8,
+            **settings,
+        },
+    )
+    worker, app = Worker(folder, complete, "--concurrency=2"), make_app(complete)
+    ending.callback(close, app, database)
+    ending.enter_context(running(worker))
+    yield Stage(app, worker, folder, database)

@@ -1,0 +1,154 @@
+"""The rows of chords: a part counts once, one process is elected, and nothing is left behind."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from celery_sql_results import DatabaseBackend
+from celery_sql_results.chords.rows import ChordRows
+from chords.actors import claimed, part, returned
+from concurrency.nursery import Nursery, errors
+from servers import Database
+from servers.pool import on
+
+LEASE, PAST = timedelta(hours=1), timedelta(hours=-1)
+PROCESSES, RETURNING, PARTS = 20, 8, 200
+
+
+@pytest.fixture
+def rows(backend: DatabaseBackend) -> ChordRows:
+    """The rows, with a chord of two parts."""
+    assert backend.chords is not None
+    backend.chords.open("g", None, b"{}", "application/json")
+    backend.chords.set_size("g", 2)
+    return backend.chords
+
+
+def progress(rows: ChordRows, **values: Any) -> tuple[int, bool]:
+    """Count a part in: how many there are then, and whether these are all."""
+    chord = rows.count_in(part(**values))
+    assert chord is not None
+    return chord.parts, chord.is_complete
+
+
+def results(rows: ChordRows) -> list[tuple[str, bytes]]:
+    """The parts that are stored, in the order of the header."""
+    return [(found["task_id"], bytes(found["result"])) for found in rows.results("g")]
+
+
+def test_a_part_counts_once(rows: ChordRows) -> None:
+    """Also if it comes back with another result, and whatever comes between."""
+    assert progress(rows, task_id="a", result=b"1") == (1, False)
+    assert progress(rows, task_id="a", result=b"2") == (1, False)
+    assert progress(rows, task_id="b", position=1) == (2, True)
+    assert progress(rows, task_id="a") == (2, True)
+    assert results(rows) == [("a", b"1"), ("b", b"1")]
+
+
+def test_one_task_at_two_positions_counts_twice(rows: ChordRows) -> None:
+    assert progress(rows, task_id="a", position=0) == (1, False)
+    assert progress(rows, task_id="a", position=1) == (2, True)
+
+
+def test_results_stand_in_the_order_of_the_header(rows: ChordRows) -> None:
+    for position in (10, 2, 0, 9, 1):
+        rows.count_in(part(task_id=f"task-{-position}", position=position))
+    assert [task_id for task_id, _ in results(rows)] == ["task-0", "task--1", "task--2", "task--9", "task--10"]
+
+
+def test_parts_may_return_before_the_size_is_known(backend: DatabaseBackend) -> None:
+    rows = backend.chords
+    assert rows is not None
+    rows.open("g", None, None, "application/json")
+    assert progress(rows, task_id="a") == (1, False)
+    rows.set_size("g", 2)
+    assert progress(rows, task_id="b") == (2, True)
+
+
+def test_a_part_that_is_added_is_awaited(rows: ChordRows) -> None:
+    rows.add("g")
+    assert progress(rows, task_id="a") == (1, False)
+    assert progress(rows, task_id="b") == (2, False)
+    assert progress(rows, task_id="c") == (3, True)
+
+
+def test_a_part_without_a_chord_leaves_nothing(rows: ChordRows) -> None:
+    assert rows.count_in(part(group_id="nobody's")) is None
+    assert rows.results("nobody's") == []
+    rows.add("nobody's")
+    assert rows.look("nobody's") is None
+
+
+def test_late_copies_leave_nothing(rows: ChordRows) -> None:
+    for task_id in "ab":
+        rows.count_in(part(task_id=task_id))
+    assert rows.claim("g", "me", LEASE)
+    rows.close("g", "me")
+    assert results(rows) == []
+    late = rows.count_in(part(task_id="a"))
+    assert late is not None
+    assert (late.is_dispatched, late.is_complete, late.body) == (True, False, None)
+    assert results(rows) == []
+
+
+def test_the_claim(rows: ChordRows) -> None:
+    """One at a time; its owner may prolong it; it is free when the lease is over, and never again after the end."""
+    assert rows.claim("g", "me", LEASE)
+    assert not rows.claim("g", "you", LEASE)
+    assert rows.claim("g", "me", LEASE)
+    assert rows.claim("g", "me", PAST)
+    assert rows.claim("g", "you", LEASE)
+    assert not rows.claim("g", "me", LEASE)
+    rows.close("g", "me")  # not his any more
+    assert not rows.look("g").is_dispatched  # type: ignore[union-attr]
+    rows.close("g", "you")
+    assert not rows.claim("g", "you", LEASE)
+    assert not rows.claim("nobody's", "me", LEASE)
+
+
+def test_a_chord_that_is_opened_again_begins_anew(rows: ChordRows) -> None:
+    for task_id in "ab":
+        rows.count_in(part(task_id=task_id))
+    rows.add("g")
+    rows.claim("g", "me", LEASE)
+    rows.open("g", None, b"{}", "application/json")
+    rows.set_size("g", 1)
+    assert results(rows) == []
+    assert progress(rows, task_id="a") == (1, True)
+    assert rows.claim("g", "you", LEASE)
+
+
+def test_stuck(rows: ChordRows) -> None:
+    """Complete and not sent, by nobody or by one who let the lease pass."""
+    stuck = lambda: [chord.group_id for chord in rows.stuck()]  # noqa: E731
+    rows.count_in(part(task_id="a"))
+    assert stuck() == []
+    rows.count_in(part(task_id="b"))
+    assert stuck() == ["g"]
+    rows.claim("g", "me", LEASE)
+    assert stuck() == []
+    rows.claim("g", "me", PAST)
+    assert stuck() == ["g"]
+    rows.close("g", "me")
+    assert stuck() == []
+
+
+@on("postgresql", "mariadb", "sqlite")
+def test_one_of_twenty_is_elected(rows: ChordRows, database: Database, nursery: Nursery) -> None:
+    outcomes = nursery.at_once([(claimed, (database.url, "g")) for _ in range(PROCESSES)])
+    assert errors(outcomes) == []
+    assert sorted(outcome.value for outcome in outcomes) == [False] * (PROCESSES - 1) + [True]
+
+
+@on("postgresql", "mariadb", "sqlite")
+def test_parts_return_at_once(rows: ChordRows, database: Database, nursery: Nursery) -> None:
+    """Each process has its parts, and copies of others'. At least one sees the chord complete, and one is elected."""
+    rows.set_size("g", PARTS)
+    outcomes = nursery.at_once([(returned, (database.url, "g", n, RETURNING, PARTS)) for n in range(RETURNING)])
+    assert errors(outcomes) == []
+    assert sum(outcome.value for outcome in outcomes) == 1
+    assert results(rows) == []
+    assert rows.look("g").is_dispatched  # type: ignore[union-attr]

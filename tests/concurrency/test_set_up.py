@@ -1,0 +1,94 @@
+"""The race of table creation: any number of processes on an empty database, and nobody errs."""
+
+from __future__ import annotations
+
+import pytest
+import sqlalchemy as sa
+
+import legacy
+from concurrency.actors import set_up_and_store
+from concurrency.conftest import Refused
+from concurrency.nursery import Nursery, Outcome, complaints, errors
+from servers import Database
+from servers.pool import on
+
+PROCESSES, ROUNDS, ROUNDS_OF_A_RELEASE = 50, 20, 2
+#: What the one process logs that made the tables ready.
+CREATED = "are at schema version"
+WITH_A_LOCK = on("postgresql", "mariadb", "sqlite")
+
+
+def race(nursery: Nursery, database: Database, processes: int = PROCESSES) -> list[Outcome]:
+    """Let processes meet on a database, each storing one result."""
+    return nursery.at_once([(set_up_and_store, (database.url, f"task-{number}")) for number in range(processes)])
+
+
+def renew(database: Database) -> None:
+    """Make the database fresh and empty again."""
+    database.server.drop_database(database.name)
+    database.server.create_database(database.name)
+    database.server.mark()
+
+
+def make_old(database: Database, release: str) -> None:
+    """Fill the database with the tables and rows of an older Celery."""
+    engine = sa.create_engine(database.url, poolclass=sa.NullPool)
+    legacy.load(release, engine, "postgresql" if database.kind == "portable" else None)
+    engine.dispose()
+
+
+def creators(outcomes: list[Outcome]) -> int:
+    """How many processes made the tables ready."""
+    return sum(CREATED in message for outcome in outcomes for _level, message in outcome.logged)
+
+
+def stored(database: Database) -> int:
+    """How many of the processes' results are there."""
+    ((count,),) = database.execute("SELECT COUNT(*) FROM celery_taskmeta WHERE task_id LIKE 'task-%'")
+    return int(count)
+
+
+def assert_smooth(outcomes: list[Outcome], database: Database, refused: Refused) -> None:
+    """No exception, no retry, one creator, every result, and nothing that the server refused."""
+    assert errors(outcomes) == []
+    assert complaints(outcomes) == []
+    assert creators(outcomes) == 1
+    assert stored(database) == len(outcomes)
+    assert refused() == []
+
+
+@WITH_A_LOCK
+def test_race_on_an_empty_database(database: Database, nursery: Nursery, refused: Refused) -> None:
+    for _ in range(ROUNDS):
+        renew(database)
+        assert_smooth(race(nursery, database), database, refused)
+
+
+@WITH_A_LOCK
+@pytest.mark.parametrize("release", legacy.RELEASES)
+def test_race_to_upgrade_the_tables_of_an_older_celery(
+    database: Database, nursery: Nursery, refused: Refused, release: str
+) -> None:
+    for _ in range(ROUNDS_OF_A_RELEASE):
+        renew(database)
+        make_old(database, release)
+        assert_smooth(race(nursery, database), database, refused)
+
+
+@on("portable")
+def test_race_without_a_lock(database: Database, nursery: Nursery) -> None:
+    """Who loses the race is refused by the server and looks again: so errors on the server are to be expected."""
+    for _ in range(3):
+        renew(database)
+        outcomes = race(nursery, database, 12)
+        assert errors(outcomes) == []
+        assert creators(outcomes) >= 1
+        assert stored(database) == 12
+
+
+@on("portable")
+def test_race_to_upgrade_without_a_lock(database: Database, nursery: Nursery) -> None:
+    make_old(database, "5.4.0")
+    outcomes = race(nursery, database, 12)
+    assert errors(outcomes) == []
+    assert stored(database) == 12

@@ -1,0 +1,126 @@
+"""No outcome is lost to what it contains."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from celery import states
+from kombu.exceptions import EncodeError
+
+from celery_sql_results import DatabaseBackend, TaskIdTooLong
+from support import SERIALIZERS, request
+
+from .conftest import Backends
+
+STRANGE = "NUL \x00, lone \ud83d, emoji 🎉, 東京"
+REPAIRED = "NUL \\x00, lone \\ud83d, emoji 🎉, 東京"
+
+
+def test_traceback(backend: DatabaseBackend) -> None:
+    """Repaired to what Python would show."""
+    backend.store_result("t", ValueError("no"), states.FAILURE, traceback=STRANGE)
+
+    assert (backend.get_state("t"), backend.get_traceback("t")) == ("FAILURE", REPAIRED)
+
+
+@pytest.mark.parametrize("serializer", SERIALIZERS)
+def test_exception(backends: Backends, serializer: str) -> None:
+    """An error is an outcome too, with every serializer."""
+    backend = backends(result_serializer=serializer, accept_content=[serializer])
+    backend.store_result("t", ValueError("NUL \x00, emoji 🎉"), states.FAILURE)
+    backend.store_result("lone", ValueError("lone \ud83d"), states.FAILURE)
+
+    assert repr(backend.get_result("t")) == repr(ValueError("NUL \x00, emoji 🎉"))
+    assert backend.get_state("lone") == "FAILURE"
+
+
+def test_result(backend: DatabaseBackend) -> None:
+    """JSON escapes it, so it comes back as it was."""
+    backend.store_result("t", {STRANGE: [STRANGE]}, states.SUCCESS)
+
+    assert backend.get_result("t") == {STRANGE: [STRANGE]}
+
+
+def test_extended_columns(backends: Backends) -> None:
+    """Names are repaired and clipped to their column; arguments are payloads."""
+    backend = backends(result_extended=True)
+    long = "n" * 300
+    names: dict[str, Any] = {"task": long, "hostname": STRANGE, "delivery_info": {"routing_key": STRANGE + long}}
+    backend.store_result("t", 1, states.SUCCESS, request=request(**names, args=[STRANGE], kwargs={"k": STRANGE}))
+    meta = backend.get_task_meta("t")
+
+    assert (meta["name"], meta["worker"]) == (long[:155], REPAIRED)
+    assert meta["queue"] == (REPAIRED + long)[:155]
+    assert (meta["args"], meta["kwargs"]) == ([STRANGE], {"k": STRANGE})
+
+
+def test_a_state_of_ones_own_may_be_long(backend: DatabaseBackend) -> None:
+    """It is clipped to its column of 50."""
+    backend.store_result("t", None, "PROGRESS-" + "🎉" * 100)
+
+    assert backend.get_state("t") == "PROGRESS-" + "🎉" * 41
+
+
+def test_arguments_that_cannot_be_serialized(backends: Backends) -> None:
+    """They only inform: their repr does."""
+    backend = backends(result_extended=True)
+    backend.store_result("t", 1, states.SUCCESS, request=request(args=[int], kwargs={}))
+
+    assert (backend.get_result("t"), backend.get_task_meta("t")["args"]) == (1, repr([int]))
+
+
+def test_a_result_that_cannot_be_serialized_is_an_error(backend: DatabaseBackend) -> None:
+    """From which Celery makes a failure of the task."""
+    with pytest.raises(EncodeError):
+        backend.store_result("t", object(), states.SUCCESS)
+
+    assert backend.get_state("t") == "PENDING"
+
+
+@pytest.mark.parametrize("task_id", ["t" * 155, "🎉" * 155, "%s :name %(a)s ' \" ; -- \\"])
+def test_ids(backend: DatabaseBackend, task_id: str) -> None:
+    """Up to the width of the column, in characters, whichever they are."""
+    backend.store_result(task_id, 1, states.SUCCESS)
+    found = [each for each, _ in backend.get_many([task_id], timeout=0)]
+
+    assert (backend.get_result(task_id), found) == (1, [task_id])
+
+
+def test_an_id_that_is_too_long_is_refused_when_stored(backend: DatabaseBackend) -> None:
+    """One clear error, not a clipped id that nobody finds."""
+    with pytest.raises(TaskIdTooLong, match=r"the task id 'tttt.*… has 156 characters, but the column holds 155"):
+        backend.store_result("t" * 156, 1, states.SUCCESS)
+
+
+def test_an_id_that_is_too_long_is_refused_when_published(backend: DatabaseBackend) -> None:
+    """The task is not sent: it would run, and its result be lost."""
+    app = backend.app
+    app.send_task("shop.pay", task_id="t" * 155)
+    with pytest.raises(TaskIdTooLong):
+        app.send_task("shop.pay", task_id="t" * 156)
+    with app.connection_for_read() as connection:
+        queue = connection.SimpleQueue("celery")
+        sent = [queue.get_nowait().headers["id"] for _ in range(queue.qsize())]
+        queue.close()
+
+    assert sent == ["t" * 155]
+
+
+@pytest.mark.parametrize("compression", [None, "gzip"])
+def test_4_mb(backends: Backends, compression: str | None) -> None:
+    """Of a result, and of a traceback."""
+    backend = backends(result_compression=compression)
+    value = "x" * 4_000_000
+    backend.store_result("t", value, states.SUCCESS, traceback=value)
+    meta = backend.get_task_meta("t")
+
+    assert (meta["result"] == value, meta["traceback"] == value) == (True, True)  # without showing 4 MB
+
+
+def test_all_fields_at_the_highest(backends: Backends) -> None:
+    """Retries are an INTEGER."""
+    backend = backends(result_extended=True)
+    backend.store_result("t", 1, states.SUCCESS, request=request(retries=2**31 - 1))
+
+    assert backend.get_task_meta("t")["retries"] == 2**31 - 1

@@ -1,0 +1,114 @@
+"""No password is shown anywhere, above all when the connection fails."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Callable
+from urllib.parse import quote
+
+import pytest
+from celery import states
+from celery.exceptions import BackendGetMetaError, BackendStoreError
+
+from celery_sql_results import DatabaseBackend
+from servers import Database
+from servers.pool import on
+from support import app_on
+
+databases = on("postgresql", "mariadb")
+PASSWORD = "p@ss:w/rd%7"
+QUICK = {"result_backend_max_retries": 1, "result_backend_base_sleep_between_retries_ms": 1}
+
+
+@pytest.fixture
+def logged(caplog: pytest.LogCaptureFixture) -> Callable[[], str]:
+    """Everything that anybody has logged, tracebacks included."""
+    caplog.set_level(logging.DEBUG)
+    for name in ("celery", "celery_sql_results", "sqlalchemy", "sqlalchemy.engine", "sqlalchemy.pool", "kombu"):
+        caplog.set_level(logging.DEBUG, name)
+    return lambda: caplog.text
+
+
+def url_of(database: Database, user: str, password: str = PASSWORD, port: int | None = None) -> str:
+    """A URL with a password."""
+    url = database.server.url(database.name, user=user, password=password)
+    return url.replace(f":{database.server.port}/", f":{port}/") if port else url
+
+
+def everything(backend: DatabaseBackend | None, error: BaseException | None, logged: str) -> str:
+    """All that a user may come to see."""
+    told = "".join(traceback.format_exception(error)) if error else ""
+    shown = [repr(backend), str(backend), backend.as_uri(), repr(backend.app)] if backend else []
+    return "\n".join([told, *shown, logged])
+
+
+def secrets_in(text: str) -> list[str]:
+    """The forms of the password that are found."""
+    return [form for form in (PASSWORD, quote(PASSWORD, safe=""), "p@ss", "p%40ss") if form in text]
+
+
+@databases
+def test_a_wrong_password(database: Database, logged: Callable[[], str]) -> None:
+    """The server says no: at start-up, or, where that may pass, at first use."""
+    database.server.create_role("clerk", "right", database.name, ddl=True)
+    app = app_on(url_of(database, "clerk"), **QUICK)
+    backend = error = None
+    try:
+        backend = app.backend
+        backend.store_result("t", 1, states.SUCCESS)
+    except Exception as caught:  # noqa: BLE001 - whatever it is, it must not tell
+        error = caught
+    text = everything(backend, error, logged())
+
+    assert error is not None
+    assert "clerk" in text
+    assert secrets_in(text) == []
+
+
+@databases
+def test_nobody_there(database: Database, logged: Callable[[], str]) -> None:
+    """A wrong port: the backend is made with a warning, each use fails with Celery's own error."""
+    backend = app_on(url_of(database, "clerk", port=1), **QUICK).backend
+    with pytest.raises(BackendStoreError) as storing:
+        backend.store_result("t", 1, states.SUCCESS)
+    with pytest.raises(BackendGetMetaError) as reading:
+        backend.get_task_meta("t")
+    text = everything(backend, storing.value, logged()) + everything(backend, reading.value, "")
+
+    assert "cannot be reached yet, first use will try again" in text
+    assert secrets_in(text) == []
+
+
+@databases
+def test_everything_in_order(database: Database, logged: Callable[[], str]) -> None:
+    """Also what is logged at the level of DEBUG while all goes well."""
+    database.server.create_role("clerk", PASSWORD, database.name, ddl=True)
+    url = url_of(database, "clerk")
+    backend = app_on(url, database_engine_options={"echo": True, "echo_pool": "debug"}).backend
+    backend.store_result("t", "a payload", states.SUCCESS)
+    found = backend.get_result("t")
+    options = backend.engine_options
+    text = everything(backend, None, logged())
+    backend.session_manager.invalidate(url, **options)
+
+    assert (found, "INSERT INTO celery_taskmeta" in text) == ("a payload", True)
+    assert secrets_in(text) == []
+    assert "a payload" not in text.replace("store_result", "")
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql+psycopg://u:{}@h/d", "postgresql+psycopg://u:***@h/d"),
+        ("postgresql+psycopg://u@h/d?password={}", "postgresql+psycopg://u@h/d"),
+        ("mysql+pymysql://u:{}@h:3306/d?charset=utf8mb4", "mysql+pymysql://u:***@h:3306/d"),
+    ],
+)
+def test_as_uri(url: str, shown: str) -> None:
+    """Neither the password nor the query, where it may stand too."""
+    url = url.format(quote(PASSWORD, safe=""))
+    backend = app_on(url, database_create_tables_at_setup=False).backend
+
+    assert (backend.as_uri(), repr(backend)) == (shown, f"<DatabaseBackend {shown}>")
+    assert backend.as_uri(include_password=True) == url

@@ -1,0 +1,37 @@
+"""What several folders of tests share: apps, requests, and ways to look at what is stored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import celery
+from celery import Celery
+from celery.app.task import Context
+
+#: Celery's own version, to skip what needs the `db+` backend of 5.7.
+CELERY = tuple(int(part) for part in celery.__version__.split(".")[:2])
+#: Every serializer that a result may be stored with.
+SERIALIZERS = ("json", "pickle", "yaml", "msgpack")
+
+
+def app_on(url: str | None, scheme: str = "sql", **settings: Any) -> Celery:
+    """An app whose results go to `url`; with the scheme `db` through Celery's own backend."""
+    app = Celery("tests", broker="memory://", set_as_current=False)
+    app.conf.update(result_backend=f"{scheme}+{url}", **settings)
+    return app
+
+
+def request(task_id: str = "t", **more: Any) -> Context:
+    """What a worker knows of a task while it runs."""
+    known: dict[str, Any] = {
+        "task": "shop.pay",
+        "args": [1, "zwei"],
+        "kwargs": {"currency": "€"},
+        "hostname": "celery@shop-1",
+        "retries": 2,
+        "delivery_info": {"routing_key": "orders"},
+        "parent_id": "the-parent",
+        "root_id": "the-root",
+        "group": "the-group",
+    }
+    return Context({"id": task_id, **known, **more})

@@ -1,0 +1,158 @@
+"""The text of each dialect's write."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import Dialect
+
+from celery_sql_results.dialects import base, impl_for, listen
+from celery_sql_results.models import models_for
+
+MODELS = models_for()
+COLUMNS = ("task_id", "status", "result", "date_done")
+FINAL = ("SUCCESS",)
+FINISHED = ("FAILURE", "REVOKED", "SUCCESS")
+NOT_SUCCESS = "coalesce(celery_taskmeta.status, '') != 'SUCCESS'"
+NOT_FINISHED = " AND ".join(f"coalesce(celery_taskmeta.status, '') != '{state}'" for state in FINISHED)
+
+
+def mysql(sequences: bool) -> Dialect:
+    """The dialect of MySQL, or, with sequences, that of MariaDB as it is once it has met its server."""
+    dialect = sa.create_engine("mariadb+pymysql://host/db" if sequences else "mysql+pymysql://host/db").dialect
+    dialect.supports_sequences = sequences
+    return dialect
+
+
+def text(statement: sa.Insert | sa.Update, dialect: Dialect) -> str:
+    """The statement in SQL, without the casts and the style of parameters that depend on SQLAlchemy's version."""
+    compiled = re.sub(r"::[A-Z ]+(?=[,)])", "", str(statement.compile(dialect=dialect)))
+    return re.sub(r"%\(\w+\)s|%s|\?", "?", compiled)
+
+
+def upsert(dialect: Dialect, protected: tuple[str, ...]) -> str:
+    """The upsert of a task."""
+    return text(impl_for(dialect.name).upsert(MODELS.task, "task_id", COLUMNS, protected), dialect)
+
+
+@pytest.mark.parametrize(("protected", "guard"), [(FINAL, NOT_SUCCESS), (FINISHED, NOT_FINISHED)])
+def test_postgresql_draws_the_id_in_the_statement(protected: tuple[str, ...], guard: str) -> None:
+    """One statement, no RETURNING, and the guard in WHERE."""
+    expected = (
+        "INSERT INTO celery_taskmeta (id, task_id, status, result, date_done) "
+        "VALUES (nextval('task_id_sequence'), ?, ?, ?, ?) "
+        "ON CONFLICT (task_id) DO UPDATE SET "
+        "status = excluded.status, result = excluded.result, date_done = excluded.date_done "
+        f"WHERE {guard}"
+    )
+
+    assert upsert(postgresql.dialect(), protected) == expected
+
+
+@pytest.mark.parametrize(("protected", "guard"), [(FINAL, NOT_SUCCESS), (FINISHED, NOT_FINISHED)])
+def test_sqlite_counts_by_itself(protected: tuple[str, ...], guard: str) -> None:
+    """The same as PostgreSQL's, without a sequence."""
+    expected = (
+        "INSERT INTO celery_taskmeta (task_id, status, result, date_done) VALUES (?, ?, ?, ?) "
+        "ON CONFLICT (task_id) DO UPDATE SET "
+        "status = excluded.status, result = excluded.result, date_done = excluded.date_done "
+        f"WHERE {guard}"
+    )
+
+    assert upsert(sqlite.dialect(), protected) == expected
+
+
+@pytest.mark.parametrize(("protected", "guard"), [(FINAL, NOT_SUCCESS), (FINISHED, NOT_FINISHED)])
+@pytest.mark.parametrize(
+    ("sequences", "insert"),
+    [
+        (False, "(task_id, status, result, date_done) VALUES (?, ?, ?, ?)"),
+        (True, "(id, task_id, status, result, date_done) VALUES (nextval(task_id_sequence), ?, ?, ?, ?)"),
+    ],
+)
+def test_mysql_changes_the_status_last(protected: tuple[str, ...], guard: str, sequences: bool, insert: str) -> None:
+    """Each column has the guard, and the guard reads the status: assignments run from left to right."""
+    expected = f"INSERT INTO celery_taskmeta {insert} ON DUPLICATE KEY UPDATE " + ", ".join(
+        f"{column} = if({guard}, VALUES({column}), celery_taskmeta.{column})"
+        for column in ("result", "date_done", "status")
+    )
+
+    assert upsert(mysql(sequences), protected) == expected
+
+
+@pytest.mark.parametrize("dialect", [postgresql.dialect(), sqlite.dialect(), mysql(False)], ids=lambda d: d.name)
+def test_groups_are_replaced_without_a_guard(dialect: Dialect) -> None:
+    """Saving a group again replaces its members."""
+    statement = impl_for(dialect.name).upsert(MODELS.group, "taskset_id", ("taskset_id", "result"), ())
+    replacement = {"mysql": "DUPLICATE KEY UPDATE result = VALUES(result)"}.get(
+        dialect.name, "CONFLICT (taskset_id) DO UPDATE SET result = excluded.result"
+    )
+
+    assert text(statement, dialect).partition(" ON ")[2] == replacement
+
+
+def test_portable_update_is_guarded_and_binds_the_key_apart() -> None:
+    """The same values serve the insert and the update."""
+    expected = (
+        "UPDATE celery_taskmeta SET status=?, result=?, date_done=? "
+        f"WHERE celery_taskmeta.task_id = ? AND {NOT_SUCCESS}"
+    )
+
+    assert text(base._update(MODELS.task, "task_id", COLUMNS, FINAL), sqlite.dialect()) == expected
+
+
+def test_portable_insert_asks_for_nothing_back() -> None:
+    """No RETURNING, also where the dialect could."""
+    expected = (
+        "INSERT INTO celery_taskmeta (id, task_id, status, result, date_done) "
+        "VALUES (nextval('task_id_sequence'), ?, ?, ?, ?)"
+    )
+
+    assert text(base._insert(MODELS.task, COLUMNS), postgresql.dialect()) == expected
+
+
+def test_postgresql_returns_whether_anybody_waits() -> None:
+    """And nothing else; the write itself is the same."""
+    plain = impl_for("postgresql").upsert(MODELS.task, "task_id", COLUMNS, FINAL)
+    returning = listen.returning_awaited(plain, MODELS.waiters)
+    waits = "EXISTS (SELECT * FROM celery_taskmeta_waiters WHERE celery_taskmeta_waiters.task_id = ?)"
+    found = " ".join(text(returning, postgresql.dialect()).split())
+
+    assert found == f"{text(plain, postgresql.dialect())} RETURNING {waits} AS anon_1"
+
+
+@pytest.mark.parametrize(
+    ("dialect", "expected"),
+    [
+        (postgresql.dialect(), "CONFLICT DO NOTHING"),
+        (sqlite.dialect(), "CONFLICT DO NOTHING"),
+        (mysql(False), "DUPLICATE KEY UPDATE group_id = celery_taskmeta_parts.group_id"),
+    ],
+    ids=["postgresql", "sqlite", "mysql"],
+)
+def test_insert_once_changes_nothing_that_is_there(dialect: Dialect, expected: str) -> None:
+    """MySQL's INSERT IGNORE would ignore more than that."""
+    statement = impl_for(dialect.name).insert_once(MODELS.parts, ("group_id", "task_id", "position", "status"))
+
+    assert text(statement, dialect).partition(" ON ")[2] == expected
+
+
+def test_statement_is_built_once() -> None:
+    """The same columns and guard give the same object, so SQLAlchemy compiles it once."""
+    impl = impl_for("postgresql")
+    one, other = (impl.upsert(MODELS.task, "task_id", COLUMNS, FINAL) for _ in range(2))
+
+    assert one is other
+
+
+def test_postgresql_finds_many_by_one_array() -> None:
+    """The text does not depend on the number of ids."""
+    condition = impl_for("postgresql").one_of(MODELS.task.c.task_id)
+    compiled = str(condition.compile(dialect=postgresql.dialect()))
+
+    assert re.sub(r"%\(\w+\)s(::VARCHAR\[\])?", "?", compiled) == (
+        "celery_taskmeta.task_id = ANY (CAST(? AS VARCHAR[]))"
+    )

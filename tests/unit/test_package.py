@@ -1,0 +1,96 @@
+"""What the package shows to the outside."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from importlib import metadata, resources
+from pathlib import Path
+
+import pytest
+from celery import Celery
+from celery.app.backends import by_url
+from celery.backends.database import DatabaseBackend as CelerysBackend
+from celery.exceptions import ImproperlyConfigured
+
+import celery_sql_results as package
+from support import app_on
+
+CHANGELOG = Path(__file__).parents[2] / "CHANGELOG.md"
+
+
+def test_public_names() -> None:
+    """No more and no less than what is promised, and each is there and documented."""
+    expected = [
+        "DatabaseBackend",
+        "SchemaError",
+        "SessionManager",
+        "SettingError",
+        "Task",
+        "TaskExtended",
+        "TaskIdTooLong",
+        "TaskSet",
+        "session_cleanup",
+    ]
+
+    assert package.__all__ == expected
+    assert [name for name in expected if not inspect.getdoc(getattr(package, name))] == []
+
+
+def test_entry_point_makes_the_word_sql() -> None:
+    """`sql+…` works in any app, with nothing imported before."""
+    found, url = by_url("sql+postgresql+psycopg://user@host/db")
+
+    assert (found, url) == (package.DatabaseBackend, "postgresql+psycopg://user@host/db")
+
+
+@pytest.mark.parametrize("url", ["db+sqlite://", "database"])
+def test_celerys_own_words_are_untouched(url: str) -> None:
+    """Installing the package changes nothing for whoever says `db+`."""
+    assert by_url(url)[0] is CelerysBackend
+
+
+@pytest.mark.parametrize("path", ["celery_sql_results.DatabaseBackend", "celery_sql_results:DatabaseBackend"])
+def test_class_path_works_too(path: str) -> None:
+    """With the URL in `database_url`, as Celery's manual has it for `database`."""
+    app = Celery("tests", set_as_current=False)
+    app.conf.update(result_backend=path, database_url="sqlite://")
+
+    assert (type(app.backend), app.backend.as_uri()) == (package.DatabaseBackend, "sqlite://")
+
+
+def test_no_url_is_one_clear_error() -> None:
+    """The class path alone does not say where."""
+    app = Celery("tests", set_as_current=False)
+    app.conf.update(result_backend="celery_sql_results.DatabaseBackend")
+
+    with pytest.raises(ImproperlyConfigured, match=r"^database_url is None, but it must be a URL"):
+        _ = app.backend
+
+
+def test_one_backend_serves_all_threads_of_an_app() -> None:
+    """Celery makes one for each thread otherwise."""
+    assert app_on("sqlite://").backend.thread_safe is True
+
+
+def test_types_are_marked() -> None:
+    """So that the checkers of users read them."""
+    assert resources.files(package).joinpath("py.typed").is_file()
+
+
+def test_version_is_that_of_the_distribution() -> None:
+    """One place says it, the build reads it."""
+    assert metadata.version("celery-sql-results") == package.__version__
+
+
+def test_version_is_in_the_changelog() -> None:
+    """A release that nobody described is none."""
+    headings = re.findall(r"^## \[?([\w.]+)", CHANGELOG.read_text(encoding="utf-8"), re.MULTILINE)
+
+    assert package.__version__ in headings
+
+
+@pytest.mark.parametrize("error", [package.SettingError, package.SchemaError])
+def test_errors_of_set_up_are_celerys(error: type[Exception]) -> None:
+    """Whoever catches Celery's error catches ours."""
+    assert issubclass(error, ImproperlyConfigured)

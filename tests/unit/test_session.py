@@ -1,0 +1,171 @@
+"""Engines and sessions of one process, on files of SQLite."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.engine import Engine
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import NullPool, QueuePool, StaticPool
+
+from celery_sql_results import SessionManager, Task, session_cleanup
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    """The URL of a new database."""
+    return f"sqlite:///{tmp_path / 'results.db'}"
+
+
+@pytest.fixture
+def manager(url: str) -> Iterator[SessionManager]:
+    """A manager whose default engine is closed afterwards."""
+    manager = SessionManager()
+    yield manager
+    manager.invalidate(url)
+
+
+def test_one_engine_for_the_same_url_and_options(manager: SessionManager, url: str) -> None:
+    """Also for another manager: engines belong to the process."""
+    engines = {manager.get_engine(url), manager.get_engine(url), SessionManager().get_engine(url)}
+
+    assert len(engines) == 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"pool_recycle": 60}, {"short_lived_sessions": True}, {"connect_args": {"timeout": 1}}, {"pool_size": 3}],
+    ids=str,
+)
+def test_other_options_are_another_engine(manager: SessionManager, url: str, options: dict[str, Any]) -> None:
+    """Whatever the kind of their values, also nested."""
+    other = manager.get_engine(url, **options)
+    again = manager.get_engine(url, **{name: _copied(value) for name, value in options.items()})
+    manager.invalidate(url, **options)
+
+    assert other is not manager.get_engine(url)
+    assert again is other
+
+
+def _copied(value: Any) -> Any:
+    return dict(value) if isinstance(value, dict) else value
+
+
+@pytest.mark.parametrize("value", [[1, 2], {"a": [1, {"b": 2}]}, {1, 2}, bytearray(b"x")], ids=str)
+def test_options_that_cannot_be_hashed_are_fine(manager: SessionManager, url: str, value: Any) -> None:
+    """Lists and dicts count by content, other things by identity."""
+    options = {"execution_options": {"ours": value}}
+    engine = manager.get_engine(url, **options)
+    same = manager.get_engine(url, **options)
+    manager.invalidate(url, **options)
+
+    assert same is engine
+
+
+def test_other_callbacks_are_another_engine(manager: SessionManager, url: str) -> None:
+    """A callback sees each engine that is made for it, once."""
+    seen: list[Engine] = []
+    own = SessionManager(seen.append)
+    engines = [own.get_engine(url) for _ in range(2)]
+    own.invalidate(url)
+
+    assert seen == engines[:1]
+    assert engines[0] is not manager.get_engine(url)
+
+
+def test_invalidate_makes_the_next_use_a_new_engine(manager: SessionManager, url: str) -> None:
+    """And closes the old one's connections."""
+    old = manager.get_engine(url)
+    old.connect().close()
+    manager.invalidate(url)
+
+    assert old.pool.status().startswith("Pool size: 5  Connections in pool: 0")
+    assert manager.get_engine(url) is not old
+
+
+@pytest.mark.parametrize(("short", "expected"), [(False, QueuePool), (True, NullPool)])
+def test_pool(manager: SessionManager, url: str, short: bool, expected: type[Any]) -> None:
+    """Options of a pool mean nothing where none is kept, and are no error."""
+    options = {
+        "pool_size": 2,
+        "max_overflow": 1,
+        "pool_timeout": 3,
+        "pool_use_lifo": True,
+        "short_lived_sessions": short,
+    }
+    engine = manager.get_engine(url, **options)
+    manager.invalidate(url, **options)
+
+    assert type(engine.pool) is expected
+
+
+def test_a_database_in_memory_is_one_connection() -> None:
+    """It ends with its connection."""
+    manager = SessionManager()
+    pool = manager.get_engine("sqlite://").pool
+    manager.invalidate("sqlite://")
+
+    assert type(pool) is StaticPool
+
+
+def test_parameters_are_hidden_in_errors(manager: SessionManager, url: str) -> None:
+    """Payloads do not belong into logs."""
+    with (
+        manager.get_engine(url).connect() as connection,
+        pytest.raises(sa.exc.OperationalError) as caught,
+    ):
+        connection.execute(sa.text("SELECT :secret FROM nowhere"), {"secret": "payload"})
+
+    assert "payload" not in str(caught.value)
+    assert "hide_parameters" in str(caught.value)
+
+
+def test_options_go_over_ours(manager: SessionManager, url: str) -> None:
+    """The user's word is the last."""
+    options = {"hide_parameters": False, "connect_args": {"timeout": 1}}
+    engine = manager.get_engine(url, **options)
+    manager.invalidate(url, **options)
+
+    assert engine.hide_parameters is False
+
+
+def test_session_cleanup_closes(manager: SessionManager, url: str) -> None:
+    """The connection is back in the pool."""
+    session = manager.session_factory(url)
+    with session_cleanup(session):
+        session.add(Task("t"))
+        session.commit()
+
+    assert "Current Checked out connections: 0" in manager.get_engine(url).pool.status()
+
+
+def test_session_cleanup_rolls_back_and_raises(manager: SessionManager, url: str) -> None:
+    """Nothing of a failed block is kept."""
+    with pytest.raises(KeyboardInterrupt):
+        _fail_in(manager.session_factory(url))
+    with manager.session_factory(url) as session:
+        assert session.query(Task).count() == 0
+
+
+def _fail_in(session: Session) -> None:
+    with session_cleanup(session):
+        session.add(Task("t"))
+        session.flush()
+        raise KeyboardInterrupt
+
+
+def test_create_session_gives_the_engine_and_a_maker(manager: SessionManager, url: str) -> None:
+    """Sessions are transactions, although the engine commits each statement."""
+    engine, maker = manager.create_session(url)
+    manager.prepare_models(engine)
+    with maker() as session:
+        session.add(Task("t"))
+        session.flush()
+        session.rollback()
+        left = session.query(Task).count()
+
+    assert (engine is manager.get_engine(url), left) == (True, 0)

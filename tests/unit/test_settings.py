@@ -1,0 +1,213 @@
+"""Each setting: what it takes, and the error over what it does not."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from celery import Celery
+from sqlalchemy.engine import Engine
+
+from celery_sql_results import SettingError
+from celery_sql_results.models import TableNames
+from celery_sql_results.settings import RetryPolicy, Settings
+from support import app_on
+
+URL = "postgresql+psycopg://user:secret@host/db"
+
+
+def callback(engine: Engine) -> None:
+    """Found by its dotted path."""
+
+
+def read(given: dict[str, Any] | None = None, **conf: Any) -> Settings:
+    """The settings of an app with `conf`, and what a caller gave."""
+    app = Celery("tests", set_as_current=False)
+    app.conf.update(conf)
+    return Settings.read(app.conf, **{"database_url": URL, **(given or {})})
+
+
+def test_defaults() -> None:
+    """What an app gets that sets nothing but the URL."""
+    expected = Settings(
+        url=URL,
+        engine_options={"pool_pre_ping": True, "pool_recycle": 3600},
+        engine_callback=None,
+        short_lived_sessions=False,
+        names=TableNames("celery_taskmeta", "celery_tasksetmeta", None, None),
+        create_tables_at_setup=True,
+        extended=False,
+        expires=timedelta(days=1),
+        compression=None,
+        retry=RetryPolicy(write_retries=40, read_retries=3, first_pause=0.01, longest_pause=10.0),
+        chord_expires=timedelta(days=1),
+        native_chords=True,
+        listen=True,
+        listen_url=None,
+        poll_min_interval=0.002,
+        poll_max_interval=0.25,
+    )
+
+    assert read() == expected
+
+
+@pytest.mark.parametrize("value", [URL, f"sql+{URL}", f"db+{URL}"])
+def test_url(value: str) -> None:
+    """With or without the word that chose the backend."""
+    assert read({"database_url": value}).url == URL
+
+
+GOOD = [
+    ("database_short_lived_sessions", True, "short_lived_sessions", True),
+    ("database_create_tables_at_setup", False, "create_tables_at_setup", False),
+    ("result_extended", True, "extended", True),
+    ("database_native_chords", False, "native_chords", False),
+    ("database_listen", False, "listen", False),
+    ("database_listen_url", f"sql+{URL}", "listen_url", URL),
+    ("database_poll_min_interval", 0.1, "poll_min_interval", 0.1),
+    ("database_poll_max_interval", 2, "poll_max_interval", 2),
+    ("database_engine_callback", callback, "engine_callback", callback),
+    ("database_engine_callback", "math.sqrt", "engine_callback", __import__("math").sqrt),
+    ("database_engine_callback", "math:sqrt", "engine_callback", __import__("math").sqrt),
+    ("database_engine_options", None, "engine_options", {"pool_pre_ping": True, "pool_recycle": 3600}),
+    (
+        "database_engine_options",
+        {"pool_size": 2, "pool_recycle": 60},
+        "engine_options",
+        {"pool_pre_ping": True, "pool_recycle": 60, "pool_size": 2},
+    ),
+    ("database_table_names", {"task": "t"}, "names", TableNames("t", "celery_tasksetmeta", None, None)),
+    ("database_table_names", {"task": None, "group": "g"}, "names", TableNames("celery_taskmeta", "g", None, None)),
+    ("database_table_names", {"task": "n" * 55}, "names", TableNames("n" * 55)),
+    (
+        "database_table_schemas",
+        {"task": "one", "group": "two"},
+        "names",
+        TableNames("celery_taskmeta", "celery_tasksetmeta", "one", "two"),
+    ),
+    ("result_expires", 0, "expires", None),
+    ("result_expires", None, "expires", None),
+    ("result_expires", timedelta(0), "expires", None),
+    ("result_expires", 60, "expires", timedelta(minutes=1)),
+    ("result_expires", 0.5, "expires", timedelta(milliseconds=500)),
+    ("result_expires", timedelta(hours=1), "expires", timedelta(hours=1)),
+    ("result_expires", 60, "chord_expires", timedelta(minutes=1)),
+    ("result_chord_expires", 60, "chord_expires", timedelta(minutes=1)),
+    ("result_chord_expires", 0, "chord_expires", None),
+    ("result_compression", "gzip", "compression", "gzip"),
+    ("result_compression", None, "compression", None),
+    ("result_backend_max_retries", 5, "retry", RetryPolicy(5, 5, 0.01, 10.0)),
+    ("result_backend_max_retries", 0, "retry", RetryPolicy(0, 0, 0.01, 10.0)),
+    ("result_backend_max_retries", float("inf"), "retry", RetryPolicy(float("inf"), float("inf"), 0.01, 10.0)),
+    ("result_backend_always_retry", False, "retry", RetryPolicy(0, 0, 0.01, 10.0)),
+    ("result_backend_always_retry", True, "retry", RetryPolicy(40, 3, 0.01, 10.0)),
+    ("result_backend_base_sleep_between_retries_ms", 50, "retry", RetryPolicy(40, 3, 0.05, 10.0)),
+    ("result_backend_max_sleep_between_retries_ms", 500, "retry", RetryPolicy(40, 3, 0.01, 0.5)),
+]
+
+
+@pytest.mark.parametrize(("setting", "value", "field", "expected"), GOOD)
+def test_good(setting: str, value: Any, field: str, expected: Any) -> None:
+    """What a setting turns into."""
+    assert getattr(read(**{setting: value}), field) == expected
+
+
+WRONG = [
+    ("database_url", "not a url"),
+    ("database_url", 7),
+    ("database_short_lived_sessions", "yes"),
+    ("database_create_tables_at_setup", 2),
+    ("result_extended", "on"),
+    ("database_native_chords", "on"),
+    ("database_listen", "on"),
+    ("database_listen_url", "not a url"),
+    ("database_poll_min_interval", -1),
+    ("database_poll_max_interval", "long"),
+    ("database_engine_callback", 7),
+    ("database_engine_callback", "no.such.module"),
+    ("database_engine_callback", "math.no_such_name"),
+    ("database_engine_options", "pool_size=5"),
+    ("database_engine_options", {1: "one"}),
+    ("database_table_names", ["t", "g"]),
+    ("database_table_names", {"taskset": "g"}),
+    ("database_table_names", {"task": ""}),
+    ("database_table_names", {"task": 7}),
+    ("database_table_names", {"task": "n" * 56}),
+    ("database_table_schemas", {"tasks": "s"}),
+    ("database_table_schemas", {"group": 7}),
+    ("result_expires", -1),
+    ("result_expires", "tomorrow"),
+    ("result_expires", True),
+    ("result_expires", timedelta(seconds=-1)),
+    ("result_chord_expires", -1),
+    ("result_compression", "rar"),
+    ("result_serializer", "xml"),
+    ("result_serializer", "application/json"),
+    ("accept_content", "json"),
+    ("accept_content", ["xml"]),
+    ("result_accept_content", "pickle"),
+    ("result_accept_content", ["application/xml"]),
+    ("result_backend_max_retries", -1),
+    ("result_backend_max_retries", "many"),
+    ("result_backend_always_retry", "yes"),
+    ("result_backend_base_sleep_between_retries_ms", -1),
+    ("result_backend_max_sleep_between_retries_ms", "long"),
+]
+
+
+@pytest.mark.parametrize(("setting", "value"), WRONG)
+def test_wrong(setting: str, value: Any) -> None:
+    """The error names the setting, what it needs, and what was found."""
+    conf = {} if setting == "database_url" else {setting: value}
+    given = {"database_url": value} if setting == "database_url" else {}
+
+    with pytest.raises(SettingError, match=rf"^{setting} is .*, but it must be "):
+        read(given, **conf)
+
+
+@pytest.mark.parametrize(("setting", "value"), [entry for entry in WRONG if entry[0] != "database_url"])
+def test_wrong_settings_stop_the_start(setting: str, value: Any) -> None:
+    """The backend is not made; a database is not asked."""
+    app = app_on("sqlite://", **{setting: value})
+
+    with pytest.raises(SettingError, match=f"^{setting} is "):
+        _ = app.backend
+
+
+def test_a_wrong_url_is_not_shown() -> None:
+    """It may hold a password."""
+    with pytest.raises(SettingError) as caught:
+        read({"database_url": "secret nonsense"})
+
+    assert "secret" not in str(caught.value)
+    assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    ("url", "needed"),
+    [
+        ("nosuch://host/db", "knows"),
+        ("postgresql+nosuch://host/db", "knows"),
+        ("oracle+oracledb://host/db", "pip install oracledb"),
+    ],
+)
+def test_a_database_without_a_driver(url: str, needed: str) -> None:
+    """The error says what to install."""
+    with pytest.raises(SettingError, match=needed):
+        _ = app_on(url).backend
+
+
+def test_an_unknown_engine_option_is_named() -> None:
+    """SQLAlchemy says which one it is."""
+    with pytest.raises(SettingError, match=r"database_engine_options .*no_such_option"):
+        _ = app_on("sqlite://", database_engine_options={"no_such_option": 1}).backend
+
+
+def test_what_a_caller_gives_overrides_the_setting() -> None:
+    """Engine options are merged, all else is replaced."""
+    given = {"database_engine_options": {"pool_size": 3}, "result_expires": timedelta(hours=2)}
+    settings = read(given, database_engine_options={"pool_size": 1, "echo": False}, result_expires=60)
+    expected = {"pool_pre_ping": True, "pool_recycle": 3600, "echo": False, "pool_size": 3}
+
+    assert (settings.engine_options, settings.expires) == (expected, timedelta(hours=2))

@@ -1,0 +1,138 @@
+"""What goes wrong during a wait costs time, never the result; what cannot be mended is an error, not a hang."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from celery.exceptions import TimeoutError
+from sqlalchemy.exc import SQLAlchemyError
+
+from celery_sql_results import DatabaseBackend
+from servers import Database
+from servers.pool import on
+from waiting.conftest import PATIENCE, Aside, until, until_awaited, until_told
+from waiting.writer import Writer
+
+with_notifications = on("postgresql", "psycopg2")
+with_a_server = on("postgresql", "psycopg2", "mariadb", "portable")
+LISTENERS = "FROM pg_stat_activity WHERE query LIKE 'LISTEN %' AND datname = current_database()"
+
+
+@contextmanager
+def outage(database: Database) -> Iterator[None]:
+    """The server is killed before the block, and back after it."""
+    database.server.kill()
+    try:
+        yield
+    finally:
+        database.server.restart()
+
+
+def complaints(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """The warnings and errors of waiting."""
+    records = (record for record in caplog.records if record.name.startswith("celery_sql_results.waiting"))
+    return [record.getMessage() for record in records if record.levelname in {"WARNING", "ERROR"}]
+
+
+@with_notifications
+def test_a_notification_that_is_lost(backend: DatabaseBackend, writer: Writer, aside: Aside) -> None:
+    """The writer sends none, as Celery's own backend: a look from time to time finds the result."""
+    value = aside(backend.app.AsyncResult("t").get, timeout=PATIENCE)
+    until_told(backend, "t")
+    writer.having(database_listen=False).store("t", 1)
+
+    assert value.result() == 1
+
+
+@with_notifications
+@pytest.mark.usefixtures("told_only")
+def test_a_connection_that_is_lost(
+    database: Database, backend: DatabaseBackend, writer: Writer, aside: Aside, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An administrator ends it twice: what is stored meanwhile arrives, and what is stored later is made known."""
+    for number in range(2):
+        while_lost, later = f"lost-{number}", f"later-{number}"
+        values = [aside(backend.app.AsyncResult(task_id).get, timeout=PATIENCE) for task_id in (while_lost, later)]
+        until_told(backend, while_lost, later)
+        assert database.execute(f"SELECT pg_terminate_backend(pid) {LISTENERS}") == [(True,)]
+        writer.store(while_lost, 1)
+        assert values[0].result() == 1
+        until_told(backend, later)
+        writer.store(later, 2)
+        assert values[1].result() == 2
+
+    assert complaints(caplog) == []
+
+
+@with_a_server
+def test_a_server_that_is_restarted(
+    database: Database, backend: DatabaseBackend, writer: Writer, aside: Aside, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Killed in the middle of the wait; one warning, and the result that is stored after its return arrives."""
+    values = [aside(backend.app.AsyncResult(task_id).get, timeout=PATIENCE) for task_id in "ab"]
+    until_awaited(backend, "a", "b")
+    with outage(database):
+        until(lambda: complaints(caplog))
+    writer.store("a", 1)
+    assert values[0].result() == 1
+    writer.store("b", 2)
+    assert values[1].result() == 2
+
+    assert complaints(caplog) == ["the result database cannot be reached, waiting goes on: OperationalError"]
+
+
+@with_notifications
+@pytest.mark.usefixtures("told_only")
+def test_a_restarted_server_notifies_again(
+    database: Database, backend: DatabaseBackend, writer: Writer, aside: Aside
+) -> None:
+    """The crash has emptied the table of waiters, so whoever waits leaves his row once more."""
+    value = aside(backend.app.AsyncResult("t").get, timeout=PATIENCE)
+    until_told(backend, "t")
+    with outage(database):
+        until(lambda: not backend.consumer._notifier.tells({"t"}))
+    until_told(backend, "t")
+    writer.store("t", 1)
+
+    assert value.result() == 1
+
+
+@with_a_server
+@pytest.mark.parametrize("timeout", [0, 0.2])
+def test_timeout_while_the_server_is_down(database: Database, backend: DatabaseBackend, timeout: float) -> None:
+    """Is a timeout like any other, for one result and for many."""
+    backend.states_of(["warm"])
+    some = backend.app.GroupResult("g", [backend.app.AsyncResult(task_id) for task_id in "ab"])
+    with outage(database):
+        for awaited in (backend.app.AsyncResult("t"), some):
+            with pytest.raises(TimeoutError):
+                awaited.get(timeout=timeout)
+
+
+@with_a_server
+def test_a_wait_that_begins_while_the_server_is_down(
+    database: Database, backend: DatabaseBackend, writer: Writer, aside: Aside
+) -> None:
+    """Goes on when the server is back."""
+    backend.states_of(["warm"])
+    with outage(database):
+        value = aside(backend.app.AsyncResult("t").get, timeout=PATIENCE)
+        until_awaited(backend, "t")
+    writer.store("t", 1)
+
+    assert value.result() == 1
+
+
+def test_an_error_that_does_not_pass(database: Database, backend: DatabaseBackend, aside: Aside) -> None:
+    """The table is dropped during the wait: every waiter is told, instead of waiting for ever."""
+    values = [aside(backend.app.AsyncResult(task_id).get, timeout=PATIENCE) for task_id in "ab"]
+    until_awaited(backend, "a", "b")
+    database.execute("DROP TABLE celery_taskmeta")
+
+    for value in values:
+        with pytest.raises(SQLAlchemyError, match="celery_taskmeta"):
+            value.result()
+    with pytest.raises(SQLAlchemyError, match="celery_taskmeta"):
+        backend.app.AsyncResult("t").get(timeout=PATIENCE)

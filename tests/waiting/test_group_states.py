@@ -1,0 +1,97 @@
+"""What a group knows of its members: one query, however many they are and however deep; counted at the server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from celery import states
+from celery.result import GroupResult
+
+from celery_sql_results import DatabaseBackend
+from servers.pool import on
+from waiting.conftest import Backends, Statements
+
+databases = on("postgresql", "mariadb", "sqlite")
+QUESTIONS = ("ready", "successful", "failed", "waiting", "completed_count")
+#: What is stored for some members, and what a group then says.
+CASES: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
+    "nothing": ({}, {"ready": False, "successful": False, "failed": False, "waiting": True, "completed_count": 0}),
+    "part": (
+        {"a": states.SUCCESS, "c": states.SUCCESS, "d": states.STARTED},
+        {"ready": False, "successful": False, "failed": False, "waiting": True, "completed_count": 1},
+    ),
+    "failure": (
+        {"a": states.SUCCESS, "b": states.SUCCESS, "c": states.FAILURE, "d": states.SUCCESS},
+        {"ready": True, "successful": False, "failed": True, "waiting": False, "completed_count": 2},
+    ),
+    "success": (
+        dict.fromkeys("abcd", states.SUCCESS),
+        {"ready": True, "successful": True, "failed": False, "waiting": False, "completed_count": 3},
+    ),
+}
+
+
+@pytest.fixture
+def backend(statements: Statements, backends: Backends) -> DatabaseBackend:
+    """A backend whose connection is open and whose tables are there."""
+    backend = backends()
+    backend.states_of(["warm"])
+    return backend
+
+
+def nested(backend: DatabaseBackend) -> GroupResult:
+    """A group of three: one task, a group of two, one task."""
+    a, b, c, d = (backend.app.AsyncResult(task_id) for task_id in "abcd")
+    inner = backend.app.GroupResult("inner", [b, c])
+    return backend.app.GroupResult("outer", [a, inner, d])
+
+
+def store(backend: DatabaseBackend, stored: dict[str, str]) -> None:
+    """Store a state for each of some tasks."""
+    for task_id, state in stored.items():
+        backend.store_result(task_id, ValueError() if state == states.FAILURE else 1, state)
+
+
+@pytest.mark.parametrize("case", CASES)
+@databases
+def test_each_question_is_one_query(statements: Statements, backend: DatabaseBackend, case: str) -> None:
+    """And carries no results over the network."""
+    stored, expected = CASES[case]
+    store(backend, stored)
+    answers = {}
+    with statements() as seen:
+        for question in QUESTIONS:
+            answers[question] = getattr(nested(backend), question)()
+
+    assert answers == expected
+    assert [statement.split(None, 1)[0] for statement in seen] == ["SELECT"] * len(QUESTIONS)
+    assert not any(".result" in statement for statement in seen)
+
+
+@on("portable")
+def test_the_answers_are_the_same_anywhere(backend: DatabaseBackend) -> None:
+    """Also on a database that nobody knows."""
+    store(backend, CASES["failure"][0])
+
+    assert {question: getattr(nested(backend), question)() for question in QUESTIONS} == CASES["failure"][1]
+
+
+@databases
+def test_what_is_known_is_not_asked_for(statements: Statements, backend: DatabaseBackend) -> None:
+    """Nothing at all once the results are there."""
+    store(backend, CASES["success"][0])
+    group = nested(backend)
+    group.get(timeout=0)
+    with statements() as seen:
+        answers = [group.ready(), group.completed_count()]
+
+    assert (answers, seen) == ([True, 3], [])
+
+
+@on("sqlite")
+def test_an_empty_group_is_ready(backend: DatabaseBackend) -> None:
+    """As Celery says."""
+    group = backend.app.GroupResult("g", [])
+
+    assert (group.ready(), group.completed_count(), group.failed()) == (True, 0, False)

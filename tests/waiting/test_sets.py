@@ -1,0 +1,180 @@
+"""Many results at once: `join_native`, `iter_native` and `get_many`, while another process stores them."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+from celery import states
+from celery.exceptions import TimeoutError
+from celery.result import AsyncResult, GroupResult, ResultSet
+
+from celery_sql_results import DatabaseBackend
+from servers.pool import on
+from waiting.conftest import PATIENCE, Aside, awaited, until, until_awaited
+from waiting.writer import Writer
+
+anywhere = on("sqlite")
+
+
+def results(backend: DatabaseBackend, ids: str) -> list[AsyncResult]:
+    """The result objects of some ids of one letter."""
+    return [backend.app.AsyncResult(task_id) for task_id in ids]
+
+
+def group(backend: DatabaseBackend, members: list[Any], group_id: str = "g") -> GroupResult:
+    """A group of results."""
+    return backend.app.GroupResult(group_id, members)
+
+
+def successes(ids: str) -> list[tuple[str, str, str]]:
+    """What to store, so that each task's value is its id."""
+    return [(task_id, task_id, states.SUCCESS) for task_id in ids]
+
+
+def test_the_order_is_that_of_the_set(backend: DatabaseBackend, writer: Writer, aside: Aside) -> None:
+    """Whichever is ready first."""
+    values = aside(group(backend, results(backend, "abcd")).get, timeout=PATIENCE)
+    until_awaited(backend, *"abcd")
+    writer.store_all(successes("dbca"))
+
+    assert values.result() == ["a", "b", "c", "d"]
+
+
+def test_results_are_yielded_as_they_come(backend: DatabaseBackend, writer: Writer, aside: Aside) -> None:
+    """Each while the others are still missing."""
+    seen: list[str] = []
+    arrived = threading.Semaphore(0)
+
+    def iterate() -> None:
+        for task_id, _meta in group(backend, results(backend, "abc")).iter_native(timeout=PATIENCE):
+            seen.append(task_id)
+            arrived.release()
+
+    done = aside(iterate)
+    for task_id in "bca":
+        until_awaited(backend, task_id)
+        writer.store(task_id, 1)
+        assert arrived.acquire(timeout=PATIENCE)
+    done.result()
+
+    assert seen == ["b", "c", "a"]
+
+
+def test_a_nested_group(backend: DatabaseBackend, writer: Writer, aside: Aside) -> None:
+    """Its values are a list in the list."""
+    inner = group(backend, results(backend, "bc"), "inner")
+    values = aside(group(backend, [*results(backend, "a"), inner, *results(backend, "d")]).get, timeout=PATIENCE)
+    writer.store_all(successes("dcba"))
+
+    assert values.result() == ["a", ["b", "c"], "d"]
+
+
+def test_an_error_of_a_member(backend: DatabaseBackend, writer: Writer, aside: Aside) -> None:
+    """Is raised although others are missing, or stands in the list."""
+    raised = aside(group(backend, results(backend, "abc")).get, timeout=PATIENCE)
+    until_awaited(backend, *"abc")
+    writer.store("b", "no", states.FAILURE)
+    with pytest.raises(ValueError, match="no"):
+        raised.result()
+
+    writer.store_all(successes("ac"))
+    returned = group(backend, results(backend, "abc")).get(timeout=PATIENCE, propagate=False)
+    assert [str(value) for value in returned] == ["a", "no", "c"]
+
+
+@pytest.mark.parametrize("timeout", [0, 0.1])
+def test_timeout(backend: DatabaseBackend, writer: Writer, timeout: float) -> None:
+    """If any is missing."""
+    writer.store("a", 1)
+    with pytest.raises(TimeoutError):
+        group(backend, results(backend, "ab")).get(timeout=timeout)
+
+
+def test_callback_and_messages(backend: DatabaseBackend, writer: Writer, aside: Aside) -> None:
+    """With a callback, the values go there, and every state of every member to `on_message`."""
+    values: list[tuple[str, object]] = []
+    messages: list[tuple[str, str]] = []
+    begun = threading.Event()
+
+    def note(meta: dict[str, Any]) -> None:
+        messages.append((meta["task_id"], meta["status"]))
+        begun.set()
+
+    joined = aside(
+        group(backend, results(backend, "ab")).join_native,
+        timeout=PATIENCE, callback=lambda *args: values.append(args), on_message=note,
+    )
+    until_awaited(backend, *"ab")
+    writer.store("a", None, states.STARTED)
+    assert begun.wait(PATIENCE)
+    writer.store_all(successes("ab"))
+
+    assert joined.result() is None
+    assert sorted(values) == [("a", "a"), ("b", "b")]
+    assert sorted(messages) == [("a", "STARTED"), ("a", "SUCCESS"), ("b", "SUCCESS")]
+
+
+def test_on_interval(backend: DatabaseBackend, writer: Writer, aside: Aside) -> None:
+    """Called again and again while nothing comes, as often as `interval` says."""
+    called = threading.Semaphore(0)
+    values = aside(
+        group(backend, results(backend, "ab")).get, timeout=PATIENCE, interval=0.01, on_interval=called.release
+    )
+    for _ in range(3):
+        assert called.acquire(timeout=PATIENCE)
+    writer.store_all(successes("ab"))
+
+    assert values.result() == ["a", "b"]
+
+
+def test_one_task_twice_in_a_set(backend: DatabaseBackend, writer: Writer, aside: Aside) -> None:
+    """Both of its results are ready, and nobody waits for a second message."""
+    twice = results(backend, "aab")
+    some = ResultSet(twice, app=backend.app)
+    found = aside(lambda: [task_id for task_id, _meta in some.iter_native(timeout=PATIENCE)])
+    until_awaited(backend, *"ab")
+    writer.store_all(successes("ab"))
+
+    assert sorted(found.result()) == ["a", "b"]
+    assert [result._cache["result"] for result in twice] == ["a", "a", "b"]
+
+
+@anywhere
+def test_what_is_cached_is_not_asked_for(backend: DatabaseBackend, writer: Writer) -> None:
+    """By the result objects themselves."""
+    writer.store_all(successes("ab"))
+    some = group(backend, results(backend, "ab"))
+    values = [some.get(timeout=PATIENCE)]
+    backend.store.forget("a")
+    values.append(some.get(timeout=0))
+
+    assert values == [["a", "b"], ["a", "b"]]
+
+
+@anywhere
+def test_a_set_of_nothing(backend: DatabaseBackend) -> None:
+    """Is ready."""
+    assert group(backend, []).join_native(timeout=0) == []
+
+
+def test_get_many(backend: DatabaseBackend, writer: Writer, aside: Aside) -> None:
+    """What is there first, then what comes."""
+    writer.store("a", 1)
+    found = aside(lambda: [task_id for task_id, _meta in backend.get_many(iter("aabc"), timeout=PATIENCE)])
+    until_awaited(backend, *"bc")
+    writer.store("c", 1)
+    until(lambda: "c" not in awaited(backend))
+    writer.store("b", "no", states.FAILURE)
+
+    assert found.result() == ["a", "c", "b"]
+
+
+def test_get_many_ends_after_some_intervals(backend: DatabaseBackend, writer: Writer) -> None:
+    """Without an error; with a timeout, with one."""
+    writer.store("a", 1)
+
+    assert [task_id for task_id, _ in backend.get_many("ab", interval=0.01, max_iterations=3)] == ["a"]
+    with pytest.raises(TimeoutError):
+        list(backend.get_many("ab", timeout=0.05))
