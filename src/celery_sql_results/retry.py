@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from celery.utils.log import get_logger
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 T = TypeVar("T")
 logger = get_logger(__name__)
@@ -36,7 +36,7 @@ def call(
     while True:
         try:
             return operation()
-        except Exception as error:  # sorted by is_transient; all else is raised again
+        except SQLAlchemyError as error:
             if not is_transient(error):
                 raise
             if stale and isinstance(error, DBAPIError) and error.connection_invalidated:

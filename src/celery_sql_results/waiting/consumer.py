@@ -17,6 +17,7 @@ from functools import partial
 
 from celery import states
 from celery.utils.log import get_logger
+from sqlalchemy.exc import SQLAlchemyError
 
 from .notifier import Notifier, Row
 
@@ -156,7 +157,7 @@ class Consumer:
         """In the caller's own thread. A database that is away for a moment is looked for by the other thread."""
         try:
             rows = self._notifier.add(subscription.task_ids)
-        except Exception as error:  # sorted by is_transient, all else is raised again
+        except SQLAlchemyError as error:
             if not self._is_transient(error):
                 raise
             return
