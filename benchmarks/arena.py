@@ -80,7 +80,7 @@ class Arena:
         self.server.create_database(name)
         try:
             entry = Entry(contender, url)
-            if CONTENDERS[contender].installs:
+            if contender in CONTENDERS and CONTENDERS[contender].installs:
                 with self.player(entry) as player:
                     player.do(install)
             yield entry

@@ -88,7 +88,7 @@ class Ours(OnSQLAlchemy):
         """Each statement commits itself; the wake-up may come after the one that stores."""
 
         def executed(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-            if statement.startswith("INSERT"):
+            if statement.startswith(("INSERT", "WITH put")):
                 committed()
 
         event.listen(Engine, "after_cursor_execute", executed)
@@ -167,6 +167,17 @@ CONTENDERS: dict[str, type[Contender]] = {
 }
 
 
+class WaitingOff(Ours):
+    """This project, where nobody is notified."""
+
+    def settings(self, url: str) -> dict[str, Any]:
+        return {**super().settings(url), "database_listen": False}
+
+
+#: Ours under other conditions, for the benchmarks that name them.
+VARIANTS: dict[str, type[Contender]] = {"waiting off": WaitingOff, "1% awaited": Ours, "all awaited": Ours}
+
+
 def echo(value: Any) -> Any:
     """Do what a task does that does nothing."""
     return value
@@ -179,7 +190,7 @@ def count(values: Sequence[Any]) -> int:
 
 def make(entry: Entry) -> Contender:
     """The contender of an entry, in this process."""
-    return CONTENDERS[entry.contender](entry)
+    return {**CONTENDERS, **VARIANTS}[entry.contender](entry)
 
 
 def install(contender: Contender) -> None:

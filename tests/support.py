@@ -5,8 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import celery
+import pytest
 from celery import Celery
 from celery.app.task import Context
+
+from celery_sql_results import DatabaseBackend
+from celery_sql_results.waiting import consumer as consumer_module
 
 #: Celery's own version, to skip what needs the `db+` backend of 5.7.
 CELERY = tuple(int(part) for part in celery.__version__.split(".")[:2])
@@ -35,3 +39,20 @@ def request(task_id: str = "t", **more: Any) -> Context:
         "group": "the-group",
     }
     return Context({"id": task_id, **known, **more})
+
+
+def close(backend: DatabaseBackend) -> None:
+    """Close the connections of a backend, and end the thread that looks for results, which else lingers for a while.
+
+    That thread must be gone before its database is dropped: it may be opening a connection just then.
+    """
+    waiting = vars(backend).get("_consumer")
+    thread = waiting and waiting._thread
+    if thread is not None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(consumer_module, "LINGER", 0.0)
+            waiting._subscriptions.clear()
+            waiting._notifier.interrupt()
+            thread.join()
+    options = {**backend.engine_options, "short_lived_sessions": backend.short_lived_sessions}
+    backend.session_manager.invalidate(backend.settings.url, **options)

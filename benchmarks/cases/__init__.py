@@ -6,6 +6,7 @@ from benchmarks.case import Benchmark
 from benchmarks.cases.chord import Chord10, Chord1000
 from benchmarks.cases.first_use import FirstUse
 from benchmarks.cases.group import Group
+from benchmarks.cases.price import Price
 from benchmarks.cases.read import Read, ReadForked
 from benchmarks.cases.store import Store, StoreForked, StoreTwice, StoreTwiceForked
 from benchmarks.cases.throughput import Throughput
@@ -19,6 +20,7 @@ _ALL: list[Benchmark] = [
     Read(),
     ReadForked(),
     Group(),
+    Price(),
     FirstUse(),
     WakeUp(),
     WakeUpWithStore(),

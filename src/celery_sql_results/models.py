@@ -108,7 +108,7 @@ def _waiter_table(metadata: sa.MetaData, name: str, schema: str | None) -> sa.Ta
     return sa.Table(
         name,
         metadata,
-        sa.Column("task_id", _name(), primary_key=True),
+        sa.Column("awaited_id", _name(), primary_key=True),
         sa.Column("channel", sa.String(63), primary_key=True),
         sa.Column("date_added", Timestamp, nullable=False),
         prefixes=["UNLOGGED"],

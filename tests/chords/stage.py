@@ -71,15 +71,15 @@ def staged(servers: Pool, kind: str, folder: Path, url: str = "", **settings: An
         redis.clear()  # type: ignore[attr-defined]
         ending.enter_context(or_skip(kind))
         database = None if kind == "redis" else ending.enter_context(servers.database(kind))
-        backend = f"sql+{database.url}" if database else redis.url("1")
-        yield from acted(ending, folder, database, {"result_backend": backend, "broker_url": redis.url(), **settings})
+        backend = {"database_url": url or database.url} if database else {"result_backend": redis.url("1")}
+        yield from acted(ending, folder, database, {"broker_url": redis.url(), **backend, **settings})
 
 
 def acted(ending: ExitStack, folder: Path, database: Database | None, settings: dict[str, Any]) -> Iterator[Stage]:
     """Start the worker and the caller's app."""
     complete = settings_for(
         folder,
-        settings.pop("result_backend"),
+        settings.pop("result_backend", "sql"),
         **{
             "broker_transport_options": {},
             "imports": ["chords.app"],

@@ -23,7 +23,8 @@ CHORDS, PARTS = 20, 20
 def stage(request: pytest.FixtureRequest, servers: Pool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """One worker for all tests of a kind. Tasks that are lost with their process are delivered again."""
     careful = {"task_acks_late": True, "task_reject_on_worker_lost": True}
-    with staged(servers, request.param, tmp_path_factory.mktemp("stage"), mortal=True, **careful) as stage:
+    mortal = {"result_backend": "chords.app:MortalBackend"}
+    with staged(servers, request.param, tmp_path_factory.mktemp("stage"), **mortal, **careful) as stage:
         yield stage
         assert UNLOCK not in stage.worker.log
 

@@ -12,7 +12,7 @@ from sqlalchemy.pool import Pool
 
 from celery_sql_results import DatabaseBackend
 from servers import Database
-from support import app_on
+from support import app_on, close
 
 Backends = Callable[..., DatabaseBackend]
 Statements = Callable[[], AbstractContextManager[list[str]]]
@@ -32,8 +32,7 @@ def backends(database: Database) -> Iterator[Backends]:
 
     yield make
     for backend in made:
-        options = {**backend.engine_options, "short_lived_sessions": backend.short_lived_sessions}
-        backend.session_manager.invalidate(backend.settings.url, **options)
+        close(backend)
 
 
 @pytest.fixture

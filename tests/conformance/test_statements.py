@@ -6,6 +6,7 @@ transaction.
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
@@ -17,6 +18,8 @@ from servers import Database
 from servers.pool import on
 
 from .conftest import Backends, Statements
+
+VERBS = {"INSERT", "SELECT", "UPDATE", "DELETE"}
 
 databases = on("postgresql", "mariadb", "sqlite")
 
@@ -41,8 +44,9 @@ def group(backend: DatabaseBackend, group_id: str) -> GroupResult:
 
 
 def verbs(seen: list[str]) -> list[str]:
-    """The first word of each statement."""
-    return [statement.split(None, 1)[0].upper() for statement in seen]
+    """The first verb of each statement, also of one that begins with WITH."""
+    words = (re.findall(r"\w+", statement.upper()) for statement in seen)
+    return [next((word for word in found if word in VERBS), found[0]) for found in words]
 
 
 def await_departure(database: Database) -> None:

@@ -116,8 +116,9 @@ def test_cleanup_of_more_than_one_batch(backends: Backends) -> None:
     backend = backends(result_expires=HOUR)
     old = utc_now() - 2 * HOUR
     rows = [{"task_id": f"t-{number}", "status": "SUCCESS", "date_done": old} for number in range(10_001)]
-    with backend.store.engine.begin() as connection:
-        connection.execute(backend.models.task.insert(), rows)
+    with backend.ResultSession() as session:
+        session.execute(backend.models.task.insert(), rows)
+        session.commit()
     aged(backend, {"new": timedelta(0)})
     backend.cleanup()
 

@@ -61,5 +61,5 @@ def until_here(backend: DatabaseBackend, *names: str) -> None:
 def until_they_wait(database: Database, task_id: str, number: int) -> None:
     """Return when some processes have left a row for a task; where they leave none, at once."""
     if database.kind == "postgresql":
-        mine = f"SELECT count(*) FROM celery_taskmeta_waiters WHERE task_id = '{task_id}'"
+        mine = f"SELECT count(*) FROM celery_taskmeta_waiters WHERE awaited_id = '{task_id}'"
         until(lambda: database.execute(mine) == [(number,)])

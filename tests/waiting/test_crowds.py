@@ -65,9 +65,7 @@ def looked_since(backend: DatabaseBackend, began: float | None = None) -> bool:
 
 
 @on("mariadb", "sqlite")
-def test_a_query_asks_for_all_tasks(
-    statements: Statements, backends: Backends, writer: Writer, aside: Aside
-) -> None:
+def test_a_query_asks_for_all_tasks(statements: Statements, backends: Backends, writer: Writer, aside: Aside) -> None:
     """Where the ids can be read in the statement."""
     backend = backends()
     with statements() as seen:

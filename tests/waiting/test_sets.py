@@ -104,7 +104,9 @@ def test_callback_and_messages(backend: DatabaseBackend, writer: Writer, aside: 
 
     joined = aside(
         group(backend, results(backend, "ab")).join_native,
-        timeout=PATIENCE, callback=lambda *args: values.append(args), on_message=note,
+        timeout=PATIENCE,
+        callback=lambda *args: values.append(args),
+        on_message=note,
     )
     until_awaited(backend, *"ab")
     writer.store("a", None, states.STARTED)

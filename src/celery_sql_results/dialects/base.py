@@ -182,6 +182,10 @@ class DefaultImpl:
         """Send one notification."""
         raise NotImplementedError
 
+    def may_use(self, connection: Connection, table: sa.Table) -> bool:
+        """Whether this role may read and write a table that is there."""
+        return True
+
     def one_of(self, column: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
         """``column`` is one of the ids that are bound as ``ids_``, a list."""
         return column.in_(sa.bindparam("ids_", expanding=True))

@@ -56,8 +56,12 @@ class PostgreSQLImpl(AutocommitImpl):
         if waiters is None:
             connection.execute(upsert, row)
             return False
-        awaited = connection.execute(listen.returning_awaited(upsert, waiters), {**row, "awaited_": row[key]})
-        return bool(awaited.scalar())
+        return connection.execute(listen.counting_waiters(upsert, table, waiters), row).rowcount > 0
+
+    def may_use(self, connection: Connection, table: sa.Table) -> bool:
+        name = connection.dialect.identifier_preparer.format_table(table)
+        rights = [sa.func.has_table_privilege(name, right) for right in ("SELECT", "INSERT", "UPDATE", "DELETE")]
+        return bool(connection.execute(sa.select(sa.and_(*rights))).scalar())
 
     def one_of(self, column: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
         return listen.any_of(column)

@@ -114,14 +114,15 @@ def test_portable_insert_asks_for_nothing_back() -> None:
     assert text(base._insert(MODELS.task, COLUMNS), postgresql.dialect()) == expected
 
 
-def test_postgresql_returns_whether_anybody_waits() -> None:
-    """And nothing else; the write itself is the same."""
+def test_postgresql_counts_who_waits() -> None:
+    """By the number of rows, not by a result set; the write itself is the same."""
     plain = impl_for("postgresql").upsert(MODELS.task, "task_id", COLUMNS, FINAL)
-    returning = listen.returning_awaited(plain, MODELS.waiters)
-    waits = "EXISTS (SELECT * FROM celery_taskmeta_waiters WHERE celery_taskmeta_waiters.task_id = ?)"
-    found = " ".join(text(returning, postgresql.dialect()).split())
+    counting = listen.counting_waiters(plain, MODELS.task, MODELS.waiters)
+    put = f"WITH put AS ({text(plain, postgresql.dialect())} RETURNING celery_taskmeta.task_id)"
+    update = "UPDATE celery_taskmeta_waiters SET date_added=celery_taskmeta_waiters.date_added"
+    found = " ".join(text(counting, postgresql.dialect()).split())
 
-    assert found == f"{text(plain, postgresql.dialect())} RETURNING {waits} AS anon_1"
+    assert found == f"{put} {update} FROM put WHERE celery_taskmeta_waiters.awaited_id = put.task_id"
 
 
 @pytest.mark.parametrize(

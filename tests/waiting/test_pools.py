@@ -1,0 +1,64 @@
+"""Threads and greenlets, which store and wait at once: in a process of our own, and in real workers."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from celery import group
+
+from acceptance.shop import make_app
+from acceptance.worker import Worker, running, settings_for
+from servers import Database
+from servers.pool import on
+from waiting.conftest import PATIENCE
+
+PROGRAM = Path(__file__).with_name("greenlets.py")
+#: A pool and a kind of database for each of the workers.
+POOLS = [("postgresql", "gevent"), ("mariadb", "gevent"), ("postgresql", "threads"), ("sqlite", "threads")]
+
+
+def need(module: str) -> None:
+    """Skip the test without a library that may be missing on some Python; in CI, fail."""
+    if module != "threads" and find_spec(module) is None:
+        give_up = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
+        give_up(f"{module} is missing: pip install {module}")
+
+
+@on("postgresql", "psycopg2", "mariadb", "sqlite", "portable")
+@pytest.mark.parametrize("how", ["gevent", "eventlet"])
+def test_greenlets_store_and_wait_at_once(database: Database, how: str) -> None:
+    """50 of them; nothing is written to standard error."""
+    need(how)
+    path = os.pathsep.join([str(PROGRAM.parents[1]), *filter(None, sys.path)])
+    ended = subprocess.run(
+        [sys.executable, str(PROGRAM), how, database.url],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+        timeout=4 * PATIENCE,
+    )
+
+    assert (ended.stderr, ended.stdout, ended.returncode) == ("", "50\n", 0)
+
+
+@pytest.mark.parametrize(("database", "pool"), POOLS, indirect=["database"])
+def test_a_worker_stores_while_a_caller_waits(database: Database, pool: str, tmp_path: Path) -> None:
+    """50 tasks in a pool of 20, of which some fail; the worker does not complain."""
+    need(pool)
+    settings = settings_for(tmp_path, f"sql+{database.url}")
+    worker = Worker(tmp_path, settings, f"--pool={pool}", "--concurrency=20")
+    app = make_app(settings)
+    add, fail = app.tasks["add"], app.tasks["fail"]
+    with running(worker):
+        some = group([*(add.s(number, 1) for number in range(45)), *(fail.s("no") for _ in range(5))]).apply_async()
+        values = some.get(timeout=PATIENCE, propagate=False)
+
+    assert values[:45] == [number + 1 for number in range(45)]
+    assert [str(value) for value in values[45:]] == ["no"] * 5
+    assert (worker.complaints, database.errors()) == ([], [])
