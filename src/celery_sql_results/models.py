@@ -246,9 +246,13 @@ class Models:
         return Task, TaskExtended, TaskSet
 
 
+def models_for(names: TableNames | None = None) -> Models:
+    """The tables of the given names, or of Celery's; the same names give the same tables."""
+    return _models_for(names or TableNames())
+
+
 @cache
-def models_for(names: TableNames = TableNames()) -> Models:  # noqa: B008 - a tuple, so it cannot be changed
-    """The tables of the given names; the same names give the same tables."""
+def _models_for(names: TableNames) -> Models:
     metadata = sa.MetaData()
     return Models(
         task=_task_table(metadata, names.task, names.task_schema),

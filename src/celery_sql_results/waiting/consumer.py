@@ -119,7 +119,12 @@ class Consumer:
         self._first_pause = first_pause
         self._last_pause = last_pause
         self._forget_all()
-        os.register_at_fork(after_in_child=partial(_after_fork, weakref.ref(self)))
+        me = weakref.ref(self)
+        os.register_at_fork(
+            before=partial(_before_fork, me),
+            after_in_parent=partial(_after_fork, me, in_child=False),
+            after_in_child=partial(_after_fork, me, in_child=True),
+        )
 
     def _forget_all(self) -> None:
         self._lock = threading.Lock()
@@ -260,9 +265,17 @@ class Consumer:
                 self._end(subscription)
 
 
-def _after_fork(reference: weakref.ref[Consumer]) -> None:
-    """In a forked child nobody waits yet, and the thread and the connections are the parent's."""
+def _before_fork(reference: weakref.ref[Consumer]) -> None:
     consumer = reference()
     if consumer is not None:
+        consumer._notifier.before_fork()
+
+
+def _after_fork(reference: weakref.ref[Consumer], in_child: bool) -> None:
+    """In a forked child nobody waits yet, and the thread and the connections are the parent's."""
+    consumer = reference()
+    if consumer is None:
+        return
+    if in_child:
         consumer._forget_all()
-        consumer._notifier.after_fork()
+    consumer._notifier.after_fork(in_child)

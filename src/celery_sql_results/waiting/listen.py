@@ -22,7 +22,6 @@ from celery_sql_results.dialects import Listener
 from celery_sql_results.store import Store
 
 from .notifier import Row
-from .poll import _left_to_parent
 
 __all__ = ["ListenNotifier"]
 
@@ -161,9 +160,18 @@ class ListenNotifier:
         self._inner.close()
         self._outer.close()
 
-    def after_fork(self) -> None:
+    def before_fork(self) -> None:
+        """The connection stays the parent's."""
+
+    def after_fork(self, in_child: bool) -> None:
+        if not in_child:
+            return
         self._close_sockets()
         _left_to_parent.append(self._listener)
         self._listener = self._listener.copy()
         self._watched = set()
         self._reset()
+
+
+#: Connections that were open when this process was forked. They are kept, because their end would close the parent's.
+_left_to_parent: list[object] = []

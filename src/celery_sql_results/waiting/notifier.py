@@ -34,5 +34,8 @@ class Notifier(Protocol):
     def close(self) -> None:
         """Let go of connections, until the next :meth:`wait`."""
 
-    def after_fork(self) -> None:
-        """Leave the connections to the parent, in a forked child."""
+    def before_fork(self) -> None:
+        """Let go of what a child must not inherit."""
+
+    def after_fork(self, in_child: bool) -> None:
+        """Go on; in the child, leave all connections to the parent."""

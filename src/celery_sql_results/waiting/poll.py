@@ -47,8 +47,12 @@ class PollNotifier:
     def close(self) -> None:
         """No connection is held."""
 
-    def after_fork(self) -> None:
-        self._interrupted = threading.Event()
+    def before_fork(self) -> None:
+        """Nothing is held."""
+
+    def after_fork(self, in_child: bool) -> None:
+        if in_child:
+            self._interrupted = threading.Event()
 
 
 class ChangeNotifier(PollNotifier):
@@ -57,14 +61,12 @@ class ChangeNotifier(PollNotifier):
     def __init__(self, store: Store) -> None:
         super().__init__(store)
         self._counter: ChangeCounter | None = None
+        self._in_use = threading.Lock()
 
     def wait(self, longest: float) -> Collection[str] | None:
-        if self._counter is None:
-            self._counter = self._store.change_counter()
-            return None
         start = time.monotonic()
         while (waited := time.monotonic() - start) < longest:
-            if self._counter.has_changed():
+            if self._has_changed():
                 return None
             tick = min(max(waited * TICK_FRACTION, FIRST_TICK), LAST_TICK)
             if self._interrupted.wait(tick):
@@ -72,19 +74,34 @@ class ChangeNotifier(PollNotifier):
                 return ()
         return None
 
+    def _has_changed(self) -> bool:
+        """Whether anybody has written; true for a counter that is new, since nobody knows what was before."""
+        with self._in_use:
+            if self._counter is not None:
+                return self._counter.has_changed()
+            self._counter = self._store.change_counter()
+            return True
+
     def tells(self, task_ids: Collection[str]) -> bool:
         return self._counter is not None
 
     def close(self) -> None:
+        with self._in_use:
+            self._close()
+
+    def _close(self) -> None:
         counter, self._counter = self._counter, None
         if counter is not None:
             counter.close()
 
-    def after_fork(self) -> None:
-        super().after_fork()
-        _left_to_parent.append(self._counter)
-        self._counter = None
+    def before_fork(self) -> None:
+        """A database in a file must not be open while its process is forked: its locks belong to the process."""
+        self._in_use.acquire()
+        self._close()
 
-
-#: Connections that were open when this process was forked. They are kept, because their end would close the parent's.
-_left_to_parent: list[object] = []
+    def after_fork(self, in_child: bool) -> None:
+        super().after_fork(in_child)
+        if in_child:
+            self._in_use = threading.Lock()
+        else:
+            self._in_use.release()
