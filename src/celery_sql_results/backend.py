@@ -242,7 +242,6 @@ class DatabaseBackend(WaitingMixin, ChordMixin, BaseBackend):
     def _make_consumer(self) -> Consumer:
         return Consumer(
             self._notifier(),
-            self.store.fetch_many,
             self.exception_safe_to_retry,
             self.settings.poll_min_interval,
             self.settings.poll_max_interval,

@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from celery import states
 from celery.utils.log import get_logger
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError
 
 from .dialects import ChangeCounter, DefaultImpl
@@ -75,13 +75,13 @@ class Store:
     def fetch_many(self, task_ids: Collection[str]) -> list[Row]:
         """The rows of those of ``task_ids`` that have one, in no order; one query for up to ``impl.max_parameters``."""
         batches = _batches(list(task_ids), self.impl.max_parameters)
-        with self.impl.connect(self.engine) as connection:
+        with self.impl.connect_quickly(self.engine) as connection:
             found = [connection.execute(self._select_many, {"ids_": ids}).all() for ids in batches]
         return [row._asdict() for rows in found for row in rows]
 
     def fetch_states(self, task_ids: Collection[str]) -> dict[str, str]:
         """The states of those of ``task_ids`` that have a row."""
-        with self.impl.connect(self.engine) as connection:
+        with self.impl.connect_quickly(self.engine) as connection:
             batches = _batches(list(task_ids), self.impl.max_parameters)
             return {id_: state for ids in batches for id_, state in connection.execute(self._states, {"ids_": ids})}
 
@@ -105,7 +105,7 @@ class Store:
     def await_many(self, task_ids: Collection[str], channel: str) -> list[Row]:
         """Like :meth:`fetch_many`; writers of those that are not finished will notify ``channel``."""
         values = {"ids_": list(task_ids), "channel": channel, "date_added": utc_now()}
-        with self.impl.connect(self.engine) as connection:
+        with self.impl.connect_quickly(self.engine) as connection:
             return [row._asdict() for row in connection.execute(self._leave_rows, values)]
 
     def await_no_more(self, task_ids: Collection[str], channel: str) -> None:
@@ -115,8 +115,8 @@ class Store:
 
     def notify(self, channel: str, message: str) -> None:
         """Send a notification."""
-        with self.impl.connect(self.engine) as connection:
-            connection.execute(self.impl.notify(channel, message))
+        with self.impl.connect_quickly(self.engine) as connection:
+            connection.execute(self.impl.notify(), {"channel_": channel, "message_": message})
 
     @property
     def counts_changes(self) -> bool:
@@ -180,11 +180,11 @@ class Store:
     ) -> None:
         if table in self._lacking:
             row = {name: value for name, value in row.items() if name in self._columns[table]}
-        with self.impl.connect(self.engine) as connection:
+        with self.impl.connect_quickly(self.engine) as connection:
             if self.impl.put(connection, table, key, row, protected, waiters) and waiters is not None:
                 self._wake(connection, waiters, row)
 
-    def _wake(self, connection: Connection, waiters: sa.Table, row: Row) -> None:
+    def _wake(self, connection: Any, waiters: sa.Table, row: Row) -> None:
         """After the commit, and never in its way: whoever is not woken looks by himself."""
         try:
             finished = row["status"] in states.READY_STATES
@@ -193,7 +193,7 @@ class Store:
             logger.debug("could not wake those who wait for task %s", row["task_id"], exc_info=True)
 
     def _fetch_one(self, statement: sa.Select[Any], id_: str) -> Row | None:
-        with self.impl.connect(self.engine) as connection:
+        with self.impl.connect_quickly(self.engine) as connection:
             row = connection.execute(statement, {"id_": id_}).first()
         return row._asdict() if row else None
 

@@ -70,7 +70,7 @@ def in_order(values: list[Any]) -> list[Any]:
     return sorted(values)
 
 
-def note(self: Task, values: Any, path: str) -> Any:
+def note(self: Task, values: Any, path: str, due: Any = None) -> Any:
     """Be a body whose every run leaves a line."""
     append(path, self.request.id)
     return values

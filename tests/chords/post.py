@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from celery import Celery, states
+from celery import Celery
 from celery.app.task import Context
 
 from celery_sql_results import DatabaseBackend
@@ -18,6 +18,7 @@ class Letter:
     task: str
     id: str
     args: Any
+    kwargs: Any
     request: Context
 
 
@@ -43,13 +44,9 @@ class Post:
         """Let a task return a value."""
         self.backend.mark_as_done(letter.id, value, request=letter.request)
 
-    def break_off(self, letter: Letter, error: Exception, state: str = states.FAILURE) -> None:
-        """Let a task fail."""
-        self.backend.mark_as_failure(letter.id, error, request=letter.request, state=state)
-
 
 def letter_of(message: Any) -> Letter:
     """What a worker makes of a message."""
-    (args, _kwargs, embed), headers = message.decode(), message.headers
+    (args, kwargs, embed), headers = message.decode(), message.headers
     known = {name: headers[name] for name in ("id", "task", "group", "group_index", "root_id", "parent_id")}
-    return Letter(headers["task"], headers["id"], args, Context({**known, **embed}))
+    return Letter(headers["task"], headers["id"], args, kwargs, Context({**known, **embed}))

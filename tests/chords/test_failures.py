@@ -12,20 +12,19 @@ from celery.exceptions import ChordError
 from celery.result import AsyncResult
 
 from acceptance.worker import PATIENCE
-from chords.stage import UNLOCK, Stage, eventually, lines, staged
+from chords.stage import AND_YARDSTICK, UNLOCK, Stage, eventually, lines, staged
 from servers.pool import Pool
+from support import CELERY
 
-KINDS = ("postgresql", "mariadb", "sqlite", "redis")
-#: Seconds in which a header must have been joined.
-JOIN_TIMEOUT = 1.0
+#: What Celery says of a failure in a header that is a tree.
+REDIS_JOIN_ERROR = "Join error: ValueError('no')"
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=AND_YARDSTICK)
 def stage(request: pytest.FixtureRequest, servers: Pool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """One worker for all tests of a kind."""
     folder = tmp_path_factory.mktemp("stage")
-    settings = {"result_chord_join_timeout": JOIN_TIMEOUT, "task_allow_error_cb_on_chord_header": True}
-    with staged(servers, request.param, folder, **settings) as stage:
+    with staged(servers, request.param, folder, task_allow_error_cb_on_chord_header=True) as stage:
         yield stage
 
 
@@ -50,6 +49,12 @@ def error_of(result: AsyncResult) -> str:
 def dependency(result: AsyncResult, error: str) -> str:
     """The message of the error of a body one of whose parts failed."""
     return f"Dependency {result.id} raised {error}"
+
+
+def better_than_redis(stage: Stage) -> None:
+    """Skip where the yardstick is of no use: with Celery's own backend, the body of such a chord never runs."""
+    if stage.database is None:
+        pytest.skip("Celery waits for ever")
 
 
 def part_of(body: AsyncResult, index: int = 0) -> Any:
@@ -86,13 +91,14 @@ def test_a_group_in_the_header_fails(stage: Stage) -> None:
 
 
 def test_a_chain_in_the_header_ends_in_a_group_that_fails(stage: Stage) -> None:
-    """The header is joined as a tree, of the results that are stored."""
+    """The header is joined as a tree."""
     body = chord([stage.number(1), chain(stage.number("no"), group(stage.fail(), stage.number()))])(stage.total())
-    assert error_of(body) == "Join error: ValueError('no')"
+    assert error_of(body) in (dependency(part_of(body, 1).results[0], "ValueError('no')"), REDIS_JOIN_ERROR)
 
 
 def test_a_chord_in_the_header_fails(stage: Stage) -> None:
     """The error of the inner body is the error of a part of the outer."""
+    better_than_redis(stage)
     inner = chord([stage.fail("no"), stage.number(1)], stage.total())
     error = error_of(chord([stage.number(1), inner])(stage.total()))
     assert error.startswith("Dependency ")
@@ -127,11 +133,22 @@ def test_the_body_cannot_be_sent(stage: Stage) -> None:
     assert error_of(body).startswith("Callback error: SerializerNotInstalled(")
 
 
-def test_the_join_times_out(stage: Stage) -> None:
-    """A header that is a tree is joined by reading its results: one that is ignored never comes."""
+@pytest.mark.parametrize("end", ["chain", "group"])
+def test_a_chord_in_the_header_with_a_body_of_several_fails(stage: Stage, end: str) -> None:
+    """A failure of its header is one of each task that the body ends in."""
+    better_than_redis(stage)
+    body = chain(stage.total(), stage.add(1)) if end == "chain" else group(stage.number(), stage.total())
+    error = error_of(chord([stage.number(1), chord([stage.fail("no"), stage.number(1)], body)])(stage.number()))
+    assert "ValueError('no')" in error
+
+
+@pytest.mark.skipif(CELERY < (5, 6), reason="Celery counts the group as one part, and its results are nowhere")
+def test_a_tree_of_results_that_are_ignored(stage: Stage) -> None:
+    """The parts bring their results along, so nobody waits for those that are not stored."""
+    better_than_redis(stage)
     ignored = stage.number().set(ignore_result=True)
-    body = chord([stage.number(1), chain(stage.number(2), group(ignored, stage.number()))])(stage.total())
-    assert error_of(body).startswith("Join error: TimeoutError(")
+    body = chord([stage.number(1), chain(stage.number(2), group(ignored, stage.number()))])(stage.number())
+    assert body.get(timeout=PATIENCE) == [1, [2, 2]]
 
 
 def test_errback_of_the_body(stage: Stage, tmp_path: Path) -> None:

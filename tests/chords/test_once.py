@@ -15,11 +15,10 @@ from chords.app import condemn, verdict
 from chords.stage import UNLOCK, Stage, eventually, lines, staged
 from servers.pool import Pool
 
-KINDS = ("postgresql", "mariadb", "sqlite")
 CHORDS, PARTS = 20, 20
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=["postgresql", "mariadb", "sqlite"])
 def stage(request: pytest.FixtureRequest, servers: Pool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """One worker for all tests of a kind. Tasks that are lost with their process are delivered again."""
     careful = {"task_acks_late": True, "task_reject_on_worker_lost": True}

@@ -17,7 +17,7 @@ from celery_sql_results import DatabaseBackend
 from celery_sql_results.waiting import consumer as consumer_module
 from conftest import fresh
 from servers import Database
-from servers.pool import ALL, Pool
+from servers.pool import ALL, Pool, on
 from support import app_on
 from waiting.writer import Scribe, Writer
 
@@ -25,6 +25,9 @@ from waiting.writer import Scribe, Writer
 PATIENCE = 60.0
 #: Threads that may wait at once.
 THREADS = 120
+
+#: Every kind, one that nobody knows included, and PostgreSQL with its older driver as well.
+everywhere = on(*ALL, "psycopg2")
 
 Backends = Callable[..., DatabaseBackend]
 #: Calls a function in a thread of its own.
@@ -76,9 +79,9 @@ def close(backend: DatabaseBackend) -> None:
     backend.session_manager.invalidate(backend.settings.url, **options)
 
 
-@pytest.fixture(params=(*ALL, "psycopg2"))
+@pytest.fixture(params=("postgresql", "mariadb", "sqlite"))
 def database(request: pytest.FixtureRequest, servers: Pool) -> Iterator[Database]:
-    """A fresh database of every kind in turn, and of PostgreSQL with its older driver as well."""
+    """A fresh database for each way to wait; `everywhere` adds kinds that share one with these."""
     if request.param != "psycopg2":
         yield from fresh(servers, request.param)
         return

@@ -5,6 +5,7 @@ one that is not woken, or that lets the others stand still, is missed. Prints th
 """
 
 import sys
+import warnings
 
 HOW, URL = sys.argv[1:]
 if HOW == "gevent":
@@ -12,12 +13,12 @@ if HOW == "gevent":
 
     monkey.patch_all()
 else:
+    warnings.simplefilter("ignore")  # eventlet says that it is old
     import eventlet
 
     eventlet.monkey_patch()
 
 import threading  # noqa: E402
-import warnings  # noqa: E402
 
 from celery import states  # noqa: E402
 
@@ -35,6 +36,7 @@ def hand_on(number: int) -> None:
 
 warnings.simplefilter("error")
 app = app_on(URL)
+app.backend.states_of(["warm"])
 members = [threading.Thread(target=hand_on, args=(number,)) for number in range(1, GREENLETS + 1)]
 for member in members:
     member.start()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from celery_sql_results import DatabaseBackend
 from servers import Database
 from servers.pool import on
-from waiting.conftest import PATIENCE, Aside, until, until_awaited, until_told
+from waiting.conftest import PATIENCE, Aside, everywhere, until, until_awaited, until_told
 from waiting.writer import Writer
 
 with_notifications = on("postgresql", "psycopg2")
@@ -28,6 +30,20 @@ def outage(database: Database) -> Iterator[None]:
         yield
     finally:
         database.server.restart()
+
+
+@contextmanager
+def many_open_files(number: int) -> Iterator[None]:
+    """This process has some files more, if it may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 2 * number)), hard))
+    files = [os.open(os.devnull, os.O_RDONLY) for _ in range(number)]
+    try:
+        yield
+    finally:
+        for file in files:
+            os.close(file)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def complaints(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -125,6 +141,7 @@ def test_a_wait_that_begins_while_the_server_is_down(
     assert value.result() == 1
 
 
+@everywhere
 def test_an_error_that_does_not_pass(database: Database, backend: DatabaseBackend, aside: Aside) -> None:
     """The table is dropped during the wait: every waiter is told, instead of waiting for ever."""
     values = [aside(backend.app.AsyncResult(task_id).get, timeout=PATIENCE) for task_id in "ab"]
@@ -136,3 +153,30 @@ def test_an_error_that_does_not_pass(database: Database, backend: DatabaseBacken
             value.result()
     with pytest.raises(SQLAlchemyError, match="celery_taskmeta"):
         backend.app.AsyncResult("t").get(timeout=PATIENCE)
+
+
+@on("sqlite")
+def test_nobody_waits_but_then_would_call_back(
+    database: Database, backend: DatabaseBackend, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log is told, once, however often the look fails."""
+    backend.app.AsyncResult("t").then(lambda _result: None)
+    database.execute("DROP TABLE celery_taskmeta")
+    until(lambda: complaints(caplog))
+    with pytest.raises(SQLAlchemyError):
+        backend.app.AsyncResult("other").get(timeout=PATIENCE)
+
+    assert [message.partition(":")[0] for message in complaints(caplog)] == [
+        "nobody will be called back, looking for results has failed"
+    ]
+
+
+@with_notifications
+@pytest.mark.usefixtures("told_only")
+def test_a_process_with_many_open_files(backend: DatabaseBackend, writer: Writer, aside: Aside) -> None:
+    """More than the 1,024 that `select` can tell apart."""
+    with many_open_files(1100):
+        value = aside(backend.app.AsyncResult("t").get, timeout=PATIENCE)
+        until_told(backend, "t")
+        writer.store("t", 1)
+        assert value.result() == 1

@@ -12,7 +12,7 @@ from celery.result import AsyncResult
 
 from celery_sql_results import DatabaseBackend
 from servers.pool import on
-from waiting.conftest import PATIENCE, Aside, Backends, until_awaited, until_told
+from waiting.conftest import PATIENCE, Aside, Backends, everywhere, until_awaited, until_told
 from waiting.writer import Writer
 
 notified = on("postgresql", "psycopg2", "sqlite")
@@ -24,6 +24,7 @@ def result_of(backend: DatabaseBackend, task_id: str = "t", **more: Any) -> Asyn
     return backend.app.AsyncResult(task_id, **more)
 
 
+@everywhere
 def test_a_result_that_is_stored_later(backend: DatabaseBackend, writer: Writer, aside: Aside) -> None:
     """By another process, while this one waits."""
     value = aside(result_of(backend).get, timeout=PATIENCE)
@@ -75,6 +76,7 @@ def test_a_timeout_of_0_finds_what_is_there(backend: DatabaseBackend, writer: Wr
         result_of(backend, "begun").get(timeout=0)
 
 
+@everywhere
 @pytest.mark.parametrize(("state", "error"), [(states.FAILURE, ValueError), (states.REVOKED, TaskRevokedError)])
 def test_an_error_is_raised(
     backend: DatabaseBackend, writer: Writer, aside: Aside, state: str, error: type[Exception]
@@ -100,6 +102,7 @@ def test_callback(backend: DatabaseBackend, writer: Writer, aside: Aside) -> Non
     assert (value.result(), seen) == (5, [("t", 5)])
 
 
+@everywhere
 def test_on_message_sees_each_state(backend: DatabaseBackend, writer: Writer, aside: Aside) -> None:
     """In order, the final one last; a state of the task's own with changing meta is news each time."""
     steps = [(None, states.STARTED), ({"done": 1}, "PROGRESS"), ({"done": 2}, "PROGRESS"), ("yes", states.SUCCESS)]

@@ -12,7 +12,7 @@ from celery.result import AsyncResult, GroupResult, ResultSet
 
 from celery_sql_results import DatabaseBackend
 from servers.pool import on
-from waiting.conftest import PATIENCE, Aside, awaited, until, until_awaited
+from waiting.conftest import PATIENCE, Aside, awaited, everywhere, until, until_awaited
 from waiting.writer import Writer
 
 anywhere = on("sqlite")
@@ -33,6 +33,7 @@ def successes(ids: str) -> list[tuple[str, str, str]]:
     return [(task_id, task_id, states.SUCCESS) for task_id in ids]
 
 
+@everywhere
 def test_the_order_is_that_of_the_set(backend: DatabaseBackend, writer: Writer, aside: Aside) -> None:
     """Whichever is ready first."""
     values = aside(group(backend, results(backend, "abcd")).get, timeout=PATIENCE)
@@ -161,6 +162,7 @@ def test_a_set_of_nothing(backend: DatabaseBackend) -> None:
     assert group(backend, []).join_native(timeout=0) == []
 
 
+@everywhere
 def test_get_many(backend: DatabaseBackend, writer: Writer, aside: Aside) -> None:
     """What is there first, then what comes."""
     writer.store("a", 1)

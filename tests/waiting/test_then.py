@@ -12,7 +12,7 @@ from celery.result import AsyncResult
 
 from celery_sql_results import DatabaseBackend
 from servers.pool import on
-from waiting.conftest import PATIENCE, until_awaited
+from waiting.conftest import PATIENCE, everywhere, until_awaited
 from waiting.writer import Writer
 
 
@@ -71,6 +71,7 @@ def test_what_is_ready_already(writer: Writer, result: Result) -> None:
     called.wait()
 
 
+@everywhere
 def test_a_group(backend: DatabaseBackend, writer: Writer, result: Result) -> None:
     """With members of a nested one, when the last of them is ready and not before."""
     inner = backend.app.GroupResult("inner", [result("b"), result("c")])

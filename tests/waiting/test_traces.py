@@ -10,7 +10,7 @@ from celery_sql_results import DatabaseBackend
 from celery_sql_results.waiting import consumer as consumer_module
 from servers import Database
 from servers.pool import on
-from waiting.conftest import PATIENCE, Aside, until, until_awaited, until_told
+from waiting.conftest import PATIENCE, Aside, everywhere, until, until_told
 from waiting.test_faults import LISTENERS
 from waiting.writer import Writer
 
@@ -81,6 +81,7 @@ def test_what_is_ready_leaves_no_row(database: Database, backend: DatabaseBacken
     assert rows(database) == []
 
 
+@everywhere
 def test_the_thread_ends(
     database: Database, backend: DatabaseBackend, writer: Writer, aside: Aside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,8 +89,7 @@ def test_the_thread_ends(
     monkeypatch.setattr(consumer_module, "LINGER", 0.05)
     for task_id in "ab":
         value = aside(backend.app.AsyncResult(task_id).get, timeout=PATIENCE)
-        until_awaited(backend, task_id)
-        assert backend.consumer._thread is not None
+        until(lambda: backend.consumer._thread is not None)
         writer.store(task_id, task_id)
         assert value.result() == task_id
         until(lambda: backend.consumer._thread is None)
@@ -111,7 +111,7 @@ def test_the_thread_stays_as_long_as_somebody_waits(
     """However long that is."""
     monkeypatch.setattr(consumer_module, "LINGER", 0.01)
     value = aside(backend.app.AsyncResult("t").get, timeout=PATIENCE)
-    until_awaited(backend, "t")
+    until(lambda: backend.consumer._thread is not None)
     thread = backend.consumer._thread
     with pytest.raises(TimeoutError):
         backend.app.AsyncResult("other").get(timeout=0.2)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import timedelta
 from functools import cached_property
 from typing import Any, TypeVar
 
-from celery import maybe_signature, states
+from celery import canvas, maybe_signature, states
+from celery.app.task import Context
 from celery.exceptions import ChordError
-from celery.result import GroupResult, allow_join_result, result_from_tuple
+from celery.result import GroupResult, ResultSet, allow_join_result, result_from_tuple
 from celery.utils.functional import regen
 from celery.utils.log import get_logger
 from kombu.utils.json import dumps as dumps_json
+from kombu.utils.json import loads as loads_json
 
 from celery_sql_results.encoding import Encoding
 from celery_sql_results.settings import Settings
@@ -29,6 +30,8 @@ logger = get_logger(__name__)
 
 #: The shortest time that an elected process has to send the body, before another may take over.
 SHORTEST_LEASE = timedelta(seconds=10)
+#: The position of a part that has none.
+LAST = 2**31 - 1
 #: Seconds between two looks at a chord that another process is about to finish.
 FIRST_PAUSE, LAST_PAUSE = 0.002, 0.25
 
@@ -41,7 +44,8 @@ class ChordMixin:
     encoding: Encoding
     encode_result: Callable[[Any, str], Any]
     exception_to_python: Callable[[Any], Any]
-    chord_error_from_stack: Callable[..., Any]
+    get_state: Callable[[str], str]
+    mark_as_failure: Callable[..., None]
     _write: Callable[[str, Callable[[], Any]], Any]
 
     @cached_property
@@ -88,7 +92,7 @@ class ChordMixin:
         part = {
             "group_id": request.group,
             "task_id": request.id,
-            "position": -1 if request.group_index is None else request.group_index,
+            "position": LAST if request.group_index is None else request.group_index,
             "status": state,
             "result": self.encoding.dumps(self.encode_result(result, state)),
             "content_type": self.encoding.content_type,
@@ -97,13 +101,27 @@ class ChordMixin:
         if chord is not None and chord.is_complete:
             self._see_through(rows, chord, request.chord)
 
+    def chord_error_from_stack(self, callback: Any, exc: BaseException | None = None) -> Any:
+        """Let a body fail, with every task that it ends in, and with the chord in whose header it stands.
+
+        Celery forgets the latter, and before 5.6 also the tasks of a group and the end of a chain: they wait for ever.
+        """
+        ends = list(_ends(callback))
+        if ends and not callback.id:
+            callback.options["task_id"] = ends[-1].id
+        info = super().chord_error_from_stack(callback, exc)  # type: ignore[misc]
+        for task in ends:
+            told = self.get_state(task.id) in states.READY_STATES
+            self.mark_as_failure(task.id, exc, request=_request(task), store_result=not told, call_errbacks=not told)
+        return info
+
     def sweep_chords(self) -> int:
         """Send the bodies of chords whose elected process has died, and return how many there were."""
         rows = self.chords
         stuck = [] if rows is None else [chord for chord in rows.stuck() if chord.body is not None]
         for chord in stuck:
             logger.warning("chord %s is complete, but its body was not sent: sending it", chord.group_id)
-            self._see_through(rows, chord, json.loads(chord.body or b"null"))
+            self._see_through(rows, chord, loads_json(chord.body or b"null"))
         return len(stuck)
 
     # -- the last part -------------------------------------------------------------------------------------------
@@ -149,12 +167,26 @@ class ChordMixin:
 
     def _join(self, rows: ChordRows, chord: Chord) -> list[Any]:
         """The results of the header, in one query; those of nested groups as lists."""
+        parts = rows.results(chord.group_id)
         if chord.header is None:
-            return [self._value(part) for part in rows.results(chord.group_id)]
+            return [self._value(part) for part in parts]
         header = result_from_tuple(self.encoding.loads(chord.header, chord.content_type), self.app)
+        returned = {part["task_id"]: part for part in parts}
+        values = self._await_members({leaf.id: leaf for leaf in _leaves(header) if leaf.id not in returned})
+
+        def value_of(task_id: str) -> Any:
+            return self._value(returned[task_id]) if task_id in returned else values[task_id]
+
+        return list(_tree(header, value_of))
+
+    def _await_members(self, results: Mapping[str, Any]) -> dict[str, Any]:
+        """The results of members that count for no part of their own: all that there is of them is what is stored."""
+        if not results:
+            return {}
         with allow_join_result():
             timeout = self.app.conf.result_chord_join_timeout
-            return header.join_native(timeout=timeout, propagate=True)  # type: ignore[no-any-return]
+            joined = self.app.ResultSet(list(results.values())).join_native(timeout=timeout, propagate=True)
+        return dict(zip(results, joined, strict=True))
 
     def _value(self, part: Mapping[str, Any]) -> Any:
         value = self.encoding.loads(part["result"], part["content_type"])
@@ -163,6 +195,40 @@ class ChordMixin:
         if part["status"] in states.PROPAGATE_STATES:
             raise ChordError(f"Dependency {part['task_id']} raised {value!r}") from value
         return value
+
+
+def _leaves(result: Any) -> Iterator[Any]:
+    """The single results of a tree."""
+    if isinstance(result, ResultSet):
+        for member in result.results or ():
+            yield from _leaves(member)
+    else:
+        yield result
+
+
+def _tree(result: Any, value_of: Callable[[str], Any]) -> Any:
+    """The values of a tree of results; each group a list."""
+    if isinstance(result, ResultSet):
+        return [_tree(member, value_of) for member in result.results or ()]
+    return value_of(result.id)
+
+
+def _ends(body: Any) -> Iterator[Any]:
+    """The tasks whose results are the result of a signature."""
+    if isinstance(body, canvas.group):
+        for task in body.tasks:
+            yield from _ends(task)
+    elif isinstance(body, (canvas._chain, canvas._chord)):
+        yield from _ends(body.tasks[-1] if isinstance(body, canvas._chain) else body.body)
+    else:
+        yield body
+
+
+def _request(task: Any) -> Context:
+    """What a worker would know of a task that was not sent."""
+    known = {name: task.options.get(name) for name in ("chord", "group_index")}
+    errbacks = task.options.get("link_error") or []
+    return Context(id=task.id, group=task.options.get("group_id"), errbacks=errbacks, delivery_info={}, **known)
 
 
 def _as_json(body: Any) -> bytes | None:

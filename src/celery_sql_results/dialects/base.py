@@ -114,6 +114,10 @@ class DefaultImpl:
         """A connection whose statements are committed when the block has ended."""
         return engine.begin()
 
+    def connect_quickly(self, engine: Engine) -> AbstractContextManager[Any]:
+        """Like :meth:`connect`, for the few statements of storing and finding: those that are built once."""
+        return self.connect(engine)
+
     def put(
         self,
         connection: Connection,
@@ -178,8 +182,8 @@ class DefaultImpl:
         """Notify everybody who waits for ``task_id_``."""
         raise NotImplementedError
 
-    def notify(self, channel: str, message: str) -> sa.Select[Any]:
-        """Send one notification."""
+    def notify(self) -> sa.Select[Any]:
+        """Send the notification ``message_`` to ``channel_``."""
         raise NotImplementedError
 
     def may_use(self, connection: Connection, table: sa.Table) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -21,7 +21,7 @@ __all__ = ["IDS", "PostgreSQLListener", "any_of", "counting_waiters", "leave_row
 #: The ids of a statement, bound as one array: the text stays the same however many there are, and is planned once.
 IDS = sa.cast(sa.bindparam("ids_", type_=sa.ARRAY(sa.String)), sa.ARRAY(sa.String))
 #: Losing a notification costs time, not a result: so its commit does not wait for the disk.
-_NO_WAIT = sa.func.set_config("synchronous_commit", "off", sa.true())
+_NO_WAIT = sa.func.set_config(sa.literal_column("'synchronous_commit'"), sa.literal_column("'off'"), sa.true())
 
 
 def any_of(column: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
@@ -46,7 +46,10 @@ def leave_rows(found: sa.Select[Any], waiters: sa.Table, finished: Collection[st
     """
     rows = found.cte("found")
     wanted = sa.func.unnest(IDS).table_valued("task_id").render_derived()
-    done = sa.exists().where(rows.c.task_id == wanted.c.task_id, rows.c.status.in_(sorted(finished)))
+    done = sa.exists().where(
+        rows.c.task_id == wanted.c.task_id,
+        rows.c.status.in_([sa.literal_column(f"'{state}'") for state in sorted(finished)]),
+    )
     waiter = sa.select(
         wanted.c.task_id, sa.bindparam("channel", type_=sa.String), sa.bindparam("date_added", type_=sa.DateTime)
     ).where(~done)
@@ -69,9 +72,10 @@ def wake(waiters: sa.Table, finished: bool) -> sa.Select[Any]:
     return sa.select(sa.func.pg_notify(gone.c.channel, gone.c.awaited_id), _NO_WAIT)
 
 
-def notify(channel: str, message: str) -> sa.Select[Any]:
-    """Send one notification."""
-    return sa.select(sa.func.pg_notify(channel, message), _NO_WAIT)
+@cache
+def notify() -> sa.Select[Any]:
+    """Send the notification ``message_`` to ``channel_``."""
+    return sa.select(sa.func.pg_notify(sa.bindparam("channel_"), sa.bindparam("message_")), _NO_WAIT)
 
 
 class PostgreSQLListener:
@@ -108,7 +112,8 @@ class PostgreSQLListener:
         return self._connection.driver_connection
 
     def fileno(self) -> int:
-        number: int = self._driver.fileno()
+        with self._driver_errors():
+            number: int = self._driver.fileno()
         return number
 
     def received(self) -> list[str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import exc
@@ -13,6 +14,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from . import listen
 from .base import AutocommitImpl, Listener, Row, on_conflict_nothing, on_conflict_upsert
+from .direct import DirectConnection
 
 #: SQLSTATEs (a class of two characters, or a code of five) after which the same statement may succeed.
 #: https://www.postgresql.org/docs/current/errcodes-appendix.html
@@ -42,6 +44,10 @@ class PostgreSQLImpl(AutocommitImpl):
 
     def insert_once(self, table: sa.Table, columns: tuple[str, ...]) -> sa.Insert:
         return on_conflict_nothing(insert, table, columns)
+
+    def connect_quickly(self, engine: Engine) -> AbstractContextManager[Any]:
+        """The driver takes and gives the values of our columns as they are. Where somebody listens, he is told."""
+        return engine.connect() if engine._has_events else DirectConnection(engine)
 
     def put(
         self,

@@ -11,7 +11,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -59,7 +59,10 @@ class Subscription:
         if task_id not in self.missing:
             return
         if status in self._ready_states:
-            self.missing.discard(task_id)
+            try:
+                self.missing.remove(task_id)
+            except KeyError:  # the other thread that looks was quicker
+                return
         else:
             news = (status, row["result"], row["traceback"])
             if not self._every_state or self._seen.get(task_id) == news:
@@ -93,13 +96,18 @@ class _Watch(Subscription):
         super().__init__(task_ids, states.READY_STATES, every_state=False)
         self._deliver = callback  # type: ignore[assignment,method-assign]
 
+    def fail(self, error: BaseException) -> None:
+        """Nobody is there to be told, so the log is, once."""
+        if self._error is None:
+            logger.error("nobody will be called back, looking for results has failed: %s", error)
+        super().fail(error)
+
 
 class Consumer:
     """Hands the rows of finished tasks to whoever awaits them.
 
     Args:
         notifier: the way to wait.
-        fetch: returns the rows of those tasks that have one.
         is_transient: whether an error of the database passes by itself.
         first_pause: shortest pause between two looks, in seconds.
         last_pause: longest pause, where changes are not made known.
@@ -108,13 +116,11 @@ class Consumer:
     def __init__(
         self,
         notifier: Notifier,
-        fetch: Callable[[Collection[str]], Iterable[Row]],
         is_transient: Callable[[BaseException], bool],
         first_pause: float,
         last_pause: float,
     ) -> None:
         self._notifier = notifier
-        self._fetch = fetch
         self._is_transient = is_transient
         self._first_pause = first_pause
         self._last_pause = last_pause
@@ -205,8 +211,8 @@ class Consumer:
         with self._lock:
             if self._subscriptions or time.monotonic() - idle_since < LINGER:
                 return False
+            self._notifier.close()  # before the next thread may open it again
             self._thread = None
-        self._notifier.close()
         return True
 
     def _turn(self) -> None:
@@ -251,7 +257,7 @@ class Consumer:
 
     def _look(self, task_ids: set[str]) -> None:
         start = time.monotonic()
-        rows = list(self._fetch(task_ids))
+        rows = self._notifier.fetch(task_ids)
         self._looked = time.monotonic()
         self._look_took = self._looked - start
         self._reachable = True

@@ -8,7 +8,7 @@ on. So a test message is sent first; until it has arrived, and for good if it do
 from __future__ import annotations
 
 import os
-import select
+import selectors
 import socket
 import time
 import uuid
@@ -65,15 +65,18 @@ class ListenNotifier:
 
     def add(self, task_ids: Collection[str]) -> list[Row]:
         if self._given_up or len(task_ids) > MOST_ROWS:
-            return self._store.fetch_many(task_ids)
+            return self.fetch(task_ids)
         try:
             rows = self._store.await_many(task_ids, self.channel)
         except ProgrammingError as error:
             logger.warning("this role may not leave rows of waiters, so results are polled: %s", error.orig)
             self._given_up = True
-            return self._store.fetch_many(task_ids)
+            return self.fetch(task_ids)
         self._watched.update(task_ids)
         return rows
+
+    def fetch(self, task_ids: Collection[str]) -> list[Row]:
+        return self._store.fetch_many(task_ids)
 
     def remove(self, task_ids: Collection[str], unfinished: Collection[str]) -> None:
         left = self._watched.intersection(unfinished)
@@ -112,7 +115,10 @@ class ListenNotifier:
 
     def _wait(self, longest: float) -> Collection[str] | None:
         sockets: list[Any] = [self._inner, *([self._listener] if self._listener.is_open else [])]
-        readable, _, _ = select.select(sockets, [], [], longest)
+        with selectors.DefaultSelector() as selector:  # select() itself takes no file numbers above 1023
+            for each in sockets:
+                selector.register(each, selectors.EVENT_READ)
+            readable = [key.fileobj for key, _events in selector.select(longest)]
         if self._inner in readable:
             self._inner.recv(4096)
         if self._listener in readable:

@@ -16,6 +16,9 @@ class Notifier(Protocol):
     def add(self, task_ids: Collection[str]) -> list[Row]:
         """Begin to watch tasks, then return the rows that they have: in this order nothing is missed for long."""
 
+    def fetch(self, task_ids: Collection[str]) -> list[Row]:
+        """Return the rows that tasks have."""
+
     def remove(self, task_ids: Collection[str], unfinished: Collection[str]) -> None:
         """Stop to watch tasks; ``unfinished`` are those among them that may still change."""
 

@@ -27,6 +27,9 @@ class PollNotifier:
         self._interrupted = threading.Event()
 
     def add(self, task_ids: Collection[str]) -> list[Row]:
+        return self.fetch(task_ids)
+
+    def fetch(self, task_ids: Collection[str]) -> list[Row]:
         return self._store.fetch_many(task_ids)
 
     def remove(self, task_ids: Collection[str], unfinished: Collection[str]) -> None:
@@ -62,6 +65,10 @@ class ChangeNotifier(PollNotifier):
         super().__init__(store)
         self._counter: ChangeCounter | None = None
         self._in_use = threading.Lock()
+
+    def fetch(self, task_ids: Collection[str]) -> list[Row]:
+        with self._in_use:  # not in the middle of a fork: the child would inherit SQLite's own locks, and hang
+            return super().fetch(task_ids)
 
     def wait(self, longest: float) -> Collection[str] | None:
         start = time.monotonic()

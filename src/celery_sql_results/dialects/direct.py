@@ -1,0 +1,106 @@
+"""The driver's own cursor, for the statements of the hot path.
+
+SQLAlchemy compiles a statement once and hands out its pooled connections here as well. What is left out is its
+execution, which costs as much as the driver's: so nothing is told to those who listen to the engine's events, and
+values pass as they are. Both is checked by whoever uses this.
+"""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import exc
+from sqlalchemy.engine import Dialect, Engine
+from typing_extensions import Self
+
+__all__ = ["DirectConnection"]
+
+
+@lru_cache(maxsize=256)
+def _compiled(statement: sa.sql.expression.Executable, dialect: Dialect) -> tuple[str, dict[str, Any]]:
+    """The text of a statement, and the values that it brings along."""
+    compiled = statement.compile(dialect=dialect)  # type: ignore[attr-defined]
+    return str(compiled), {name: value for name, value in compiled.params.items() if value is not None}
+
+
+@lru_cache(maxsize=256)
+def _row_class(names: tuple[str, ...]) -> Any:
+    return namedtuple("Row", names)
+
+
+class DirectResult:
+    """What a statement has given; the part of SQLAlchemy's result that the hot path asks for."""
+
+    def __init__(self, cursor: Any) -> None:
+        self._cursor = cursor
+        self.rowcount: int = cursor.rowcount
+
+    def all(self) -> list[Any]:
+        """Every row, as a named tuple."""
+        return list(
+            map(_row_class(tuple(column[0] for column in self._cursor.description))._make, self._cursor.fetchall())
+        )
+
+    def first(self) -> Any:
+        """The first row, if there is one."""
+        return next(iter(self.all()), None)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.all())
+
+
+class DirectConnection:
+    """A pooled connection in autocommit, for the length of a block."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def __enter__(self) -> Self:
+        try:
+            self._pooled = self._engine.raw_connection()
+        except self._engine.dialect.loaded_dbapi.Error as error:
+            raise self._told(error, None, lost=False) from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pooled.close()
+
+    def execute(self, statement: Any, values: Mapping[str, Any]) -> DirectResult:
+        """Run a statement that binds its values by name.
+
+        Raises:
+            sqlalchemy.exc.DBAPIError: as SQLAlchemy's own connection raises it.
+        """
+        text, brought = _compiled(statement, self._engine.dialect)
+        cursor = self._pooled.cursor()
+        try:
+            cursor.execute(text, {**brought, **values} if brought else values)
+        except self._engine.dialect.loaded_dbapi.Error as error:
+            raise self._told(error, text, self._is_lost(error, cursor)) from error
+        return DirectResult(cursor)
+
+    def _is_lost(self, error: Any, cursor: Any) -> bool:
+        """Whether the server is gone. Then so are all connections of the pool."""
+        lost = self._engine.dialect.is_disconnect(error, self._pooled.dbapi_connection, cursor)
+        if lost:
+            self._pooled.invalidate(error)
+            self._engine.dispose()
+        return lost
+
+    def _told(self, error: Any, text: str | None, lost: bool) -> BaseException:
+        """The error as SQLAlchemy tells it."""
+        dialect = self._engine.dialect
+        told: BaseException = exc.DBAPIError.instance(
+            text,
+            {},
+            error,
+            dialect.loaded_dbapi.Error,
+            hide_parameters=True,
+            connection_invalidated=lost,
+            dialect=dialect,
+        )
+        return told
