@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -112,17 +111,9 @@ def mortal(value: int, path: str) -> int:
     return value
 
 
-def wait_for(value: int, path: str) -> int:
-    """Return when the file is there."""
-    deadline = time.monotonic() + 90
-    while not Path(path).exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return value
-
-
 def equipped(app: Celery) -> Celery:
     """The app with the tasks of this module."""
-    for task in (number, in_order, note_error, mortal, wait_for):
+    for task in (number, in_order, note_error, mortal):
         app.task(name=task.__name__)(task)
     for task in (note, replaced, extend, stamped):
         app.task(name=task.__name__, bind=True)(task)
