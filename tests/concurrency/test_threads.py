@@ -7,7 +7,8 @@ from concurrency.nursery import Nursery, errors
 from servers import Database
 from servers.pool import on
 
-THREADS, POOL_SIZE, MAX_OVERFLOW = 50, 4, 3
+#: No overflow: a connection beyond the pool's size is closed after use, and the server shows it for a moment longer.
+THREADS, POOL_SIZE, MAX_OVERFLOW = 50, 7, 0
 
 
 @on("postgresql", "mariadb", "sqlite")

@@ -36,7 +36,7 @@ class DataVersion:
         return bool(seen != self._seen)
 
     def close(self) -> None:
-        self._connection.close()
+        self._connection.invalidate()  # its pool may be gone by now, and would not close it
 
 
 class SQLiteImpl(AutocommitImpl):
