@@ -1,36 +1,31 @@
 """Engines and sessions: one pooled engine per URL and options, for the whole process.
 
 All threads and all backends of a process share it. A forked child leaves its parent's connections alone and opens its
-own. ``pool_pre_ping`` keeps its promise (nobody meets a dead connection) without a second round trip for each
-statement: a connection is pinged only after it was idle, and what fails on one that died since is tried again.
+own.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import create_engine, event, exc, pool
 from sqlalchemy.engine import Engine, make_url
-from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.orm import Session, sessionmaker
 
 from . import schema
-from .dialects import impl_for
+from .dialects import PingingPool, impl_for
 from .errors import SettingError
 from .models import Models, models_for
 from .settings import ENGINE_OPTIONS, EngineCallback
 
 __all__ = ["SessionManager", "session_cleanup"]
 
-#: Seconds after which an unused connection is pinged before it is used again.
-PING_AFTER = 1.0
 #: Options that mean nothing to a pool that keeps no connection.
-_POOL_OPTIONS = ("pool_size", "max_overflow", "pool_timeout", "pool_use_lifo", "pool_recycle")
+_POOL_OPTIONS = ("pool_size", "max_overflow", "pool_timeout", "pool_use_lifo", "pool_recycle", "pool_pre_ping")
 
 
 @contextmanager
@@ -103,11 +98,10 @@ def _create(url: str, options: dict[str, Any], callback: EngineCallback | None, 
     if not pooled:
         options = {name: value for name, value in options.items() if name not in _POOL_OPTIONS}
         options["poolclass"] = pool.NullPool
-    pings = options.pop("pool_pre_ping", True)
+    elif options["pool_pre_ping"] and not {"poolclass", "pool"} & options.keys():
+        options = {**options, "poolclass": PingingPool, "pool_pre_ping": False}
     engine = _create_engine(url, options)
     event.listen(engine, "connect", lambda connection, _record: impl.on_connect(connection))
-    if pings and pooled:
-        _ping_when_idle(engine)
     if callback is not None:
         callback(engine)
     return engine
@@ -124,28 +118,6 @@ def _create_engine(url: str, options: dict[str, Any]) -> Engine:
     except ModuleNotFoundError as error:
         needed = f"a URL whose driver is installed: {error.name} is not (pip install {error.name})"
         raise SettingError("database_url", make_url(url).drivername, needed) from error
-
-
-def _ping_when_idle(engine: Engine) -> None:
-    """Check a connection before use if it was idle; a dead one takes all others of its age out of the pool with it."""
-
-    def returned(_connection: DBAPIConnection | None, record: pool.ConnectionPoolEntry) -> None:
-        record.info["idle since"] = time.monotonic()
-
-    def taken(connection: DBAPIConnection, record: pool.ConnectionPoolEntry, _proxy: object) -> None:
-        idle_since = record.info.pop("idle since", None)
-        if idle_since is not None and time.monotonic() - idle_since > PING_AFTER and not _alive(engine, connection):
-            raise exc.InvalidatePoolError
-
-    event.listen(engine, "checkin", returned)
-    event.listen(engine, "checkout", taken)
-
-
-def _alive(engine: Engine, connection: DBAPIConnection) -> bool:
-    try:
-        return engine.dialect.do_ping(connection)
-    except engine.dialect.loaded_dbapi.Error:
-        return False
 
 
 class SessionManager:

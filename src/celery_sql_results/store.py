@@ -15,7 +15,7 @@ from celery.utils.log import get_logger
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError
 
-from .dialects import ChangeCounter, DefaultImpl
+from .dialects import ChangeCounter, DefaultImpl, Put, as_dicts
 from .models import EXTENDED_COLUMNS, TASK_COLUMNS, Models, utc_now
 
 __all__ = ["Store"]
@@ -63,10 +63,20 @@ class Store:
 
     # -- tasks ---------------------------------------------------------------------------------------------------
 
-    def put(self, row: Row) -> None:
-        """Store a task row, unless what is stored may not be replaced, and wake whoever waits for it."""
-        finished = row["status"] in states.READY_STATES
-        self._put(self.models.task, "task_id", row, _FINAL if finished else _FINISHED, self._waiters)
+    def put(self, row: Row, part: Row | None = None) -> None:
+        """Store a task row, unless what is stored may not be replaced, and wake whoever waits for it.
+
+        ``part`` is what the task leaves behind as a part of a chord; it is stored in the same commit.
+        """
+        where = self._put_finished if row["status"] in states.READY_STATES else self._put_unfinished
+        row = self._that_are_there(where.table, row)
+        with self.impl.connect_quickly(self.engine) as connection:
+            if part is None:
+                awaited = self.impl.put(connection, where, row)
+            else:
+                awaited = self.impl.put_both(connection, where, row, self.models.parts, part)
+            if awaited:
+                self._wake(connection, row)
 
     def fetch(self, task_id: str) -> Row | None:
         """The row of one task, or ``None``."""
@@ -76,8 +86,7 @@ class Store:
         """The rows of those of ``task_ids`` that have one, in no order; one query for up to ``impl.max_parameters``."""
         batches = _batches(list(task_ids), self.impl.max_parameters)
         with self.impl.connect_quickly(self.engine) as connection:
-            found = [connection.execute(self._select_many, {"ids_": ids}).all() for ids in batches]
-        return [row._asdict() for rows in found for row in rows]
+            return [row for ids in batches for row in as_dicts(connection.execute(self._select_many, {"ids_": ids}))]
 
     def fetch_states(self, task_ids: Collection[str]) -> dict[str, str]:
         """The states of those of ``task_ids`` that have a row."""
@@ -106,7 +115,7 @@ class Store:
         """Like :meth:`fetch_many`; writers of those that are not finished will notify ``channel``."""
         values = {"ids_": list(task_ids), "channel": channel, "date_added": utc_now()}
         with self.impl.connect_quickly(self.engine) as connection:
-            return [row._asdict() for row in connection.execute(self._leave_rows, values)]
+            return as_dicts(connection.execute(self._leave_rows, values))
 
     def await_no_more(self, task_ids: Collection[str], channel: str) -> None:
         """Take :meth:`await_many` back."""
@@ -131,7 +140,9 @@ class Store:
 
     def put_group(self, row: Row) -> None:
         """Store a group row, in place of the one that is there."""
-        self._put(self.models.group, "taskset_id", row)
+        where = Put(self.models.group, "taskset_id")
+        with self.impl.connect_quickly(self.engine) as connection:
+            self.impl.put(connection, where, self._that_are_there(where.table, row))
 
     def fetch_group(self, group_id: str) -> Row | None:
         """The row of one group, or ``None``."""
@@ -175,27 +186,31 @@ class Store:
         columns = (column for column in table.columns if column.name in self._columns[table] - {"id"})
         return sa.select(*columns).where(table.c.taskset_id == sa.bindparam("id_"))
 
-    def _put(
-        self, table: sa.Table, key: str, row: Row, protected: tuple[str, ...] = (), waiters: sa.Table | None = None
-    ) -> None:
-        if table in self._lacking:
-            row = {name: value for name, value in row.items() if name in self._columns[table]}
-        with self.impl.connect_quickly(self.engine) as connection:
-            if self.impl.put(connection, table, key, row, protected, waiters) and waiters is not None:
-                self._wake(connection, waiters, row)
+    @cached_property
+    def _put_finished(self) -> Put:
+        return Put(self.models.task, "task_id", _FINAL, self._waiters)
 
-    def _wake(self, connection: Any, waiters: sa.Table, row: Row) -> None:
+    @cached_property
+    def _put_unfinished(self) -> Put:
+        return Put(self.models.task, "task_id", _FINISHED, self._waiters)
+
+    def _that_are_there(self, table: sa.Table, row: Row) -> Row:
+        """The columns that the table has."""
+        if table not in self._lacking:
+            return row
+        return {name: value for name, value in row.items() if name in self._columns[table]}
+
+    def _wake(self, connection: Any, row: Row) -> None:
         """After the commit, and never in its way: whoever is not woken looks by himself."""
         try:
             finished = row["status"] in states.READY_STATES
-            connection.execute(self.impl.wake(waiters, finished), {"task_id_": row["task_id"]})
+            connection.execute(self.impl.wake(self.models.waiters, finished), {"task_id_": row["task_id"]})
         except DBAPIError:
             logger.debug("could not wake those who wait for task %s", row["task_id"], exc_info=True)
 
     def _fetch_one(self, statement: sa.Select[Any], id_: str) -> Row | None:
         with self.impl.connect_quickly(self.engine) as connection:
-            row = connection.execute(statement, {"id_": id_}).first()
-        return row._asdict() if row else None
+            return next(iter(as_dicts(connection.execute(statement, {"id_": id_}))), None)
 
     def _delete(self, column: sa.Column[str], id_: str) -> None:
         with self.impl.connect(self.engine) as connection:

@@ -62,7 +62,7 @@ def test_a_write_is_one_statement(statements: Statements, ready: DatabaseBackend
     """The first, and one that replaces: no BEGIN, no COMMIT, no ROLLBACK, no ping."""
     result = ValueError() if state == "FAILURE" else 1
     with statements() as seen:
-        ready.store_result("t", result, state)
+        ready.store_result("t", None, "STARTED")
         ready.store_result("t", result, state)
 
     assert verbs(seen) == ["INSERT", "INSERT"]

@@ -10,9 +10,10 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session
-from sqlalchemy.pool import NullPool, QueuePool, StaticPool
+from sqlalchemy.pool import NullPool, StaticPool
 
 from celery_sql_results import SessionManager, Task, session_cleanup
+from celery_sql_results.dialects import PingingPool
 
 
 @pytest.fixture
@@ -87,7 +88,7 @@ def test_invalidate_makes_the_next_use_a_new_engine(manager: SessionManager, url
     assert manager.get_engine(url) is not old
 
 
-@pytest.mark.parametrize(("short", "expected"), [(False, QueuePool), (True, NullPool)])
+@pytest.mark.parametrize(("short", "expected"), [(False, PingingPool), (True, NullPool)])
 def test_pool(manager: SessionManager, url: str, short: bool, expected: type[Any]) -> None:
     """Options of a pool mean nothing where none is kept, and are no error."""
     options = {

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from .base import ChangeCounter, DefaultImpl, Listener
+from .base import ChangeCounter, DefaultImpl, Listener, Put, as_dicts
 from .mysql import MySQLImpl
+from .pool import PingingPool
 from .postgresql import PostgreSQLImpl
 from .sqlite import SQLiteImpl
 
-__all__ = ["ChangeCounter", "DefaultImpl", "Listener", "impl_for"]
+__all__ = ["ChangeCounter", "DefaultImpl", "Listener", "PingingPool", "Put", "as_dicts", "impl_for"]
 
 _IMPLS: Final[dict[str, DefaultImpl]] = {
     "postgresql": PostgreSQLImpl(),

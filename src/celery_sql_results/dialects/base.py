@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import sqlalchemy as sa
 from sqlalchemy import exc
@@ -23,6 +23,27 @@ Row = Mapping[str, Any]
 #: Seconds between two attempts of a portable set-up, doubled each time.
 FIRST_PAUSE = 0.01
 LONGEST_PAUSE = 1.0
+
+
+class Put(NamedTuple):
+    """Where a row is put, and what it may replace there.
+
+    Attributes:
+        table: the table, and ``key`` the name of its unique column.
+        protected: states that may not be replaced.
+        waiters: where those who wait for the row have left theirs, if anybody may.
+    """
+
+    table: sa.Table
+    key: str
+    protected: tuple[str, ...] = ()
+    waiters: sa.Table | None = None
+
+
+def as_dicts(result: Any) -> list[Row]:
+    """The rows that a statement has given, by the names of its columns."""
+    names = tuple(result.keys())
+    return [dict(zip(names, row, strict=True)) for row in result]
 
 
 @lru_cache(maxsize=256)
@@ -118,21 +139,13 @@ class DefaultImpl:
         """Like :meth:`connect`, for the few statements of storing and finding: those that are built once."""
         return self.connect(engine)
 
-    def put(
-        self,
-        connection: Connection,
-        table: sa.Table,
-        key: str,
-        row: Row,
-        protected: tuple[str, ...] = (),
-        waiters: sa.Table | None = None,
-    ) -> bool:
-        """Insert ``row``, or replace the one with the same ``key`` unless its status is in ``protected``.
+    def put(self, connection: Connection, where: Put, row: Row) -> bool:
+        """Insert ``row``, or replace the one with the same key unless its status is protected.
 
-        Return whether somebody in ``waiters`` waits for it.
+        Return whether somebody may wait for it.
         """
-        columns = tuple(row)
-        update = _update(table, key, columns, protected)
+        table, key, columns = where.table, where.key, tuple(row)
+        update = _update(table, key, columns, where.protected)
         values = {**row, "key_": row[key]}
         if self._found(connection, table, key, row[key]):
             connection.execute(update, values)
@@ -143,6 +156,11 @@ class DefaultImpl:
         except exc.IntegrityError:  # another process inserted the row since we looked
             connection.execute(update, values)
         return False
+
+    def put_both(self, connection: Connection, where: Put, row: Row, parts: sa.Table, part: Row) -> bool:
+        """:meth:`put` a row and :meth:`put_once` a part of a chord: both, or none."""
+        self.put_once(connection, parts, part)
+        return self.put(connection, where, row)
 
     def put_once(self, connection: Connection, table: sa.Table, row: Row) -> None:
         """Insert ``row``, unless one with the same primary key is there."""
@@ -225,21 +243,19 @@ class AutocommitImpl(DefaultImpl):
     isolation_level = "AUTOCOMMIT"
     session_isolation_level = "READ COMMITTED"
     setup_attempts = 1
+    #: The statement that begins a transaction that writes.
+    begin = "BEGIN"
 
     def connect(self, engine: Engine) -> AbstractContextManager[Connection]:
         return engine.connect()
 
-    def put(
-        self,
-        connection: Connection,
-        table: sa.Table,
-        key: str,
-        row: Row,
-        protected: tuple[str, ...] = (),
-        waiters: sa.Table | None = None,
-    ) -> bool:
-        connection.execute(self.upsert(table, key, tuple(row), protected), row)
+    def put(self, connection: Connection, where: Put, row: Row) -> bool:
+        connection.execute(self.upsert(where, tuple(row)), row)
         return False
+
+    def put_both(self, connection: Connection, where: Put, row: Row, parts: sa.Table, part: Row) -> bool:
+        with self._explicit_transaction(connection, self.begin):
+            return super().put_both(connection, where, row, parts, part)
 
     def put_once(self, connection: Connection, table: sa.Table, row: Row) -> None:
         connection.execute(self.insert_once(table, tuple(row)), row)
@@ -248,9 +264,7 @@ class AutocommitImpl(DefaultImpl):
         """An insert that does nothing if the primary key is there."""
         raise NotImplementedError
 
-    def upsert(
-        self, table: sa.Table, key: str, columns: tuple[str, ...], protected: tuple[str, ...]
-    ) -> sa.Insert:  # pragma: no cover
+    def upsert(self, where: Put, columns: tuple[str, ...]) -> sa.Insert:  # pragma: no cover
         """The guarded upsert as one statement; built once for each set of columns."""
         raise NotImplementedError
 
@@ -261,29 +275,35 @@ class AutocommitImpl(DefaultImpl):
         try:
             yield
         except BaseException:
-            connection.exec_driver_sql("ROLLBACK")
+            with suppress(exc.SQLAlchemyError):  # without the connection there is no transaction either
+                connection.exec_driver_sql("ROLLBACK")
             raise
         connection.exec_driver_sql("COMMIT")
 
 
 @lru_cache(maxsize=256)
-def on_conflict_upsert(
-    insert: Any, table: sa.Table, key: str, columns: tuple[str, ...], protected: tuple[str, ...]
-) -> sa.Insert:
+def on_conflict_upsert(insert: Any, where: Put, columns: tuple[str, ...]) -> sa.Insert:
     """``INSERT … ON CONFLICT DO UPDATE … WHERE``, which PostgreSQL and SQLite share. ``insert`` is the dialect's own.
 
     ``inline()`` keeps SQLAlchemy from asking for the new id with RETURNING.
     """
-    statement = insert(table).values({column: sa.bindparam(column) for column in columns}).inline()
-    new = {column: statement.excluded[column] for column in columns if column != key}
-    guard = may_replace(table, protected) if protected else None
-    upsert: sa.Insert = statement.on_conflict_do_update(index_elements=[table.c[key]], set_=new, where=guard)
+    statement = insert(where.table).values({column: sa.bindparam(column) for column in columns}).inline()
+    return guarded(statement, where, columns)
+
+
+def guarded(statement: Any, where: Put, columns: tuple[str, ...]) -> sa.Insert:
+    """An insert that becomes an update where the key is there and the stored state may be replaced."""
+    new = {column: statement.excluded[column] for column in columns if column != where.key}
+    guard = may_replace(where.table, where.protected) if where.protected else None
+    upsert: sa.Insert = statement.on_conflict_do_update(
+        index_elements=[where.table.c[where.key]], set_=new, where=guard
+    )
     return upsert
 
 
 @lru_cache(maxsize=256)
-def on_conflict_nothing(insert: Any, table: sa.Table, columns: tuple[str, ...]) -> sa.Insert:
-    """``INSERT … ON CONFLICT DO NOTHING``, which PostgreSQL and SQLite share."""
-    statement = insert(table).values({column: sa.bindparam(column) for column in columns})
+def on_conflict_nothing(insert: Any, table: sa.Table, columns: tuple[str, ...], prefix: str = "") -> sa.Insert:
+    """``INSERT … ON CONFLICT DO NOTHING``, which PostgreSQL and SQLite share; values are bound with a prefix."""
+    statement = insert(table).values({column: sa.bindparam(prefix + column) for column in columns})
     inserted: sa.Insert = statement.inline().on_conflict_do_nothing()
     return inserted

@@ -7,7 +7,7 @@ values pass as they are. Both is checked by whoever uses this.
 
 from __future__ import annotations
 
-from collections import namedtuple
+import time
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
@@ -16,6 +16,8 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 from sqlalchemy.engine import Dialect, Engine
 from typing_extensions import Self
+
+from .pool import check_out
 
 __all__ = ["DirectConnection"]
 
@@ -27,11 +29,6 @@ def _compiled(statement: sa.sql.expression.Executable, dialect: Dialect) -> tupl
     return str(compiled), {name: value for name, value in compiled.params.items() if value is not None}
 
 
-@lru_cache(maxsize=256)
-def _row_class(names: tuple[str, ...]) -> Any:
-    return namedtuple("Row", names)
-
-
 class DirectResult:
     """What a statement has given; the part of SQLAlchemy's result that the hot path asks for."""
 
@@ -39,18 +36,13 @@ class DirectResult:
         self._cursor = cursor
         self.rowcount: int = cursor.rowcount
 
-    def all(self) -> list[Any]:
-        """Every row, as a named tuple."""
-        return list(
-            map(_row_class(tuple(column[0] for column in self._cursor.description))._make, self._cursor.fetchall())
-        )
-
-    def first(self) -> Any:
-        """The first row, if there is one."""
-        return next(iter(self.all()), None)
+    def keys(self) -> list[str]:
+        """The names of the columns."""
+        return [column[0] for column in self._cursor.description]
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self.all())
+        """The rows, as tuples."""
+        return iter(self._cursor.fetchall())
 
 
 class DirectConnection:
@@ -60,14 +52,17 @@ class DirectConnection:
         self._engine = engine
 
     def __enter__(self) -> Self:
+        self._pool = self._engine.pool
         try:
-            self._pooled = self._engine.raw_connection()
+            self._entry = check_out(self._pool)
         except self._engine.dialect.loaded_dbapi.Error as error:
             raise self._told(error, None, lost=False) from error
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._pooled.close()
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if kind is not None and not issubclass(kind, exc.SQLAlchemyError):
+            self._entry.invalidate(error)  # a time limit may have struck in the middle of a statement
+        self._pool._return_conn(self._entry)
 
     def execute(self, statement: Any, values: Mapping[str, Any]) -> DirectResult:
         """Run a statement that binds its values by name.
@@ -76,7 +71,7 @@ class DirectConnection:
             sqlalchemy.exc.DBAPIError: as SQLAlchemy's own connection raises it.
         """
         text, brought = _compiled(statement, self._engine.dialect)
-        cursor = self._pooled.cursor()
+        cursor = self._entry.dbapi_connection.cursor()
         try:
             cursor.execute(text, {**brought, **values} if brought else values)
         except self._engine.dialect.loaded_dbapi.Error as error:
@@ -85,10 +80,10 @@ class DirectConnection:
 
     def _is_lost(self, error: Any, cursor: Any) -> bool:
         """Whether the server is gone. Then so are all connections of the pool."""
-        lost = self._engine.dialect.is_disconnect(error, self._pooled.dbapi_connection, cursor)
+        lost = self._engine.dialect.is_disconnect(error, self._entry.dbapi_connection, cursor)
         if lost:
-            self._pooled.invalidate(error)
-            self._engine.dispose()
+            self._entry.invalidate(error)
+            self._pool._invalidate_time = time.time()
         return lost
 
     def _told(self, error: Any, text: str | None, lost: bool) -> BaseException:

@@ -2,7 +2,7 @@
 
 ``NOTIFY`` takes one lock for the whole cluster until its transaction has ended, so it must not ride on every write
 (measured in the design: a third of the throughput). A waiter leaves a row in an unlogged table. The write of a result
-counts those rows, and only then the writer notifies, in a statement of its own after the commit.
+looks whether there is one, and only then the writer notifies, in a statement of its own after the commit.
 """
 
 from __future__ import annotations
@@ -16,12 +16,18 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Engine
 
-__all__ = ["IDS", "PostgreSQLListener", "any_of", "counting_waiters", "leave_rows", "notify", "wake", "withdraw"]
+from .base import Put, guarded, on_conflict_nothing, on_conflict_upsert
+
+__all__ = ["PART", "PostgreSQLListener", "any_of", "leave_rows", "notify", "unless_awaited", "wake", "with_part"]
 
 #: The ids of a statement, bound as one array: the text stays the same however many there are, and is planned once.
 IDS = sa.cast(sa.bindparam("ids_", type_=sa.ARRAY(sa.String)), sa.ARRAY(sa.String))
 #: Losing a notification costs time, not a result: so its commit does not wait for the disk.
 _NO_WAIT = sa.func.set_config(sa.literal_column("'synchronous_commit'"), sa.literal_column("'off'"), sa.true())
+
+
+#: What the names of the values of a part begin with, beside those of the row.
+PART = "part_"
 
 
 def any_of(column: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
@@ -30,13 +36,27 @@ def any_of(column: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
 
 
 @lru_cache(maxsize=256)
-def counting_waiters(upsert: sa.Insert, table: sa.Table, waiters: sa.Table) -> sa.Update:
-    """The write of a result, whose row count is that of those who wait for it.
+def unless_awaited(where: Put, columns: tuple[str, ...]) -> sa.Insert:
+    """The write of a row that nobody waits for: nothing is written if somebody does, and the row count tells.
 
-    RETURNING would tell as well, but a result set of its own costs every write more than this does.
+    One look into the index of a table that is empty as a rule; a result set would cost the writer more than the rest.
     """
-    put = upsert.returning(table.c.task_id).cte("put")
-    return sa.update(waiters).where(waiters.c.awaited_id == put.c.task_id).values(date_added=waiters.c.date_added)
+    values = {name: sa.cast(sa.bindparam(name), where.table.c[name].type) for name in columns}
+    awaited = sa.exists().where(where.waiters.c.awaited_id == sa.bindparam(where.key))  # type: ignore[union-attr]
+    new = sa.select(*(value.label(name) for name, value in values.items())).where(~awaited)
+    return guarded(insert(where.table).from_select(list(columns), new), where, columns)
+
+
+@lru_cache(maxsize=256)
+def with_part(where: Put, columns: tuple[str, ...], parts: sa.Table, of_part: tuple[str, ...]) -> Any:
+    """The write of a row and of a part of a chord, in one statement; its row count is that of those who wait."""
+    upsert = on_conflict_upsert(insert, where, columns)
+    part = on_conflict_nothing(insert, parts, of_part, PART).cte("part")
+    if where.waiters is None:
+        return upsert.add_cte(part)
+    put, waiters = upsert.returning(where.table.c[where.key]).cte("put"), where.waiters
+    awaited = sa.update(waiters).where(waiters.c.awaited_id == put.c[where.key]).add_cte(part)
+    return awaited.values(date_added=waiters.c.date_added)
 
 
 def leave_rows(found: sa.Select[Any], waiters: sa.Table, finished: Collection[str]) -> sa.Select[Any]:

@@ -14,7 +14,7 @@ from sqlalchemy.dialects.mysql import insert
 from sqlalchemy.engine import Connection
 from sqlalchemy.engine.url import URL
 
-from .base import AutocommitImpl, may_replace
+from .base import AutocommitImpl, Put, may_replace
 
 #: Seconds to wait for another process to finish the set-up.
 LOCK_TIMEOUT = 120
@@ -36,12 +36,20 @@ TRANSIENT = {
     2055,  # connection lost
 }
 
-#: Drivers that take the character set of the connection as an argument.
-_CHARSET_DRIVERS = {"pymysql", "mysqldb"}
+#: Drivers that take these arguments, and what they get: the character set, and how long a silent server is waited for,
+#: in seconds. Reading must outlast a wait for the lock of the set-up.
+_DRIVERS = {"pymysql", "mysqldb"}
+ARGUMENTS = {
+    "charset": "utf8mb4",
+    "connect_timeout": 30,
+    "read_timeout": LOCK_TIMEOUT + 30,
+    "write_timeout": LOCK_TIMEOUT + 30,
+}
 
 
 @lru_cache(maxsize=256)
-def _upsert(table: sa.Table, key: str, columns: tuple[str, ...], protected: tuple[str, ...]) -> sa.Insert:
+def _upsert(where: Put, columns: tuple[str, ...]) -> sa.Insert:
+    table, key, protected, _waiters = where
     statement = insert(table).values({column: sa.bindparam(column) for column in columns}).inline()
     new: dict[str, Any] = {column: statement.inserted[column] for column in columns if column != key}
     if protected:
@@ -66,12 +74,12 @@ class MySQLImpl(AutocommitImpl):
     max_parameters = 10_000
 
     def engine_options(self, url: URL) -> dict[str, Any]:
-        if url.get_driver_name() in _CHARSET_DRIVERS and "charset" not in url.query:
-            return {"connect_args": {"charset": "utf8mb4"}}
-        return {}
+        if url.get_driver_name() not in _DRIVERS:
+            return {}
+        return {"connect_args": {name: value for name, value in ARGUMENTS.items() if name not in url.query}}
 
-    def upsert(self, table: sa.Table, key: str, columns: tuple[str, ...], protected: tuple[str, ...]) -> sa.Insert:
-        return _upsert(table, key, columns, protected)
+    def upsert(self, where: Put, columns: tuple[str, ...]) -> sa.Insert:
+        return _upsert(where, columns)
 
     def insert_once(self, table: sa.Table, columns: tuple[str, ...]) -> sa.Insert:
         return _insert_once(table, columns)

@@ -11,9 +11,10 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine.url import URL
 
 from . import listen
-from .base import AutocommitImpl, Listener, Row, on_conflict_nothing, on_conflict_upsert
+from .base import AutocommitImpl, Listener, Put, Row, on_conflict_nothing, on_conflict_upsert
 from .direct import DirectConnection
 
 #: SQLSTATEs (a class of two characters, or a code of five) after which the same statement may succeed.
@@ -27,6 +28,16 @@ TRANSIENT = (
     "57P",  # operator intervention: shutdown, crash, cannot connect now
     "25006",  # read-only: a failover is under way
 )
+#: How long a silent server is waited for: https://www.postgresql.org/docs/current/libpq-connect.html
+#: A new connection must be there after 30 s; what was sent must be acknowledged after 60 s; a quiet connection is probed.
+PATIENCE = {
+    "connect_timeout": 30,
+    "tcp_user_timeout": 60_000,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+}
+_LIBPQ_DRIVERS = {"psycopg", "psycopg2"}
 #: What a server says that will not have us. While connecting, libpq hands over the words and no SQLSTATE; in other
 #: languages than English they are taken for a server that is away.
 REFUSALS = ("authentication failed", "no password supplied", "does not exist", "no pg_hba.conf entry")
@@ -39,30 +50,36 @@ class PostgreSQLImpl(AutocommitImpl):
     supports_notify = True
     max_parameters = 1_000_000  # an array is one parameter, however long
 
-    def upsert(self, table: sa.Table, key: str, columns: tuple[str, ...], protected: tuple[str, ...]) -> sa.Insert:
-        return on_conflict_upsert(insert, table, key, columns, protected)
+    def engine_options(self, url: URL) -> dict[str, Any]:
+        """A server that does not answer any more is given up, where the driver is one of libpq."""
+        if url.get_driver_name() not in _LIBPQ_DRIVERS:
+            return {}
+        return {"connect_args": {name: value for name, value in PATIENCE.items() if name not in url.query}}
+
+    def upsert(self, where: Put, columns: tuple[str, ...]) -> sa.Insert:
+        return on_conflict_upsert(insert, where, columns)
 
     def insert_once(self, table: sa.Table, columns: tuple[str, ...]) -> sa.Insert:
         return on_conflict_nothing(insert, table, columns)
 
     def connect_quickly(self, engine: Engine) -> AbstractContextManager[Any]:
         """The driver takes and gives the values of our columns as they are. Where somebody listens, he is told."""
-        return engine.connect() if engine._has_events else DirectConnection(engine)
+        told = engine.pool.dispatch
+        listened_to = engine._has_events or told.checkout or told.checkin or told.reset
+        return engine.connect() if listened_to else DirectConnection(engine)
 
-    def put(
-        self,
-        connection: Connection,
-        table: sa.Table,
-        key: str,
-        row: Row,
-        protected: tuple[str, ...] = (),
-        waiters: sa.Table | None = None,
-    ) -> bool:
-        upsert = self.upsert(table, key, tuple(row), protected)
-        if waiters is None:
-            connection.execute(upsert, row)
+    def put(self, connection: Connection, where: Put, row: Row) -> bool:
+        """Whoever is awaited writes twice, so that all others need not even read who waits."""
+        columns, awaits = tuple(row), where.waiters is not None
+        if awaits and connection.execute(listen.unless_awaited(where, columns), row).rowcount > 0:
             return False
-        return connection.execute(listen.counting_waiters(upsert, table, waiters), row).rowcount > 0
+        connection.execute(self.upsert(where, columns), row)
+        return awaits
+
+    def put_both(self, connection: Connection, where: Put, row: Row, parts: sa.Table, part: Row) -> bool:
+        statement = listen.with_part(where, tuple(row), parts, tuple(part))
+        values = {**row, **{listen.PART + column: value for column, value in part.items()}}
+        return connection.execute(statement, values).rowcount > 0 and where.waiters is not None
 
     def may_use(self, connection: Connection, table: sa.Table) -> bool:
         name = connection.dialect.identifier_preparer.format_table(table)

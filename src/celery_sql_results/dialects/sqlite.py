@@ -14,7 +14,7 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.engine.url import URL
 
-from .base import AutocommitImpl, ChangeCounter, on_conflict_nothing, on_conflict_upsert
+from .base import AutocommitImpl, ChangeCounter, Put, on_conflict_nothing, on_conflict_upsert
 
 #: Seconds that a statement waits for the writer before it; the driver's own 5 are short for a busy fleet.
 BUSY_TIMEOUT = 30
@@ -43,6 +43,7 @@ class SQLiteImpl(AutocommitImpl):
     """SQLite 3.24 or newer, with Python's own driver."""
 
     session_isolation_level = "SERIALIZABLE"
+    begin = "BEGIN IMMEDIATE"  # to wait for the writer before it now, because a reader that turns writer cannot
     #: SQLite keeps its locks per process and forgets them in a fork: https://www.sqlite.org/howtocorrupt.html
     closes_before_fork = True
     #: https://www.sqlite.org/limits.html#max_variable_number
@@ -66,15 +67,15 @@ class SQLiteImpl(AutocommitImpl):
         finally:
             cursor.close()
 
-    def upsert(self, table: sa.Table, key: str, columns: tuple[str, ...], protected: tuple[str, ...]) -> sa.Insert:
-        return on_conflict_upsert(insert, table, key, columns, protected)
+    def upsert(self, where: Put, columns: tuple[str, ...]) -> sa.Insert:
+        return on_conflict_upsert(insert, where, columns)
 
     def insert_once(self, table: sa.Table, columns: tuple[str, ...]) -> sa.Insert:
         return on_conflict_nothing(insert, table, columns)
 
     @contextmanager
     def schema_lock(self, connection: Connection, name: str) -> Iterator[None]:
-        with self._explicit_transaction(connection, "BEGIN IMMEDIATE"):
+        with self._explicit_transaction(connection, self.begin):
             yield
 
     def counts_changes(self, engine: Engine) -> bool:

@@ -72,7 +72,8 @@ class Subscription:
 
     def _deliver(self, row: Row) -> None:
         self._rows.append(row)
-        self._arrived.set()
+        if not self._arrived.is_set():  # setting takes a lock, and a thousand rows may come at once
+            self._arrived.set()
 
     def fail(self, error: BaseException) -> None:
         """Let whoever waits know that there is no use in waiting."""

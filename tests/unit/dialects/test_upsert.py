@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Dialect
 
-from celery_sql_results.dialects import base, impl_for, listen
+from celery_sql_results.dialects import Put, base, impl_for, listen
 from celery_sql_results.models import models_for
 
 MODELS = models_for()
@@ -35,7 +35,7 @@ def text(statement: sa.Insert | sa.Update, dialect: Dialect) -> str:
 
 def upsert(dialect: Dialect, protected: tuple[str, ...]) -> str:
     """The upsert of a task."""
-    return text(impl_for(dialect.name).upsert(MODELS.task, "task_id", COLUMNS, protected), dialect)
+    return text(impl_for(dialect.name).upsert(Put(MODELS.task, "task_id", protected), COLUMNS), dialect)
 
 
 @pytest.mark.parametrize(("protected", "guard"), [(FINAL, NOT_SUCCESS), (FINISHED, NOT_FINISHED)])
@@ -86,7 +86,7 @@ def test_mysql_changes_the_status_last(protected: tuple[str, ...], guard: str, s
 @pytest.mark.parametrize("dialect", [postgresql.dialect(), sqlite.dialect(), mysql(False)], ids=lambda d: d.name)
 def test_groups_are_replaced_without_a_guard(dialect: Dialect) -> None:
     """Saving a group again replaces its members."""
-    statement = impl_for(dialect.name).upsert(MODELS.group, "taskset_id", ("taskset_id", "result"), ())
+    statement = impl_for(dialect.name).upsert(Put(MODELS.group, "taskset_id"), ("taskset_id", "result"))
     replacement = {"mysql": "DUPLICATE KEY UPDATE result = VALUES(result)"}.get(
         dialect.name, "CONFLICT (taskset_id) DO UPDATE SET result = excluded.result"
     )
@@ -114,15 +114,34 @@ def test_portable_insert_asks_for_nothing_back() -> None:
     assert text(base._insert(MODELS.task, COLUMNS), postgresql.dialect()) == expected
 
 
-def test_postgresql_counts_who_waits() -> None:
-    """By the number of rows, not by a result set; the write itself is the same."""
-    plain = impl_for("postgresql").upsert(MODELS.task, "task_id", COLUMNS, FINAL)
-    counting = listen.counting_waiters(plain, MODELS.task, MODELS.waiters)
-    put = f"WITH put AS ({text(plain, postgresql.dialect())} RETURNING celery_taskmeta.task_id)"
-    update = "UPDATE celery_taskmeta_waiters SET date_added=celery_taskmeta_waiters.date_added"
-    found = " ".join(text(counting, postgresql.dialect()).split())
+AWAITED = Put(MODELS.task, "task_id", FINAL, MODELS.waiters)
 
-    assert found == f"{put} {update} FROM put WHERE celery_taskmeta_waiters.awaited_id = put.task_id"
+
+def test_postgresql_looks_for_waiters_while_it_writes() -> None:
+    """In the same statement, and without a result set: the row count tells."""
+    found = " ".join(text(listen.unless_awaited(AWAITED, COLUMNS), postgresql.dialect()).split())
+    conflict = text(impl_for("postgresql").upsert(AWAITED, COLUMNS), postgresql.dialect()).partition(" ON ")[2]
+
+    assert re.sub(r"CAST\(\? AS [A-Z ]+(\(\d+\))?\)", "?", found) == (
+        "INSERT INTO celery_taskmeta (task_id, status, result, date_done, id) "
+        "SELECT ? AS task_id, ? AS status, ? AS result, ? AS date_done, nextval('task_id_sequence') AS next_value_1 "
+        "WHERE NOT (EXISTS (SELECT * FROM celery_taskmeta_waiters WHERE celery_taskmeta_waiters.awaited_id = ?)) "
+        f"ON {conflict}"
+    )
+
+
+def test_postgresql_writes_a_part_with_its_result() -> None:
+    """One statement, whose row count is that of those who wait for the result."""
+    of_part = ("group_id", "task_id", "position", "status")
+    found = " ".join(text(listen.with_part(AWAITED, COLUMNS, MODELS.parts, of_part), postgresql.dialect()).split())
+    put = text(impl_for("postgresql").upsert(AWAITED, COLUMNS), postgresql.dialect())
+    part = text(impl_for("postgresql").insert_once(MODELS.parts, of_part), postgresql.dialect())
+
+    assert found == (
+        f"WITH part AS ({part}), put AS ({put} RETURNING celery_taskmeta.task_id) "
+        "UPDATE celery_taskmeta_waiters SET date_added=celery_taskmeta_waiters.date_added "
+        "FROM put WHERE celery_taskmeta_waiters.awaited_id = put.task_id"
+    )
 
 
 @pytest.mark.parametrize(
@@ -144,7 +163,7 @@ def test_insert_once_changes_nothing_that_is_there(dialect: Dialect, expected: s
 def test_statement_is_built_once() -> None:
     """The same columns and guard give the same object, so SQLAlchemy compiles it once."""
     impl = impl_for("postgresql")
-    one, other = (impl.upsert(MODELS.task, "task_id", COLUMNS, FINAL) for _ in range(2))
+    one, other = (impl.upsert(Put(MODELS.task, "task_id", FINAL), COLUMNS) for _ in range(2))
 
     assert one is other
 

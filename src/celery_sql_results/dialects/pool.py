@@ -1,0 +1,65 @@
+"""A pool of connections that nobody finds dead, and the short way to take one out of it.
+
+``pool_pre_ping`` pings before each use, which is a round trip for each statement. Here a connection is pinged only
+after it was idle; what fails on one that died since is tried again by whoever uses it.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from sqlalchemy import pool
+from sqlalchemy.engine.interfaces import DBAPIConnection
+
+__all__ = ["PingingPool", "check_out"]
+
+#: Seconds after which an unused connection is pinged before it is used again.
+PING_AFTER = 1.0
+
+
+class PingingPool(pool.QueuePool):
+    """SQLAlchemy's usual pool. A dead connection takes all others of its age out of the pool with it."""
+
+    def _do_return_conn(self, record: Any) -> None:
+        record.idle_since = time.monotonic()
+        super()._do_return_conn(record)
+
+    def _do_get(self) -> Any:
+        record: Any = super()._do_get()
+        idle_since = getattr(record, "idle_since", None)
+        if idle_since is not None and time.monotonic() - idle_since > PING_AFTER:
+            self._check(record)
+        return record
+
+    def _check(self, record: Any) -> None:
+        """Let a dead connection be opened anew by its next use, which is at once."""
+        try:
+            if record.dbapi_connection is None or self._answers(record.dbapi_connection):
+                return
+        except BaseException:  # a time limit strikes anywhere: the entry goes back, or the pool had one less for good
+            self._do_return_conn(record)
+            raise
+        self._invalidate_time = time.time()
+        record.invalidate()
+
+    def _answers(self, connection: DBAPIConnection) -> bool:
+        dialect: Any = self._dialect
+        try:
+            return bool(dialect.do_ping(connection))
+        except dialect.loaded_dbapi.Error:
+            return False
+
+
+def check_out(source: Any) -> Any:
+    """Take an entry with a live connection out of a pool, as SQLAlchemy does, without its proxy.
+
+    ``source._return_conn(entry)`` puts it back. For pools whose check-outs nobody listens to.
+    """
+    entry = source._do_get()
+    try:
+        entry.get_connection()
+    except BaseException as error:
+        entry._checkin_failed(error, _fairy_was_created=False)
+        raise
+    return entry
