@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from . import retention, retry
-from .chords.contract import ChordMixin
+from .chords.contract import ChordMixin, is_counted
 from .chords.rows import ChordRows
 from .dialects import DefaultImpl, impl_for
 from .encoding import Encoding
@@ -188,12 +188,15 @@ class DatabaseBackend(WaitingMixin, ChordMixin, BaseBackend):
             request,
             self.settings.extended,
         )
+        part = self._part_with(request, row)
         try:
-            self._write(f"storing {state} of task {task_id}", lambda: self.store.put(row))
+            self._write(f"storing {state} of task {task_id}", lambda: self.store.put(row, part))
         except SQLAlchemyError as error:
             if not self.exception_safe_to_retry(error):
                 raise
             raise BackendStoreError("the result database cannot be reached", task_id=task_id, state=state) from error
+        if part is not None:
+            is_counted(request)
         return result
 
     def _get_task_meta_for(self, task_id: str) -> dict[str, Any]:

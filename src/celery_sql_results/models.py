@@ -130,7 +130,7 @@ def _chord_table(metadata: sa.MetaData, name: str, schema: str | None) -> sa.Tab
         sa.Column("date_created", Timestamp, nullable=False, index=True),
         sa.Column("claimed_by", sa.String(32)),
         sa.Column("claimed_until", Timestamp),
-        sa.Column("date_dispatched", Timestamp),
+        sa.Column("date_dispatched", Timestamp, index=True),  # to find the few that wait for a process to send the body
         schema=schema,
         **{**TABLE_OPTIONS, "sqlite_autoincrement": False},
     )

@@ -23,7 +23,7 @@ from celery_sql_results.settings import Settings
 
 from .rows import Chord, ChordRows
 
-__all__ = ["ChordMixin"]
+__all__ = ["ChordMixin", "is_counted"]
 
 T = TypeVar("T")
 logger = get_logger(__name__)
@@ -32,6 +32,10 @@ logger = get_logger(__name__)
 SHORTEST_LEASE = timedelta(seconds=10)
 #: The position of a part that has none.
 LAST = 2**31 - 1
+#: The attribute of a request that says how far its outcome is. Without it, what is stored is only what the task says of
+#: itself while it runs (``update_state`` may say anything): that is no part of a chord.
+_STAGE = "_celery_sql_results_stage"
+_OUTCOME, _COUNTED = "outcome", "counted"
 #: Seconds between two looks at a chord that another process is about to finish.
 FIRST_PAUSE, LAST_PAUSE = 0.002, 0.25
 
@@ -45,7 +49,6 @@ class ChordMixin:
     encode_result: Callable[[Any, str], Any]
     exception_to_python: Callable[[Any], Any]
     get_state: Callable[[str], str]
-    mark_as_failure: Callable[..., None]
     _write: Callable[[str, Callable[[], Any]], Any]
 
     @cached_property
@@ -84,22 +87,55 @@ class ChordMixin:
         else:
             self._write(f"adding to chord {chord_id}", lambda: rows.add(chord_id))
 
+    def mark_as_done(self, task_id: str, result: Any, request: Any = None, *args: Any, **kwargs: Any) -> None:
+        """Store and announce what a task has returned."""
+        _is_outcome(request)
+        super().mark_as_done(task_id, result, request, *args, **kwargs)  # type: ignore[misc]
+
+    def mark_as_failure(
+        self, task_id: str, exc: Any, traceback: Any = None, request: Any = None, *args: Any, **kwargs: Any
+    ) -> None:
+        """Store and announce what a task has raised."""
+        _is_outcome(request)
+        super().mark_as_failure(task_id, exc, traceback, request, *args, **kwargs)  # type: ignore[misc]
+
+    def mark_as_revoked(self, task_id: str, reason: str = "", request: Any = None, *args: Any, **kwargs: Any) -> None:
+        """Store and announce that a task will not run."""
+        _is_outcome(request)
+        super().mark_as_revoked(task_id, reason, request, *args, **kwargs)  # type: ignore[misc]
+
     def on_chord_part_return(self, request: Any, state: str, result: Any, **kwargs: Any) -> None:
         """Count a part in. The process that finds the chord complete, and is elected, sends the body."""
         rows = self.chords
         if rows is None or not request.group or not request.id:
             return
-        part = {
+        if getattr(request, _STAGE, None) == _COUNTED:
+            chord = self._write(f"looking at chord {request.group}", lambda: rows.counted(request.group))
+        else:  # the task ignores its result, or is further down a chain
+            part = self._part(request, state, self.encoding.dumps(self.encode_result(result, state)))
+            chord = self._write(f"counting task {request.id} in", lambda: rows.count_in(part))
+        if chord is not None and chord.is_complete:
+            self._see_through(rows, chord, request.chord)
+
+    def _part_with(self, request: Any, row: Mapping[str, Any]) -> dict[str, Any] | None:
+        """What a task leaves behind as a part of a chord, if it is one; ``row`` is what is stored of its result.
+
+        Celery counts it in right after the result was stored. Stored in one commit, a part is not lost to a process
+        that ends in between: Celery may acknowledge a task whose result is there, and not run it again.
+        """
+        if getattr(request, _STAGE, None) != _OUTCOME or not request.chord or not request.group or self.chords is None:
+            return None
+        return self._part(request, row["status"], row["result"])
+
+    def _part(self, request: Any, state: str, result: bytes) -> dict[str, Any]:
+        return {
             "group_id": request.group,
             "task_id": request.id,
             "position": LAST if request.group_index is None else request.group_index,
             "status": state,
-            "result": self.encoding.dumps(self.encode_result(result, state)),
+            "result": result,
             "content_type": self.encoding.content_type,
         }
-        chord = self._write(f"counting task {request.id} in", lambda: rows.count_in(part))
-        if chord is not None and chord.is_complete:
-            self._see_through(rows, chord, request.chord)
 
     def chord_error_from_stack(self, callback: Any, exc: BaseException | None = None) -> Any:
         """Let a body fail, with every task that it ends in, and with the chord in whose header it stands.
@@ -144,10 +180,11 @@ class ChordMixin:
 
     def _hand_over(self, rows: ChordRows, chord: Chord, body: Any, claimant: str) -> None:
         """Join the header and send the body; whatever fails becomes the error of the body."""
-        group_id = chord.group_id
+        group_id, since = chord.group_id, time.monotonic()
         try:
             values = self._join(rows, chord)
-            if not rows.claim(group_id, claimant, self._lease):
+            late = time.monotonic() - since > self._lease.total_seconds() / 2
+            if late and not rows.claim(group_id, claimant, self._lease):
                 logger.warning("chord %s took too long to join: another process sends its body", group_id)
                 return
             self._publish(body, values)
@@ -229,6 +266,16 @@ def _request(task: Any) -> Context:
     known = {name: task.options.get(name) for name in ("chord", "group_index")}
     errbacks = task.options.get("link_error") or []
     return Context(id=task.id, group=task.options.get("group_id"), errbacks=errbacks, delivery_info={}, **known)
+
+
+def _is_outcome(request: Any) -> None:
+    if request is not None:
+        setattr(request, _STAGE, _OUTCOME)
+
+
+def is_counted(request: Any) -> None:
+    """Remember that a part was stored with the result of its task."""
+    setattr(request, _STAGE, _COUNTED)
 
 
 def _as_json(body: Any) -> bytes | None:

@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
-from celery_sql_results.dialects import DefaultImpl
+from celery_sql_results.dialects import DefaultImpl, Put, as_dicts
 from celery_sql_results.models import Models, utc_now
 
 __all__ = ["Chord", "ChordRows"]
@@ -63,7 +63,7 @@ class ChordRows:
             **nothing,
         }
         with self.impl.connect(self.engine) as connection:
-            self.impl.put(connection, self.chords, "group_id", row)
+            self.impl.put(connection, Put(self.chords, "group_id"), row)
             connection.execute(self._delete_parts, {"group_id_": group_id})
 
     def set_size(self, group_id: str, size: int) -> None:
@@ -78,10 +78,13 @@ class ChordRows:
             connection.execute(self._update(group_id).values(added=added))
 
     def count_in(self, part: Mapping[str, Any]) -> Chord | None:
-        """Store a part, once, and return how far its chord is after that; ``None`` if there is no such chord."""
-        group_id = part["group_id"]
+        """Store a part, once, of a task whose result is not stored, and return what :meth:`counted` does."""
         with self.impl.connect(self.engine) as connection:
             self.impl.put_once(connection, self.parts, part)
+        return self.counted(part["group_id"])
+
+    def counted(self, group_id: str) -> Chord | None:
+        """How far a chord is after a part was stored; ``None`` if there is no such chord."""
         chord = self.look(group_id)
         if chord is None or chord.is_dispatched:  # a late copy of a part, or a chord of Celery's own backend
             with self.impl.connect(self.engine) as connection:
@@ -90,9 +93,9 @@ class ChordRows:
 
     def look(self, group_id: str) -> Chord | None:
         """How far a chord is. The count is a statement of its own: it must see what others have committed."""
-        with self.impl.connect(self.engine) as connection:
-            row = connection.execute(self._select, {"group_id_": group_id}).first()
-        return Chord(**row._asdict()) if row else None
+        with self.impl.connect_quickly(self.engine) as connection:
+            found = as_dicts(connection.execute(self._select, {"group_id_": group_id}))
+        return Chord(**found[0]) if found else None
 
     def claim(self, group_id: str, claimant: str, lease: timedelta) -> bool:
         """Elect ``claimant`` for the length of a lease, or prolong its lease; ``False`` if another holds one."""
@@ -105,8 +108,8 @@ class ChordRows:
 
     def results(self, group_id: str) -> list[Mapping[str, Any]]:
         """The parts in the order of the header, in one query."""
-        with self.impl.connect(self.engine) as connection:
-            return [row._asdict() for row in connection.execute(self._select_parts, {"group_id_": group_id})]
+        with self.impl.connect_quickly(self.engine) as connection:
+            return as_dicts(connection.execute(self._select_parts, {"group_id_": group_id}))
 
     def close(self, group_id: str, claimant: str) -> None:
         """The body was sent, or failed: forget the parts. The chord stays until it expires, to know late copies."""
@@ -120,8 +123,8 @@ class ChordRows:
         unclaimed = sa.or_(self.chords.c.claimed_until.is_(None), self.chords.c.claimed_until < utc_now())
         statement = self._all.where(self.chords.c.date_dispatched.is_(None), unclaimed)
         with self.impl.connect(self.engine) as connection:
-            rows = connection.execute(statement).all()
-        return (chord for chord in (Chord(**row._asdict()) for row in rows) if chord.is_complete)
+            found = as_dicts(connection.execute(statement))
+        return (chord for chord in (Chord(**row) for row in found) if chord.is_complete)
 
     # -- statements ----------------------------------------------------------------------------------------------
 
