@@ -29,7 +29,7 @@ TRANSIENT = (
     "25006",  # read-only: a failover is under way
 )
 #: How long a silent server is waited for: https://www.postgresql.org/docs/current/libpq-connect.html
-#: A new connection must be there after 30 s; what was sent must be acknowledged after 60 s; a quiet connection is probed.
+#: A connection must be there after 30 s, what was sent acknowledged after 60 s; a quiet connection is probed.
 PATIENCE = {
     "connect_timeout": 30,
     "tcp_user_timeout": 60_000,
