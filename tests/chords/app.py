@@ -8,14 +8,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from celery import Celery, Task, group
+from celery import Celery, Task, group, maybe_signature
 
 from acceptance import shop
 from celery_sql_results import DatabaseBackend
 
 
 class MortalBackend(DatabaseBackend):
-    """Kills its process, once, right before or right after it sends a body; see :func:`condemn`."""
+    """Kills its process, once, where it was told to; see :func:`condemn`.
+
+    That is between the result of a part and the count of parts, or right before or right after it sends a body.
+    """
+
+    def on_chord_part_return(self, request: Any, *args: Any, **kwargs: Any) -> None:
+        die_if_condemned(maybe_signature(request.chord, app=self.app), "uncounted")
+        super().on_chord_part_return(request, *args, **kwargs)
 
     def _publish(self, body: Any, values: list[Any]) -> None:
         die_if_condemned(body, "before")
@@ -24,7 +31,7 @@ class MortalBackend(DatabaseBackend):
 
 
 def condemn(path: Path, moment: str) -> None:
-    """Let whoever sends the body that was given `path` die `before` or `after` it does."""
+    """Let whoever sends the body that was given `path` die `before` or `after` it does, or `uncounted`."""
     verdict(path, moment).touch()
 
 

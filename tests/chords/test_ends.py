@@ -58,7 +58,7 @@ def ago(**time: float) -> str:
     return (utc_now() - timedelta(**time)).isoformat(" ")
 
 
-def abandoned(post: Post, nursery: Nursery, url: str, path: Path) -> tuple[str, list[str]]:
+def abandoned(post: Post, nursery: Nursery, url: str, path: Path, moment: str = "before") -> tuple[str, list[str]]:
     """Let a process die that was about to send a body; return the body's id and the ids of the parts."""
     condemn(path, "before")
     parts = begun(post, body=post.note(path=str(path), due=datetime(2026, 1, 2)))
@@ -131,6 +131,30 @@ def test_a_part_that_is_delivered_again_takes_over(
     post.deliver(parts[1], "again")
     [sent] = post.taken()
     assert (sent.id, sent.args[0]) == (parts[0].request.chord["options"]["task_id"], [part.id for part in parts])
+
+
+@WITH_PROCESSES
+def test_a_result_and_its_part_are_one_commit(post: Post, database: Database, nursery: Nursery, tmp_path: Path) -> None:
+    """Whoever dies right after the result was stored has stored the part as well: Celery may not run it again."""
+    path = tmp_path / "body"
+    condemn(path, "uncounted")
+    [part] = begun(post, 1, post.note(path=str(path)))
+    nursery.at_once([(end_of_header, (database.url, [vars(part.request)]))])
+    assert (post.backend.get_state(part.id), counted(database, "parts"), post.taken()) == ("SUCCESS", 1, [])
+    assert post.backend.sweep_chords() == 1
+    [sent] = post.taken()
+    assert (sent.id, sent.args[0]) == (part.request.chord["options"]["task_id"], [part.id])
+
+
+@pytest.mark.parametrize("state", ["PROGRESS", "SUCCESS", "FAILURE"])
+def test_what_a_task_says_of_itself_is_no_part(post: Post, database: Database, state: str) -> None:
+    """Only what it returns is, whatever state it has set before."""
+    one, two = begun(post)
+    early = ValueError("early") if state == "FAILURE" else "early"
+    post.backend.store_result(one.id, early, state, request=one.request)
+    assert counted(database, "parts") == 0
+    returned(post, [one, two])
+    assert [values for _, values in bodies(post)] == [[0, 1]]
 
 
 @pytest.mark.parametrize(
