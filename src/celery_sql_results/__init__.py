@@ -27,7 +27,7 @@ stand beside, and retention deletes what has expired.
 from __future__ import annotations
 
 from .backend import DatabaseBackend
-from .errors import SchemaError, SettingError, TaskIdTooLong
+from .errors import PayloadTooLarge, ResultRefused, SchemaError, SettingError, TaskIdTooLong
 from .models import Task, TaskExtended, TaskSet
 from .session import SessionManager, session_cleanup
 
@@ -35,6 +35,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "DatabaseBackend",
+    "PayloadTooLarge",
+    "ResultRefused",
     "SchemaError",
     "SessionManager",
     "SettingError",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from functools import cached_property
+from collections.abc import Callable, Collection, Mapping
+from functools import cached_property, partial
 from typing import Any, TypeVar
 
 from celery import states
@@ -12,16 +12,16 @@ from celery.exceptions import BackendGetMetaError, BackendStoreError
 from celery.result import GroupResult, result_from_tuple
 from celery.utils.log import get_logger
 from celery.utils.time import maybe_timedelta
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import Engine, make_url
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from . import retention, retry
+from . import content, retention, retry
 from .chords.contract import ChordMixin, is_counted
 from .chords.rows import ChordRows
 from .dialects import DefaultImpl, impl_for
 from .encoding import Encoding
-from .errors import TaskIdTooLong
+from .errors import ResultRefused, TaskIdTooLong
 from .models import NAME_LENGTH, Models, Task, TaskSet, models_for, utc_now
 from .session import SessionManager
 from .settings import Settings
@@ -109,11 +109,14 @@ class DatabaseBackend(WaitingMixin, ChordMixin, BaseBackend):
     @cached_property
     def store(self) -> Store:
         """The rows of this backend, on tables that are ready."""
-        engine = self.session_manager.get_engine(
-            self.settings.url, short_lived_sessions=self.settings.short_lived_sessions, **self.settings.engine_options
-        )
-        columns = self.session_manager.prepare_models(engine, self.models)
-        return Store(engine, self._impl, self.models, columns, self.settings.extended, self.settings.listen)
+        columns = self.session_manager.prepare_models(self._engine, self.models)
+        return Store(self._engine, self._impl, self.models, columns, self.settings.extended, self.settings.listen)
+
+    @property
+    def _engine(self) -> Engine:
+        settings = self.settings
+        options = {**settings.engine_options, "short_lived_sessions": settings.short_lived_sessions}
+        return self.session_manager.get_engine(settings.url, **options)
 
     @cached_property
     def _impl(self) -> DefaultImpl:
@@ -140,7 +143,11 @@ class DatabaseBackend(WaitingMixin, ChordMixin, BaseBackend):
 
     def exception_safe_to_retry(self, exc: BaseException) -> bool:
         """Whether the same operation may succeed later."""
-        return self._impl.is_transient(exc)
+        return self._impl.is_transient(exc) and self._refusal(exc) is None
+
+    def _refusal(self, exc: BaseException) -> str | None:
+        """Why the database can never store what it was given; ``None`` if that is not what failed."""
+        return self._impl.refusal(exc, self._engine)
 
     def _retry(self, name: str, operation: Callable[[], T], retries: float) -> T:
         policy = self.settings.retry
@@ -188,16 +195,33 @@ class DatabaseBackend(WaitingMixin, ChordMixin, BaseBackend):
             request,
             self.settings.extended,
         )
-        part = self._part_with(request, row)
         try:
-            self._write(f"storing {state} of task {task_id}", lambda: self.store.put(row, part))
+            content.put(row, partial(self._put_row, request), self._refusal, self._payload)
         except SQLAlchemyError as error:
             if not self.exception_safe_to_retry(error):
                 raise
             raise BackendStoreError("the result database cannot be reached", task_id=task_id, state=state) from error
+        return result
+
+    def _put_row(self, request: Any, row: Mapping[str, Any]) -> None:
+        part = self._part_with(request, row)
+        self._write(f"storing {row['status']} of task {row['task_id']}", lambda: self.store.put(row, part))
         if part is not None:
             is_counted(request)
-        return result
+
+    def on_chord_part_return(self, request: Any, state: str, result: Any, **kwargs: Any) -> None:
+        """Count a part in; one whose result the database refuses counts as failed."""
+        try:
+            super().on_chord_part_return(request, state, result, **kwargs)
+        except SQLAlchemyError as error:
+            reason = self._refusal(error)
+            if reason is None:
+                raise
+            refused = ResultRefused(f"the database refused the result of task {request.id} ({reason})")
+            super().on_chord_part_return(request, states.FAILURE, refused, **kwargs)
+
+    def _payload(self, result: Any, state: str) -> bytes:
+        return self.encoding.dumps(self.encode_result(result, state))
 
     def _get_task_meta_for(self, task_id: str) -> dict[str, Any]:
         """The meta of a task; that of a pending one if it has no row.

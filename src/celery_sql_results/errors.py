@@ -7,17 +7,23 @@
      └── SchemaError         the tables are not there and may not be created
     ValueError
      └── TaskIdTooLong       an id does not fit its column
+    Exception
+     └── ResultRefused       the database refused a result; it is the error that is stored in its place
+    kombu.exceptions.DecodeError
+     └── PayloadTooLarge     a compressed payload is larger than the settings allow
 
 From Celery and kombu come ``BackendStoreError`` and ``BackendGetMetaError`` (the database could not be reached for as
-long as the settings say), ``TimeoutError`` and ``ContentDisallowed`` (a row holds content that ``accept_content`` does
-not allow).
+long as the settings say), ``TimeoutError``, ``EncodeError`` (a result cannot be serialized), and of rows that cannot be
+trusted ``ContentDisallowed`` (content that ``accept_content`` does not allow), ``DecodeError`` (it cannot be read) and
+``SecurityError`` (the exception that it names is none).
 """
 
 from __future__ import annotations
 
 from celery.exceptions import ImproperlyConfigured
+from kombu.exceptions import DecodeError
 
-__all__ = ["SchemaError", "SettingError", "TaskIdTooLong"]
+__all__ = ["PayloadTooLarge", "ResultRefused", "SchemaError", "SettingError", "TaskIdTooLong"]
 
 
 class SettingError(ImproperlyConfigured):
@@ -37,3 +43,17 @@ class TaskIdTooLong(ValueError):
     def __init__(self, kind: str, found: str, longest: int) -> None:
         shown = f"{found[:40]!r}… has {len(found)} characters"
         super().__init__(f"the {kind} id {shown}, but the column holds {longest}: choose a shorter one")
+
+
+class ResultRefused(Exception):
+    """Stands for a result that the database refused; the message says why, and how large it was."""
+
+
+class PayloadTooLarge(DecodeError):
+    """A payload takes more memory than ``database_max_decompressed_bytes`` when it is decompressed."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"the row holds a compressed payload of more than {limit} bytes, and was not read: if that is its true "
+            "size, raise database_max_decompressed_bytes"
+        )

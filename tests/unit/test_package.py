@@ -23,6 +23,8 @@ def test_public_names() -> None:
     """No more and no less than what is promised, and each is there and documented."""
     expected = [
         "DatabaseBackend",
+        "PayloadTooLarge",
+        "ResultRefused",
         "SchemaError",
         "SessionManager",
         "SettingError",

@@ -18,6 +18,8 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.engine.url import URL
 
+from .refusals import reason_of
+
 Row = Mapping[str, Any]
 
 #: Seconds between two attempts of a portable set-up, doubled each time.
@@ -235,6 +237,26 @@ class DefaultImpl:
 
     def _is_transient(self, error: exc.DBAPIError, orig: BaseException) -> bool:
         return isinstance(error, (exc.OperationalError, exc.InterfaceError))
+
+    def refusal(self, error: BaseException, engine: Engine) -> str | None:
+        """Why the values of a statement can never be stored, in one line; ``None`` if they are not what failed.
+
+        Where the server just hangs up on a statement that is too large, it is asked for its limit.
+        """
+        if isinstance(error, (OverflowError, UnicodeError)):  # by a driver that SQLAlchemy does not speak for
+            return reason_of(error)
+        if not isinstance(error, exc.DBAPIError) or error.orig is None:
+            return None
+        if error.connection_invalidated:
+            return self._oversize(error, engine)
+        return reason_of(error.orig) if self._is_refusal(error, error.orig) else None
+
+    def _is_refusal(self, error: exc.DBAPIError, orig: BaseException) -> bool:
+        return isinstance(error, exc.DataError)
+
+    def _oversize(self, error: exc.DBAPIError, engine: Engine) -> str | None:
+        """Why a statement was too large for the server that hung up on it, or ``None``."""
+        return None
 
 
 class AutocommitImpl(DefaultImpl):

@@ -56,7 +56,7 @@ class DirectConnection:
         try:
             self._entry = check_out(self._pool)
         except self._engine.dialect.loaded_dbapi.Error as error:
-            raise self._told(error, None, lost=False) from error
+            raise self._told(error, None, None, lost=False) from error
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
@@ -75,7 +75,7 @@ class DirectConnection:
         try:
             cursor.execute(text, {**brought, **values} if brought else values)
         except self._engine.dialect.loaded_dbapi.Error as error:
-            raise self._told(error, text, self._is_lost(error, cursor)) from error
+            raise self._told(error, text, values, lost=self._is_lost(error, cursor)) from error
         return DirectResult(cursor)
 
     def _is_lost(self, error: Any, cursor: Any) -> bool:
@@ -86,12 +86,12 @@ class DirectConnection:
             self._pool._invalidate_time = time.time()
         return lost
 
-    def _told(self, error: Any, text: str | None, lost: bool) -> BaseException:
-        """The error as SQLAlchemy tells it."""
+    def _told(self, error: Any, text: str | None, values: Any, lost: bool) -> BaseException:
+        """The error as SQLAlchemy tells it: it has the values, and does not show them."""
         dialect = self._engine.dialect
         told: BaseException = exc.DBAPIError.instance(
             text,
-            {},
+            values,
             error,
             dialect.loaded_dbapi.Error,
             hide_parameters=True,

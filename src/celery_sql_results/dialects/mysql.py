@@ -11,30 +11,88 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import exc
 from sqlalchemy.dialects.mysql import insert
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.engine.url import URL
 
 from .base import AutocommitImpl, Put, may_replace
+from .refusals import wire_size
 
 #: Seconds to wait for another process to finish the set-up.
 LOCK_TIMEOUT = 120
 
+#: Errors after which the same statement may succeed.
 #: https://mariadb.com/docs/server/reference/error-codes/mariadb-error-code-reference
+#: https://dev.mysql.com/doc/mysql-errors/8.4/en/server-error-reference.html
 TRANSIENT = {
+    1020,  # the row has changed since it was read (MariaDB's snapshot isolation)
+    1021,  # disk full
+    1026,  # error on write: disk full
+    1037,
+    1038,
+    1041,  # out of memory
     1040,  # too many connections
     1047,  # Galera: node not ready
-    1053,  # server shutdown in progress
+    1053,
+    1077,
+    1079,  # server shutdown in progress
+    1080,
+    1152,
+    1184,  # the server closes or has aborted the connection
+    1114,  # the table is full: disk full, or the tablespace may not grow
+    1129,  # host blocked after many failed connections, until somebody flushes hosts
+    1158,
+    1159,
+    1160,
+    1161,  # reading from or writing to the network failed
+    1203,
+    1226,  # too many connections of this user, or its quota of this hour is used up
     1205,  # lock wait timeout
+    1206,  # the table of locks is full
     1213,  # deadlock
-    1290,  # read-only: a failover is under way
-    1836,  # read-only mode
-    1927,  # connection was killed
+    1290,
+    1792,
+    1836,  # read-only: a failover is under way
+    1317,  # the query was killed
+    1637,  # too many transactions at once
+    1927,
+    3169,
+    4031,  # the connection was killed, or was idle for too long
+    1969,
+    3024,  # the query took longer than the server allows
+    3101,  # group replication: another member was quicker
+    3572,  # a lock is not to be had at once
+    2001,
     2002,
-    2003,  # cannot connect
+    2003,
+    2004,
+    2005,
+    2012,  # cannot connect
     2006,
     2013,
     2055,  # connection lost
 }
+#: Errors over values that will never be stored, however often they are sent.
+REFUSED = {
+    1153,  # larger than max_allowed_packet
+    1197,  # larger than max_binlog_cache_size
+    1264,
+    1690,  # a number is out of range
+    1265,
+    1292,
+    1300,
+    1366,
+    1367,
+    1406,  # not what the column holds: wrong character set, too long
+    1301,  # the result of a function is larger than max_allowed_packet
+    3140,  # not JSON
+    3819,
+    4025,  # a CHECK constraint says no
+}
+#: Bytes of values from which on a lost connection makes us ask for the largest packet. No server allows less: the
+#: default is 16 MB on MariaDB and 64 MB on MySQL, and was 1 MB once.
+SUSPICIOUS = 1_000_000
+#: Bytes of what stands around the values of a statement.
+QUOTES = 500
 
 #: Drivers that take these arguments, and what they get: the character set, and how long a silent server is waited for,
 #: in seconds. Reading must outlast a wait for the lock of the set-up.
@@ -98,3 +156,18 @@ class MySQLImpl(AutocommitImpl):
 
     def _is_transient(self, error: exc.DBAPIError, orig: BaseException) -> bool:
         return bool(orig.args) and orig.args[0] in TRANSIENT
+
+    def _is_refusal(self, error: exc.DBAPIError, orig: BaseException) -> bool:
+        return bool(orig.args) and orig.args[0] in REFUSED
+
+    def _oversize(self, error: exc.DBAPIError, engine: Engine) -> str | None:
+        """A statement that is longer than ``max_allowed_packet`` makes the server hang up without a word."""
+        size = wire_size(error.params, escaped=True) + len(error.statement or "") + QUOTES
+        if size < SUSPICIOUS:
+            return None
+        try:
+            with engine.connect() as connection:
+                limit = int(connection.exec_driver_sql("SELECT @@max_allowed_packet").scalar_one())
+        except exc.SQLAlchemyError:  # the server is away indeed
+            return None
+        return f"a statement of {size} bytes is longer than max_allowed_packet, {limit}" if size >= limit else None

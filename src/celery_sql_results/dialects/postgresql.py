@@ -16,16 +16,21 @@ from sqlalchemy.engine.url import URL
 from . import listen
 from .base import AutocommitImpl, Listener, Put, Row, on_conflict_nothing, on_conflict_upsert
 from .direct import DirectConnection
+from .refusals import wire_size
 
 #: SQLSTATEs (a class of two characters, or a code of five) after which the same statement may succeed.
 #: https://www.postgresql.org/docs/current/errcodes-appendix.html
 TRANSIENT = (
     "08",  # connection exception
     "40001",  # serialization failure
+    "40003",  # statement completion unknown
     "40P01",  # deadlock detected
-    "53300",  # too many connections
+    "53",  # insufficient resources: too many connections, disk full, out of memory
     "55P03",  # lock not available
+    "57014",  # query canceled: the server was too busy for its statement_timeout
     "57P",  # operator intervention: shutdown, crash, cannot connect now
+    "58000",  # system error
+    "58030",  # I/O error
     "25006",  # read-only: a failover is under way
 )
 #: How long a silent server is waited for: https://www.postgresql.org/docs/current/libpq-connect.html
@@ -38,9 +43,20 @@ PATIENCE = {
     "keepalives_count": 3,
 }
 _LIBPQ_DRIVERS = {"psycopg", "psycopg2"}
+#: SQLSTATEs over values that will never be stored, however often they are sent.
+REFUSED = (
+    "22",  # data exception: too long, out of range, not in the character set
+    "23514",  # a CHECK constraint says no
+    "54",  # program limit exceeded
+)
 #: What a server says that will not have us. While connecting, libpq hands over the words and no SQLSTATE; in other
 #: languages than English they are taken for a server that is away.
-REFUSALS = ("authentication failed", "no password supplied", "does not exist", "no pg_hba.conf entry")
+REJECTIONS = (
+    *("authentication failed", "no password supplied", "does not exist", "no pg_hba.conf entry", "permission denied"),
+    *("is not permitted to log in", "does not support SSL"),
+)
+#: Bytes of the longest message that a server reads; on a longer one it hangs up. MaxAllocSize in its utils/memutils.h
+LONGEST_MESSAGE = 0x3FFFFFFF
 
 
 class PostgreSQLImpl(AutocommitImpl):
@@ -111,6 +127,18 @@ class PostgreSQLImpl(AutocommitImpl):
     def _is_transient(self, error: exc.DBAPIError, orig: BaseException) -> bool:
         state = getattr(orig, "sqlstate", None) or getattr(orig, "pgcode", None)
         if state is None:
-            refused = any(words in str(orig) for words in REFUSALS)
-            return isinstance(error, (exc.OperationalError, exc.InterfaceError)) and not refused
+            rejected = any(words in str(orig) for words in REJECTIONS)
+            return isinstance(error, (exc.OperationalError, exc.InterfaceError)) and not rejected
         return str(state).startswith(TRANSIENT)
+
+    def _is_refusal(self, error: exc.DBAPIError, orig: BaseException) -> bool:
+        state = getattr(orig, "sqlstate", None) or getattr(orig, "pgcode", None)
+        if state is None:  # the driver itself would not send it
+            return isinstance(error, (exc.DataError, exc.ProgrammingError))
+        return str(state).startswith(REFUSED)
+
+    def _oversize(self, error: exc.DBAPIError, engine: Engine) -> str | None:
+        size = wire_size(error.params)
+        if size < LONGEST_MESSAGE:
+            return None
+        return f"a message of {size} bytes is longer than PostgreSQL's longest, {LONGEST_MESSAGE}"

@@ -16,6 +16,9 @@ from sqlalchemy.engine.url import URL
 
 from .base import AutocommitImpl, ChangeCounter, Put, on_conflict_nothing, on_conflict_upsert
 
+#: What SQLite says when the same statement may succeed later. Before Python 3.11 there is no code beside the words.
+#: https://www.sqlite.org/rescode.html
+TRANSIENT = ("locked", "busy", "disk is full", "disk I/O error", "readonly database", "unable to open", "out of memory")
 #: Seconds that a statement waits for the writer before it; the driver's own 5 are short for a busy fleet.
 BUSY_TIMEOUT = 30
 
@@ -86,4 +89,7 @@ class SQLiteImpl(AutocommitImpl):
         return DataVersion(engine)
 
     def _is_transient(self, error: exc.DBAPIError, orig: BaseException) -> bool:
-        return isinstance(orig, sqlite3.OperationalError) and ("locked" in str(orig) or "busy" in str(orig))
+        return isinstance(orig, sqlite3.OperationalError) and any(words in str(orig) for words in TRANSIENT)
+
+    def _is_refusal(self, error: exc.DBAPIError, orig: BaseException) -> bool:
+        return isinstance(orig, sqlite3.DataError) or "CHECK constraint" in str(orig)

@@ -1,0 +1,106 @@
+"""What is stored when a database refuses the content of a row: as much of it as it takes, and the reason for the rest.
+
+An outcome is never dropped. First the row goes without the columns that only inform; then a marker stands for the
+result, in the content type of the row, and says why it is there and how large the result was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from celery import states
+from celery.utils.log import get_logger
+
+from .errors import ResultRefused
+from .models import EXTENDED_COLUMNS
+
+__all__ = ["put", "stand_ins"]
+
+logger = get_logger(__name__)
+Row = Mapping[str, Any]
+
+#: Columns without which a row still tells the outcome.
+OPTIONAL = frozenset({*EXTENDED_COLUMNS, "children"})
+#: Characters that a marker keeps of each end of a traceback.
+END_OF_TRACEBACK = 4_000
+
+
+def put(
+    row: Row,
+    write: Callable[[Row], object],
+    refusal: Callable[[BaseException], str | None],
+    encode: Callable[[Any, str], bytes],
+) -> None:
+    """Store ``row`` with ``write``, or what stands for it if the database refuses its content.
+
+    Args:
+        row: a row of a task.
+        write: stores a row, or raises.
+        refusal: the reason if an error of ``write`` is a refusal of content, else ``None``.
+        encode: the payload of a value for a state.
+
+    Raises:
+        whatever ``write`` raised, if that is no refusal of content, or if the marker is refused as well.
+    """
+    try:
+        write(row)
+    except Exception as error:  # what is no refusal is raised again
+        reason = refusal(error)
+        if reason is None:
+            raise
+        if not _put_stand_in(row, reason, write, refusal, encode):
+            raise
+
+
+def _put_stand_in(
+    row: Row,
+    reason: str,
+    write: Callable[[Row], object],
+    refusal: Callable[[BaseException], str | None],
+    encode: Callable[[Any, str], bytes],
+) -> bool:
+    """Whether one of the stand-ins was stored."""
+    size = sum(len(value) for value in row.values() if isinstance(value, (bytes, str)))
+    for stored, stand_in in stand_ins(row, reason, encode):
+        try:
+            write(stand_in)
+        except Exception as error:  # what is no refusal is raised again
+            if refusal(error) is None:
+                raise
+        else:
+            what = (row["status"], row["task_id"], size, reason, stored)
+            logger.error("%s of task %s, %d bytes, was refused by the database (%s): stored %s", *what)
+            return True
+    return False
+
+
+def stand_ins(row: Row, reason: str, encode: Callable[[Any, str], bytes]) -> Iterator[tuple[str, Row]]:
+    """What to store instead of a row, best first, each with the words for it."""
+    bare = {column: value for column, value in row.items() if column not in OPTIONAL}
+    if len(bare) < len(row):
+        yield "without what result_extended adds and without children", bare
+    marker = _marker(row, reason, encode)
+    yield "a marker instead of the result", {**row, **marker}
+    if len(bare) < len(row):
+        yield "a marker instead of the result, and nothing else", {**bare, **marker}
+
+
+def _marker(row: Row, reason: str, encode: Callable[[Any, str], bytes]) -> Row:
+    """The columns of a row whose result was refused. What succeeded fails: its value is lost."""
+    status = states.FAILURE if row["status"] == states.SUCCESS else row["status"]
+    refused = ResultRefused(
+        f"the task ended in {row['status']}, but the database refused its result of {len(row['result'] or b'')} bytes "
+        f"({reason}): return less, or store it elsewhere and return where"
+    )
+    value = refused if status in states.EXCEPTION_STATES else str(refused)
+    return {"status": status, "result": encode(value, status), "traceback": _clipped(row["traceback"])}
+
+
+def _clipped(traceback: str | None) -> str | None:
+    """Both ends of a traceback: where it began, and what was raised."""
+    if traceback is None or len(traceback) <= 2 * END_OF_TRACEBACK:
+        return traceback
+    left_out = len(traceback) - 2 * END_OF_TRACEBACK
+    head, tail = traceback[:END_OF_TRACEBACK], traceback[-END_OF_TRACEBACK:]
+    return f"{head}\n… {left_out} characters left out …\n{tail}"
