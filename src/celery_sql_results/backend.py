@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Collection, Mapping
 from functools import cached_property, partial
 from typing import Any, TypeVar
@@ -23,6 +24,7 @@ from .dialects import DefaultImpl, impl_for
 from .encoding import Encoding
 from .errors import ResultRefused, TaskIdTooLong
 from .models import NAME_LENGTH, Models, Task, TaskSet, models_for, utc_now
+from .redact import REPR_LEVELS, Redaction
 from .session import SessionManager
 from .settings import Settings
 from .store import Store
@@ -80,7 +82,7 @@ class DatabaseBackend(WaitingMixin, ChordMixin, BaseBackend):
         self.always_retry = False  # ours are enough: Celery's would multiply them
         self.expires = self.settings.expires
         self.thread_safe = conf.get("result_backend_thread_safe", True)  # one backend serves all threads of an app
-        self.encoding = Encoding(self.serializer, self.accept, self.settings.compression)
+        self.encoding = self._make_encoding()
         self.session_manager = SessionManager(self.settings.engine_callback)
         self.models: Models = models_for(self.settings.names)
         self.task_cls = self.models.classes[1 if self.settings.extended else 0]
@@ -88,6 +90,19 @@ class DatabaseBackend(WaitingMixin, ChordMixin, BaseBackend):
         install(self.app)
         if self.settings.create_tables_at_setup:
             self._create_tables()
+
+    def _make_encoding(self) -> Encoding:
+        settings, amqp, redact = self.settings, self.app.amqp, None
+        if settings.redact is not None:
+            sizes, levels = (
+                (amqp.argsrepr_maxsize, amqp.kwargsrepr_maxsize),
+                getattr(self.app.conf, "task_repr_maxlevels", None),
+            )
+            redact = Redaction(settings.redact, self._signature, sizes, levels or REPR_LEVELS)
+        return Encoding(self.serializer, self.accept, settings.compression, settings.max_decompressed, redact)
+
+    def _signature(self, task: str) -> inspect.Signature:
+        return inspect.signature(self.app.tasks[task].run)
 
     # -- the tables ----------------------------------------------------------------------------------------------
 

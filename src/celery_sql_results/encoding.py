@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from celery import states
-from kombu.compression import compress, decompress
+from kombu.compression import compress
 from kombu.exceptions import ContentDisallowed, DecodeError
 from kombu.serialization import dumps, loads, registry
+from kombu.utils.encoding import safe_repr
 
+from .decompression import LIMIT, decompress
 from .models import NAME_LENGTH, STATE_LENGTH, utc_now
 
 __all__ = ["Encoding"]
@@ -84,12 +86,23 @@ class Encoding:
         serializer: kombu's name of the serializer, such as ``json``.
         accept: the content types that may be read.
         compression: kombu's name of a compression, or ``None``.
+        max_decompressed: bytes that a payload may take when it is decompressed.
+        redact: what may be stored as the positional and the keyword arguments of a request; ``None`` for all.
     """
 
-    def __init__(self, serializer: str, accept: Collection[str], compression: str | None) -> None:
+    def __init__(
+        self,
+        serializer: str,
+        accept: Collection[str],
+        compression: str | None,
+        max_decompressed: int = LIMIT,
+        redact: Callable[[Any], tuple[Any, Any]] | None = None,
+    ) -> None:
         self.serializer = serializer
         self.accept = accept
         self.compression = compression
+        self.max_decompressed = max_decompressed
+        self.redact = redact or _everything
         self.content_type: str = registry._encoders[serializer].content_type
         #: What may be read, the app's own first. Pickles are told by their first bytes.
         self._readable = [known for known in dict.fromkeys([self.content_type, *sorted(accept)]) if known != PICKLE]
@@ -114,7 +127,7 @@ class Encoding:
         try:
             return self.dumps(value)
         except Exception:  # noqa: BLE001 - a serializer may raise anything over a foreign value
-            return self.dumps(text(repr(value)))
+            return self.dumps(text(safe_repr(value)))
 
     def loads(self, payload: bytes | None, content_type: str | None = None) -> Any:
         """Read a payload in the content type of its row; rows of Celery's own backend have none.
@@ -125,7 +138,7 @@ class Encoding:
         """
         if payload is None:
             return None
-        data = _decompress(bytes(payload))
+        data = self._decompressed(bytes(payload))
         if data[:1] == PICKLE_MARK and data[1:2] in PICKLE_PROTOCOLS:
             return self._unpickle(data)
         errors: list[Exception] = []
@@ -136,6 +149,12 @@ class Encoding:
             except (ContentDisallowed, DecodeError) as error:
                 errors.append(error)
         raise errors[0]
+
+    def _decompressed(self, data: bytes) -> bytes:
+        if not data.startswith(COMPRESSED):
+            return data
+        method, _, body = data[len(COMPRESSED) :].partition(b"\x00")
+        return decompress(body, method.decode("ascii", "backslashreplace"), self.max_decompressed)
 
     def _unpickle(self, data: bytes) -> Any:
         unpickler = _Unpickler if PICKLE in self.accept else _PlainUnpickler
@@ -169,10 +188,11 @@ class Encoding:
         """What ``result_extended`` adds, from a task's request. The start is known only while it happens."""
         stamped = getattr(request, "stamped_headers", None)
         delivery = getattr(request, "delivery_info", None) or {}
+        args, kwargs = self.redact(request)
         row = {
             "name": name(getattr(request, "task", None)),
-            "args": self._argument(getattr(request, "args", None)),
-            "kwargs": self._argument(getattr(request, "kwargs", None)),
+            "args": self._argument(args),
+            "kwargs": self._argument(kwargs),
             "worker": name(getattr(request, "hostname", None)),
             "retries": getattr(request, "retries", None),
             "queue": name(delivery.get("routing_key")),
@@ -202,11 +222,9 @@ class Encoding:
         return meta
 
 
-def _decompress(data: bytes) -> bytes:
-    if not data.startswith(COMPRESSED):
-        return data
-    method, _, body = data[len(COMPRESSED) :].partition(b"\x00")
-    return decompress(body, method.decode())  # type: ignore[no-any-return]
+def _everything(request: Any) -> tuple[Any, Any]:
+    """The arguments of a task as they are."""
+    return getattr(request, "args", None), getattr(request, "kwargs", None)
 
 
 def _encoding_of(content_type: str) -> str:

@@ -17,8 +17,10 @@ from kombu.serialization import registry
 from sqlalchemy.engine import Engine, make_url
 from sqlalchemy.exc import ArgumentError
 
+from .decompression import LIMIT
 from .errors import SettingError
 from .models import TableNames
+from .redact import Redact
 
 __all__ = ["EngineCallback", "RetryPolicy", "Settings"]
 
@@ -61,6 +63,8 @@ class Settings:
     expires: timedelta | None
     chord_expires: timedelta | None
     compression: str | None
+    max_decompressed: int
+    redact: frozenset[str] | Redact | None
     retry: RetryPolicy
     native_chords: bool
     listen: bool
@@ -80,7 +84,7 @@ class Settings:
         return cls(
             url=reader.url("database_url"),
             engine_options=reader.engine_options(),
-            engine_callback=reader.callback("database_engine_callback"),
+            engine_callback=reader.callback("database_engine_callback", "a callable that takes an engine"),
             short_lived_sessions=reader.flag("database_short_lived_sessions", False),
             names=reader.names(),
             create_tables_at_setup=reader.flag("database_create_tables_at_setup", True),
@@ -88,6 +92,8 @@ class Settings:
             expires=reader.duration("result_expires"),
             chord_expires=reader.duration(reader.first_set("result_chord_expires", "result_expires")),
             compression=reader.compression("result_compression"),
+            max_decompressed=int(reader.number("database_max_decompressed_bytes", LIMIT, least=1)),
+            redact=reader.redact("database_redact"),
             retry=reader.retry(),
             native_chords=reader.flag("database_native_chords", True),
             listen=reader.flag("database_listen", True),
@@ -162,7 +168,7 @@ class _Reader:
                 raise SettingError(setting, value, f"a dict of names of 1 to {longest} characters")
         return value
 
-    def callback(self, setting: str) -> EngineCallback | None:
+    def callback(self, setting: str, needed: str) -> Any:
         value = self.get(setting)
         if isinstance(value, str):
             try:
@@ -170,8 +176,15 @@ class _Reader:
             except (ImportError, AttributeError, ValueError) as error:
                 raise SettingError(setting, value, f"the import path of a callable ({error})") from error
         if value is not None and not callable(value):
-            raise SettingError(setting, value, "a callable that takes an engine, or its import path")
-        return value  # type: ignore[no-any-return]
+            raise SettingError(setting, value, f"{needed}, or its import path")
+        return value
+
+    def redact(self, setting: str) -> frozenset[str] | Redact | None:
+        value = self.get(setting)
+        if isinstance(value, (list, tuple, set, frozenset)) and all(isinstance(name, str) for name in value):
+            return frozenset(value)
+        needed = "a list of names, a callable (task name, args, kwargs) -> (args, kwargs)"
+        return self.callback(setting, needed)  # type: ignore[no-any-return]
 
     def duration(self, setting: str) -> timedelta | None:
         """0 and ``None`` mean for ever, as Celery's manual promises."""

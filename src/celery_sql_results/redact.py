@@ -1,0 +1,123 @@
+"""What of a task's arguments is stored, where ``database_redact`` says that not all of it may be.
+
+Whatever goes wrong here, less is stored and not more.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from celery.utils.log import get_logger
+from celery.utils.saferepr import saferepr
+
+__all__ = ["REDACTED", "REPR_LEVELS", "Redact", "Redaction"]
+
+logger = get_logger(__name__)
+
+#: Takes a task's name and arguments, and returns the arguments that may be stored.
+Redact = Callable[[str, Sequence[Any], Mapping[str, Any]], tuple[Any, Any]]
+
+#: How deep Celery before 5.7 shows arguments.
+REPR_LEVELS = 3
+#: Stands for what is not stored.
+REDACTED = "[redacted]"
+#: Characters at the start of a value by which it is known again: Celery cuts what is long.
+ENOUGH = 8
+#: What may differ between two texts that show the same: how it is quoted, and tuples, which arrive as lists.
+NO_QUOTES = str.maketrans("", "", "'\"\\")
+AS_LISTS = str.maketrans("()", "[]")
+
+
+@dataclass(frozen=True)
+class Redaction:
+    """The rule of one backend.
+
+    Args:
+        rule: names of arguments, of parameters and of keys whose values are not stored; or a callable.
+        signature_of: the signature of a task by its name; raises if there is no such task.
+        repr_sizes: how many characters Celery shows of positional and of keyword arguments.
+        repr_levels: how deep it shows them.
+    """
+
+    rule: frozenset[str] | Redact
+    signature_of: Callable[[str], inspect.Signature]
+    repr_sizes: tuple[int, int]
+    repr_levels: int
+
+    def __call__(self, request: Any) -> tuple[Any, Any]:
+        """What is stored as ``args`` and ``kwargs`` of a task.
+
+        A text of its own that the sender gave (``argsrepr``, ``kwargsrepr``) is stored in place of the values.
+        """
+        given = (request.args, request.kwargs)
+        try:
+            kept = self._apply(request.task, *given)
+            shown = (getattr(request, "argsrepr", None), getattr(request, "kwargsrepr", None))
+            args, kwargs = map(self._shown, shown, given, kept, self.repr_sizes)
+        except Exception as error:  # noqa: BLE001 - a rule may raise anything, and the result must be stored
+            told = (request.task, request.id, type(error).__name__)
+            logger.error("the arguments of task %s[%s] are not stored: database_redact raised %s", *told)
+            return REDACTED, REDACTED
+        return args, kwargs
+
+    def _apply(self, task: str, args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None) -> tuple[Any, Any]:
+        args, kwargs = list(args or ()), dict(kwargs or {})
+        if callable(self.rule):
+            kept_args, kept_kwargs = self.rule(task, args, kwargs)
+            return kept_args, kept_kwargs
+        named = zip(self._names(task, len(args)), args, strict=True)
+        kept = [REDACTED if name is None or name in self.rule else _without(value, self.rule) for name, value in named]
+        return kept, _without(kwargs, self.rule)
+
+    def _names(self, task: str, number: int) -> list[str | None]:
+        """The parameters that positional arguments are for; of a task that is not known here, ``None`` for each."""
+        try:
+            parameters = self.signature_of(task).parameters.values()
+        except (KeyError, TypeError, ValueError):
+            return [None] * number
+        names: list[str | None] = [each.name for each in parameters if each.kind <= inspect.Parameter.VAR_POSITIONAL]
+        rest = names[-1] if any(each.kind is inspect.Parameter.VAR_POSITIONAL for each in parameters) else None
+        return [*names, *[rest] * number][:number]
+
+    def _shown(self, text: str | None, given: Any, kept: Any, size: int) -> Any:
+        """The sender's own text, if it is one, and shows nothing that must not be kept."""
+        if not text or len(text) >= size:
+            return kept
+        own = saferepr(given, size, maxlevels=self.repr_levels)
+        if _as_lists(text) == _as_lists(own):
+            return kept
+        secrets, shown = set(_leaves(given)) - set(_leaves(kept)), _unquoted(text)
+        return kept if any(_unquoted(secret)[:ENOUGH] in shown for secret in secrets) else text
+
+
+def _without(value: Any, names: Collection[str]) -> Any:
+    """A copy of ``value`` in which the values of all keys in ``names`` are replaced."""
+    if isinstance(value, Mapping):
+        return {key: REDACTED if key in names else _without(item, names) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without(item, names) for item in value]
+    return value
+
+
+def _leaves(value: Any) -> Iterator[str]:
+    """How the single values in a collection are shown."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _leaves(item)
+    else:
+        yield str(value)
+        yield repr(value)
+
+
+def _as_lists(text: str) -> str:
+    return text.translate(AS_LISTS).replace(",]", "]")
+
+
+def _unquoted(text: str) -> str:
+    """Whatever quotes there are, and however they are escaped."""
+    return text.translate(NO_QUOTES)
