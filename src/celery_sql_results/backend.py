@@ -17,7 +17,12 @@ from sqlalchemy.engine import Engine, make_url
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from . import content, retention, retry
+from . import (
+    content,
+    retention,
+    retry,
+    upkeep,  # noqa: F401
+)
 from .chords.contract import ChordMixin, is_counted
 from .chords.rows import ChordRows
 from .dialects import DefaultImpl, impl_for
@@ -27,6 +32,8 @@ from .models import NAME_LENGTH, Models, Task, TaskSet, models_for, utc_now
 from .redact import REPR_LEVELS, Redaction
 from .session import SessionManager
 from .settings import Settings
+from .spool.contract import SpoolMixin
+from .spool.entry import GROUP, PART, TASK, Entry
 from .store import Store
 from .waiting.consumer import Consumer
 from .waiting.contract import WaitingMixin
@@ -41,7 +48,7 @@ T = TypeVar("T")
 logger = get_logger(__name__)
 
 
-class DatabaseBackend(WaitingMixin, ChordMixin, BaseBackend):
+class DatabaseBackend(WaitingMixin, SpoolMixin, ChordMixin, BaseBackend):
     """Task and group results in a SQL database.
 
     Args:
@@ -88,6 +95,7 @@ class DatabaseBackend(WaitingMixin, ChordMixin, BaseBackend):
         self.task_cls = self.models.classes[1 if self.settings.extended else 0]
         self.taskset_cls = self.models.classes[2]
         install(self.app)
+        self._open_spool()
         if self.settings.create_tables_at_setup:
             self._create_tables()
 
@@ -125,6 +133,7 @@ class DatabaseBackend(WaitingMixin, ChordMixin, BaseBackend):
     def store(self) -> Store:
         """The rows of this backend, on tables that are ready."""
         columns = self.session_manager.prepare_models(self._engine, self.models)
+        self._waiting = bool(self.spooled)  # what others have left is stored after the next operation
         return Store(self._engine, self._impl, self.models, columns, self.settings.extended, self.settings.listen)
 
     @property
@@ -140,7 +149,7 @@ class DatabaseBackend(WaitingMixin, ChordMixin, BaseBackend):
     def _create_tables(self) -> None:
         """Prepare the tables now. A database that is down keeps nobody from starting: the first use tries again."""
         try:
-            self._read("preparing the tables", lambda: self.store)
+            self._retry("preparing the tables", lambda: self.store, self.settings.retry.reads)
         except SQLAlchemyError as error:
             if not self.exception_safe_to_retry(error):
                 raise
@@ -164,22 +173,22 @@ class DatabaseBackend(WaitingMixin, ChordMixin, BaseBackend):
         """Why the database can never store what it was given; ``None`` if that is not what failed."""
         return self._impl.refusal(exc, self._engine)
 
-    def _retry(self, name: str, operation: Callable[[], T], retries: float) -> T:
-        policy = self.settings.retry
-        return retry.call(
-            operation,
-            name=name,
-            is_transient=self.exception_safe_to_retry,
-            retries=retries,
-            first_pause=policy.first_pause,
-            longest_pause=policy.longest_pause,
-        )
-
-    def _write(self, name: str, operation: Callable[[], T]) -> T:
-        return self._retry(name, operation, self.settings.retry.write_retries)
+    def _retry(
+        self, name: str, operation: Callable[[], T], policy: retry.Policy, gives_up: Callable[[], bool] = retry.never
+    ) -> T:
+        is_transient = self.exception_safe_to_retry
+        return retry.call(operation, name=name, is_transient=is_transient, policy=policy, gives_up=gives_up)
 
     def _read(self, name: str, operation: Callable[[], T]) -> T:
-        return self._retry(name, operation, self.settings.retry.read_retries)
+        found = self._retry(name, operation, self.settings.retry.reads)
+        if self._waiting:
+            self._catch_up()
+        return found
+
+    @property
+    def upkeep_tasks(self) -> dict[str, Callable[[], object]]:
+        """What a worker does now and then, by name."""
+        return {"emptying the spool": self.replay, "looking for stuck chords": self.sweep_chords}
 
     # -- tasks ---------------------------------------------------------------------------------------------------
 
@@ -219,10 +228,13 @@ class DatabaseBackend(WaitingMixin, ChordMixin, BaseBackend):
         return result
 
     def _put_row(self, request: Any, row: Mapping[str, Any]) -> None:
-        part = self._part_with(request, row)
-        self._write(f"storing {row['status']} of task {row['task_id']}", lambda: self.store.put(row, part))
-        if part is not None:
-            is_counted(request)
+        def put() -> None:
+            part = self._part_with(request, row)
+            self.store.put(row, part)
+            if part is not None:
+                is_counted(request, part)
+
+        self._write_or_keep(f"storing {row['status']} of task {row['task_id']}", Entry(TASK, row), put)
 
     def on_chord_part_return(self, request: Any, state: str, result: Any, **kwargs: Any) -> None:
         """Count a part in; one whose result the database refuses counts as failed."""
@@ -237,6 +249,11 @@ class DatabaseBackend(WaitingMixin, ChordMixin, BaseBackend):
 
     def _payload(self, result: Any, state: str) -> bytes:
         return self.encoding.dumps(self.encode_result(result, state))
+
+    def _restore(self, entry: Entry) -> None:
+        """Store what waited in the spool."""
+        restore = {TASK: self.store.put, GROUP: self.store.put_group, PART: self._restore_part}
+        restore[entry.kind](entry.row)
 
     def _get_task_meta_for(self, task_id: str) -> dict[str, Any]:
         """The meta of a task; that of a pending one if it has no row.
@@ -307,7 +324,7 @@ class DatabaseBackend(WaitingMixin, ChordMixin, BaseBackend):
             "date_done": utc_now(),
             "content_type": self.encoding.content_type,
         }
-        self._write(f"saving group {group_id}", lambda: self.store.put_group(row))
+        self._write_or_keep(f"saving group {group_id}", Entry(GROUP, row), lambda: self.store.put_group(row))
         return result
 
     def _restore_group(self, group_id: str) -> dict[str, Any] | None:

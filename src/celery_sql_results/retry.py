@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from celery.utils.log import get_logger
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -13,26 +14,43 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 T = TypeVar("T")
 logger = get_logger(__name__)
 
+#: Seconds after which a pause looks whether it is still worth waiting.
+SLICE = 0.25
+
+
+class Policy(NamedTuple):
+    """How often and how long something is tried again, and the bounds of its pauses; times in seconds."""
+
+    retries: float
+    window: float
+    first_pause: float
+    longest_pause: float
+
+
+def never() -> bool:
+    """What never gives up."""
+    return False
+
 
 def call(
     operation: Callable[[], T],
     *,
     name: str,
     is_transient: Callable[[BaseException], bool],
-    retries: float,
-    first_pause: float,
-    longest_pause: float,
+    policy: Policy,
+    gives_up: Callable[[], bool] = never,
 ) -> T:
-    """Return what ``operation`` returns, trying again up to ``retries`` times after errors that ``is_transient``.
+    """Return what ``operation`` returns, trying again after errors that ``is_transient`` as long as ``policy`` says.
 
-    Pauses, in seconds, double from ``first_pause`` to ``longest_pause`` and are jittered, so that a fleet does not come
-    back at once. A connection that turns out to be dead costs one attempt more, at once and unlogged: the pool only
-    checks connections that were idle for a while. The operation must be safe to repeat.
+    Pauses double from the first to the longest and are jittered, so that a fleet does not come back at once; the last
+    attempt is made at the end of the window. As soon as ``gives_up``, there is none more. A connection that turns out
+    to be dead costs one attempt more, at once and unlogged: the pool only checks connections that were idle for a
+    while. The operation must be safe to repeat.
 
     Raises:
         whatever ``operation`` raised last.
     """
-    attempt, stale = 0, True
+    attempt, stale, deadline = 0, True, time.monotonic() + policy.window
     while True:
         try:
             return operation()
@@ -42,15 +60,32 @@ def call(
             if stale and isinstance(error, DBAPIError) and error.connection_invalidated:
                 stale = False
                 continue
-            if attempt >= retries:
+            left = deadline - time.monotonic()
+            if attempt >= policy.retries or left <= 0 or gives_up():
                 raise
-            pause = min(first_pause * 2**attempt, longest_pause) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
+            pause = min(_pause(policy, attempt), left)
             attempt += 1
-            logger.warning("%s failed (%s); retry %d in %.2f s", name, _describe(error), attempt, pause)
-            time.sleep(pause)
+            logger.warning("%s failed (%s); retry %d in %.2f s", name, describe(error), attempt, pause)
+            if not _sleep(pause, gives_up):
+                raise
 
 
-def _describe(error: BaseException) -> str:
+def _pause(policy: Policy, attempt: int) -> float:
+    doubled = math.ldexp(policy.first_pause, min(attempt, 64))  # a float ends at 1,024, any pause long before
+    return min(doubled, policy.longest_pause) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
+
+
+def _sleep(pause: float, gives_up: Callable[[], bool]) -> bool:
+    """Sleep, in slices; ``False`` as soon as ``gives_up``."""
+    while pause > 0:
+        time.sleep(min(pause, SLICE))
+        if gives_up():
+            return False
+        pause -= SLICE
+    return True
+
+
+def describe(error: BaseException) -> str:
     """The driver's own words in one line: SQLAlchemy's add the statement, which nobody needs here."""
     original = getattr(error, "orig", None) or error
     return f"{type(original).__name__}: {' '.join(str(original).split())}"

@@ -6,9 +6,12 @@ starts; the message names the setting, the value and the remedy.
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from os import PathLike
 from typing import Any
 
 from celery.utils.imports import symbol_by_name
@@ -21,6 +24,7 @@ from .decompression import LIMIT
 from .errors import SettingError
 from .models import TableNames
 from .redact import Redact
+from .retry import Policy
 
 __all__ = ["EngineCallback", "RetryPolicy", "Settings"]
 
@@ -30,9 +34,13 @@ EngineCallback = Callable[[Engine], object]
 ENGINE_OPTIONS: dict[str, Any] = {"pool_pre_ping": True, "pool_recycle": 3600}
 #: Longest table name: PostgreSQL's limit of 63, less ``_version``.
 LONGEST_TABLE_NAME = 55
-#: How often a write and a read are tried again while ``result_backend_max_retries`` is not set. A result must not be
-#: lost to a restarting server (40 retries span about four minutes), and a page that shows one must not hang.
-WRITE_RETRIES, READ_RETRIES = 40, 3
+#: For how many seconds a write, and how often a read is tried again while ``result_backend_max_retries`` is not set. A
+#: result must not be lost to a server that restarts or fails over, and a page that shows one must not hang.
+RETRY_WINDOW, READ_RETRIES = 240.0, 3
+#: Bytes that wait in the spool at most.
+SPOOL_MAX_BYTES = 2**30
+#: Seconds between two looks of a worker at the spool and at chords whose elected process has died.
+UPKEEP_INTERVAL = 30.0
 #: Seconds between two looks at the rows that somebody waits for, where the database does not tell when to look.
 POLL_MIN_INTERVAL, POLL_MAX_INTERVAL = 0.002, 0.25
 #: Without any pause, a wait would keep the database busy for nothing.
@@ -41,12 +49,10 @@ POLL_LEAST = 0.0005
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How an operation is repeated that failed for a transient reason; the pauses grow and are given in seconds."""
+    """How an operation is repeated that failed for a transient reason."""
 
-    write_retries: float
-    read_retries: float
-    first_pause: float
-    longest_pause: float
+    writes: Policy
+    reads: Policy
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,9 @@ class Settings:
     listen_url: str | None
     poll_min_interval: float
     poll_max_interval: float
+    spool_dir: str | None
+    spool_max_bytes: float
+    upkeep_interval: float
 
     @classmethod
     def read(cls, conf: Any, **given: Any) -> Settings:
@@ -100,6 +109,9 @@ class Settings:
             listen_url=reader.url("database_listen_url") if reader.get("database_listen_url") else None,
             poll_min_interval=reader.number("database_poll_min_interval", POLL_MIN_INTERVAL, least=POLL_LEAST),
             poll_max_interval=reader.number("database_poll_max_interval", POLL_MAX_INTERVAL, least=POLL_LEAST),
+            spool_dir=reader.directory("database_spool_dir"),
+            spool_max_bytes=reader.number("database_spool_max_bytes", SPOOL_MAX_BYTES),
+            upkeep_interval=reader.number("database_upkeep_interval", UPKEEP_INTERVAL),
         )
 
 
@@ -229,18 +241,26 @@ class _Reader:
                 if name not in known:
                     raise SettingError(setting, value, f"a list of serializers; known are {', '.join(sorted(known))}")
 
+    def directory(self, setting: str) -> str | None:
+        value = self.get(setting)
+        if value is not None and not (isinstance(value, (str, PathLike)) and os.path.isabs(value)):
+            raise SettingError(setting, value, "an absolute path of a directory of this machine")
+        return None if value is None else os.fspath(value)
+
     def retry(self) -> RetryPolicy:
-        writes: float
-        reads: float
-        writes, reads = WRITE_RETRIES, READ_RETRIES
+        """How often, if somebody set that; else writes for how long."""
+        retries: float | None = None
         if self.conf.value_set_for("result_backend_max_retries"):
-            writes = reads = self.number("result_backend_max_retries", 0)
+            retries = self.number("result_backend_max_retries", 0)
         always = self.flag("result_backend_always_retry", True)
         if self.conf.value_set_for("result_backend_always_retry") and not always:
-            writes = reads = 0
+            retries = 0
+        pauses = (
+            self.number("result_backend_base_sleep_between_retries_ms", 10) / 1000,
+            self.number("result_backend_max_sleep_between_retries_ms", 10_000) / 1000,
+        )
+        window = self.number("database_retry_window", RETRY_WINDOW if retries is None else math.inf)
         return RetryPolicy(
-            write_retries=writes,
-            read_retries=reads,
-            first_pause=self.number("result_backend_base_sleep_between_retries_ms", 10) / 1000,
-            longest_pause=self.number("result_backend_max_sleep_between_retries_ms", 10_000) / 1000,
+            writes=Policy(math.inf if retries is None else retries, window, *pauses),
+            reads=Policy(READ_RETRIES if retries is None else retries, math.inf, *pauses),
         )

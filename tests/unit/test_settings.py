@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,10 +12,25 @@ from sqlalchemy.engine import Engine
 
 from celery_sql_results import SettingError
 from celery_sql_results.models import TableNames
+from celery_sql_results.retry import Policy
 from celery_sql_results.settings import RetryPolicy, Settings
 from support import app_on
 
 URL = "postgresql+psycopg://user:secret@host/db"
+INF = float("inf")
+
+
+def pauses(first: float, longest: float) -> RetryPolicy:
+    """The default but for the pauses."""
+    return RetryPolicy(Policy(INF, 240.0, first, longest), Policy(3, INF, first, longest))
+
+
+def retries(number: float) -> RetryPolicy:
+    """So many for both, without a window."""
+    return RetryPolicy(Policy(number, INF, 0.01, 10.0), Policy(number, INF, 0.01, 10.0))
+
+
+DEFAULT = pauses(0.01, 10.0)
 
 
 def callback(engine: Engine) -> None:
@@ -42,13 +58,16 @@ def test_defaults() -> None:
         compression=None,
         max_decompressed=256 * 1024 * 1024,
         redact=None,
-        retry=RetryPolicy(write_retries=40, read_retries=3, first_pause=0.01, longest_pause=10.0),
+        retry=DEFAULT,
         chord_expires=timedelta(days=1),
         native_chords=True,
         listen=True,
         listen_url=None,
         poll_min_interval=0.002,
         poll_max_interval=0.25,
+        spool_dir=None,
+        spool_max_bytes=2**30,
+        upkeep_interval=30.0,
     )
 
     assert read() == expected
@@ -104,13 +123,18 @@ GOOD = [
     ("database_redact", (), "redact", frozenset()),
     ("database_redact", callback, "redact", callback),
     ("database_redact", "math.sqrt", "redact", __import__("math").sqrt),
-    ("result_backend_max_retries", 5, "retry", RetryPolicy(5, 5, 0.01, 10.0)),
-    ("result_backend_max_retries", 0, "retry", RetryPolicy(0, 0, 0.01, 10.0)),
-    ("result_backend_max_retries", float("inf"), "retry", RetryPolicy(float("inf"), float("inf"), 0.01, 10.0)),
-    ("result_backend_always_retry", False, "retry", RetryPolicy(0, 0, 0.01, 10.0)),
-    ("result_backend_always_retry", True, "retry", RetryPolicy(40, 3, 0.01, 10.0)),
-    ("result_backend_base_sleep_between_retries_ms", 50, "retry", RetryPolicy(40, 3, 0.05, 10.0)),
-    ("result_backend_max_sleep_between_retries_ms", 500, "retry", RetryPolicy(40, 3, 0.01, 0.5)),
+    ("result_backend_max_retries", 5, "retry", retries(5)),
+    ("result_backend_max_retries", 0, "retry", retries(0)),
+    ("result_backend_max_retries", float("inf"), "retry", retries(INF)),
+    ("result_backend_always_retry", False, "retry", retries(0)),
+    ("result_backend_always_retry", True, "retry", DEFAULT),
+    ("database_retry_window", 5, "retry", RetryPolicy(Policy(INF, 5, 0.01, 10.0), DEFAULT.reads)),
+    ("database_spool_dir", "/var/spool/shop", "spool_dir", "/var/spool/shop"),
+    ("database_spool_dir", Path("/var/spool/shop"), "spool_dir", "/var/spool/shop"),
+    ("database_spool_max_bytes", 0, "spool_max_bytes", 0),
+    ("database_upkeep_interval", 0, "upkeep_interval", 0),
+    ("result_backend_base_sleep_between_retries_ms", 50, "retry", pauses(0.05, 10.0)),
+    ("result_backend_max_sleep_between_retries_ms", 500, "retry", pauses(0.01, 0.5)),
 ]
 
 
@@ -159,6 +183,12 @@ WRONG = [
     ("accept_content", ["xml"]),
     ("result_accept_content", "pickle"),
     ("result_accept_content", ["application/xml"]),
+    ("database_retry_window", -1),
+    ("database_retry_window", "minutes"),
+    ("database_spool_dir", 7),
+    ("database_spool_dir", "relative/path"),
+    ("database_spool_max_bytes", -1),
+    ("database_upkeep_interval", -1),
     ("result_backend_max_retries", -1),
     ("result_backend_max_retries", "many"),
     ("result_backend_always_retry", "yes"),

@@ -17,9 +17,11 @@ from celery.utils.functional import regen
 from celery.utils.log import get_logger
 from kombu.utils.json import dumps as dumps_json
 from kombu.utils.json import loads as loads_json
+from sqlalchemy.exc import SQLAlchemyError
 
 from celery_sql_results.encoding import Encoding
 from celery_sql_results.settings import Settings
+from celery_sql_results.spool.entry import PART, Entry
 
 from .rows import Chord, ChordRows
 
@@ -32,10 +34,10 @@ logger = get_logger(__name__)
 SHORTEST_LEASE = timedelta(seconds=10)
 #: The position of a part that has none.
 LAST = 2**31 - 1
-#: The attribute of a request that says how far its outcome is. Without it, what is stored is only what the task says of
-#: itself while it runs (``update_state`` may say anything): that is no part of a chord.
+#: The attribute of a request that says how far its outcome is: ``_OUTCOME``, or the part that was stored with it.
+#: Without it, what is stored is only what the task says of itself while it runs (``update_state`` may say anything).
 _STAGE = "_celery_sql_results_stage"
-_OUTCOME, _COUNTED = "outcome", "counted"
+_OUTCOME = "outcome"
 #: Seconds between two looks at a chord that another process is about to finish.
 FIRST_PAUSE, LAST_PAUSE = 0.002, 0.25
 
@@ -49,7 +51,10 @@ class ChordMixin:
     encode_result: Callable[[Any, str], Any]
     exception_to_python: Callable[[Any], Any]
     get_state: Callable[[str], str]
-    _write: Callable[[str, Callable[[], Any]], Any]
+    _write: Callable[..., Any]
+    _write_or_keep: Callable[[str, Entry, Callable[[], Any]], Any]
+    _or_keep: Callable[[str, Entry, Callable[[], Any]], Any]
+    _in_a_hurry: Callable[[], bool]
 
     @cached_property
     def chords(self) -> ChordRows | None:
@@ -105,17 +110,26 @@ class ChordMixin:
         super().mark_as_revoked(task_id, reason, request, *args, **kwargs)  # type: ignore[misc]
 
     def on_chord_part_return(self, request: Any, state: str, result: Any, **kwargs: Any) -> None:
-        """Count a part in. The process that finds the chord complete, and is elected, sends the body."""
-        rows = self.chords
-        if rows is None or not request.group or not request.id:
+        """Count a part in. The process that finds the chord complete, and is elected, sends the body.
+
+        With a spool, what cannot be done now is done by whoever stores the part from there.
+        """
+        if not request.group or not request.id:
             return
-        if getattr(request, _STAGE, None) == _COUNTED:
-            chord = self._write(f"looking at chord {request.group}", lambda: rows.counted(request.group))
-        else:  # the task ignores its result, or is further down a chain
-            part = self._part(request, state, self.encoding.dumps(self.encode_result(result, state)))
-            chord = self._write(f"counting task {request.id} in", lambda: rows.count_in(part))
+        entry, count = self._counting(request, state, result)
+        chord = self._write_or_keep(f"counting task {request.id} in", entry, count)
         if chord is not None and chord.is_complete:
-            self._see_through(rows, chord, request.chord)
+            finish = lambda: self._see_through(self.chords, chord, request.chord)  # noqa: E731
+            self._or_keep(f"finishing chord {request.group}", entry, finish)
+
+    def _counting(self, request: Any, state: str, result: Any) -> tuple[Entry, Callable[[], Chord | None]]:
+        """A part as it would wait in the spool, and what counts it in."""
+        stored = getattr(request, _STAGE, None)
+        if isinstance(stored, dict):
+            return Entry(PART, stored), lambda: None if self.chords is None else self.chords.counted(request.group)
+        # The task ignores its result, or is further down a chain.
+        part = self._part(request, state, self.encoding.dumps(self.encode_result(result, state)))
+        return Entry(PART, part), lambda: self._count_in(part)
 
     def _part_with(self, request: Any, row: Mapping[str, Any]) -> dict[str, Any] | None:
         """What a task leaves behind as a part of a chord, if it is one; ``row`` is what is stored of its result.
@@ -137,6 +151,24 @@ class ChordMixin:
             "content_type": self.encoding.content_type,
         }
 
+    def _count_in(self, part: Mapping[str, Any]) -> Chord | None:
+        return None if self.chords is None else self.chords.count_in(part)
+
+    def _restore_part(self, part: Mapping[str, Any]) -> None:
+        """Count a part in that waited in the spool; if it was the last, all that there is of the body is stored."""
+        chord = self._count_in(part)
+        if chord is not None and chord.is_complete and chord.body is not None:
+            self._take_over(chord)
+
+    def _take_over(self, chord: Chord) -> None:
+        """Send a body that another process was to send. One that cannot be sent keeps nobody from sending others."""
+        try:
+            self._see_through(self.chords, chord, loads_json(chord.body or b"null"))
+        except SQLAlchemyError:
+            raise
+        except Exception:  # what is stored as a body may be anything
+            logger.exception("the body of chord %s could not be sent", chord.group_id)
+
     def chord_error_from_stack(self, callback: Any, exc: BaseException | None = None) -> Any:
         """Let a body fail, with every task that it ends in, and with the chord in whose header it stands.
 
@@ -157,7 +189,7 @@ class ChordMixin:
         stuck = [] if rows is None else [chord for chord in rows.stuck() if chord.body is not None]
         for chord in stuck:
             logger.warning("chord %s is complete, but its body was not sent: sending it", chord.group_id)
-            self._see_through(rows, chord, loads_json(chord.body or b"null"))
+            self._take_over(chord)
         return len(stuck)
 
     # -- the last part -------------------------------------------------------------------------------------------
@@ -170,31 +202,39 @@ class ChordMixin:
     def _see_through(self, rows: Any, chord: Chord, body: Mapping[str, Any]) -> None:
         """Hand over to the body, unless another process does; if that one dies, take over when its lease is over."""
         claimant, pause, group_id = uuid.uuid4().hex, FIRST_PAUSE, chord.group_id
-        while not self._write(f"claiming chord {group_id}", lambda: rows.claim(group_id, claimant, self._lease)):
+        while not self._step(f"claiming chord {group_id}", lambda: rows.claim(group_id, claimant, self._lease)):
             time.sleep(pause)
             pause = min(2 * pause, LAST_PAUSE)
-            found = self._write(f"looking at chord {group_id}", lambda: rows.look(group_id))
+            found = self._step(f"looking at chord {group_id}", lambda: rows.look(group_id))
             if found is None or found.is_dispatched:
                 return
         self._hand_over(rows, chord, maybe_signature(body, app=self.app), claimant)
 
     def _hand_over(self, rows: ChordRows, chord: Chord, body: Any, claimant: str) -> None:
-        """Join the header and send the body; whatever fails becomes the error of the body."""
+        """Join the header and send the body; whatever fails, but the database, becomes the error of the body."""
         group_id, since = chord.group_id, time.monotonic()
         try:
             values = self._join(rows, chord)
             late = time.monotonic() - since > self._lease.total_seconds() / 2
-            if late and not rows.claim(group_id, claimant, self._lease):
+            if late and not self._step(
+                f"claiming chord {group_id}", lambda: rows.claim(group_id, claimant, self._lease)
+            ):
                 logger.warning("chord %s took too long to join: another process sends its body", group_id)
                 return
             self._publish(body, values)
         except ChordError as error:
             logger.exception("chord %s failed", group_id)
             self.chord_error_from_stack(body, error)
+        except SQLAlchemyError:  # when the lease is over, another process tries
+            raise
         except Exception as error:  # the header or the broker may raise anything, and the body must learn of it
             logger.exception("chord %s failed", group_id)
             self.chord_error_from_stack(body, ChordError(f"Join error: {error!r}"))
-        self._write(f"closing chord {group_id}", lambda: rows.close(group_id, claimant))
+        self._step(f"closing chord {group_id}", lambda: rows.close(group_id, claimant))
+
+    def _step(self, name: str, operation: Callable[[], T]) -> T:
+        done: T = self._write(name, operation, gives_up=self._in_a_hurry)
+        return done
 
     def _publish(self, body: Any, values: list[Any]) -> None:
         try:
@@ -204,7 +244,7 @@ class ChordMixin:
 
     def _join(self, rows: ChordRows, chord: Chord) -> list[Any]:
         """The results of the header, in one query; those of nested groups as lists."""
-        parts = rows.results(chord.group_id)
+        parts = self._step(f"joining chord {chord.group_id}", lambda: rows.results(chord.group_id))
         if chord.header is None:
             return [self._value(part) for part in parts]
         header = result_from_tuple(self.encoding.loads(chord.header, chord.content_type), self.app)
@@ -273,9 +313,9 @@ def _is_outcome(request: Any) -> None:
         setattr(request, _STAGE, _OUTCOME)
 
 
-def is_counted(request: Any) -> None:
+def is_counted(request: Any, part: Mapping[str, Any]) -> None:
     """Remember that a part was stored with the result of its task."""
-    setattr(request, _STAGE, _COUNTED)
+    setattr(request, _STAGE, part)
 
 
 def _as_json(body: Any) -> bytes | None:

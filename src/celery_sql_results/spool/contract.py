@@ -1,0 +1,147 @@
+"""When a backend keeps a write in the spool, and when it stores what waits there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from celery import states
+from celery.utils.log import get_logger
+from sqlalchemy.engine import make_url
+
+from celery_sql_results.models import Models
+from celery_sql_results.retry import Policy, describe, never
+from celery_sql_results.settings import Settings
+from celery_sql_results.stopping import told_to_stop
+
+from .directory import Directory, Full
+from .entry import PART, Entry, dumps
+from .replay import replay
+
+__all__ = ["SpoolMixin"]
+
+T = TypeVar("T")
+logger = get_logger(__name__)
+
+#: Seconds for which an operation that succeeded is held up, at most, to store some of what waits.
+SPARED = 0.1
+
+
+class SpoolMixin:
+    """The methods of a backend that keep what the database cannot take now. The backend brings the rest."""
+
+    settings: Settings
+    models: Models
+    _retry: Callable[..., Any]
+    _refusal: Callable[[BaseException], str | None]
+    exception_safe_to_retry: Callable[[BaseException], bool]
+    _restore: Callable[[Entry], None]
+
+    spool: Directory | None = None
+    #: Whether something may wait that is for this process to store.
+    _waiting = False
+    #: The task whose result was the last that was kept.
+    _last_kept: str | None = None
+
+    def _open_spool(self) -> None:
+        """Make the spool ready, if there is one.
+
+        Raises:
+            SettingError: its directory cannot be used.
+        """
+        if self.settings.spool_dir is not None:
+            url = make_url(self.settings.url)
+            place = (url.get_backend_name(), url.username, url.host, url.port, url.database, *self.settings.names)
+            self.spool = Directory(self.settings.spool_dir, place, self.settings.spool_max_bytes)
+
+    @property
+    def spooled(self) -> int:
+        """How many results wait in the spool; 0 without one."""
+        return len(self.spool.names()) if self.spool else 0
+
+    # -- in ------------------------------------------------------------------------------------------------------
+
+    def _write_or_keep(self, name: str, entry: Entry, operation: Callable[[], T]) -> T | None:
+        """Write; what the database cannot take, for whatever reason but its content, goes to the spool.
+
+        The part of a chord whose result went there is not waited for a second time.
+
+        Raises:
+            whatever ``operation`` raised last, if there is no spool, or no room in it.
+        """
+        if self.spool is None:
+            return self._write(name, operation)
+        policy = self.settings.retry.writes
+        if entry.kind == PART and entry.row["task_id"] == self._last_kept:
+            policy = policy._replace(retries=0)
+        return self._or_keep(name, entry, lambda: self._write(name, operation, policy, self._in_a_hurry))
+
+    def _or_keep(self, name: str, entry: Entry, operation: Callable[[], T]) -> T | None:
+        if self.spool is None:
+            return operation()
+        began = time.monotonic()
+        try:
+            return operation()
+        except Exception as error:  # a driver, or what fetches a password for it, may raise anything
+            seconds = time.monotonic() - began
+            if self._refusal(error) is not None or not self._kept(self.spool, name, entry, error, seconds):
+                raise
+        self._waiting, self._last_kept = True, entry.row.get("task_id")
+        return None
+
+    def _write(
+        self,
+        name: str,
+        operation: Callable[[], T],
+        policy: Policy | None = None,
+        gives_up: Callable[[], bool] = never,
+    ) -> T:
+        done: T = self._retry(name, operation, policy or self.settings.retry.writes, gives_up)
+        if self._waiting:
+            self._catch_up()
+        return done
+
+    def _in_a_hurry(self) -> bool:
+        """Whether it is better to keep a write than to try it again."""
+        return self.spool is not None and told_to_stop()
+
+    def _kept(self, spool: Directory, name: str, entry: Entry, error: BaseException, seconds: float) -> bool:
+        failed = (name, describe(error), seconds)
+        if entry.row.get("status") == states.STARTED:  # would be old news, and no outcome is lost
+            logger.warning("%s failed (%s) for %.1f s: left out", *failed)
+            return True
+        try:
+            spool.add(dumps(entry))
+        except Full:
+            advice = "bring the database back, or raise database_spool_max_bytes"
+            size = (spool.path, spool.used(), spool.max_bytes)
+            logger.error("%s failed, and the spool %s is full (%d of %d bytes): %s", name, *size, advice)
+        except OSError as refused:
+            logger.error("%s failed, and the spool %s cannot be written to: %s", name, spool.path, refused)
+        else:
+            kept = (spool.path, len(spool.names()))
+            logger.warning("%s failed (%s) for %.1f s: kept in the spool %s, %d wait there", *failed, *kept)
+            return True
+        return False
+
+    # -- out -----------------------------------------------------------------------------------------------------
+
+    def _catch_up(self) -> None:
+        """The database is there: store a little of what waits, and the rest after other operations."""
+        self._waiting = False
+        try:
+            self._waiting = self.replay(SPARED)
+        except Exception as error:  # noqa: BLE001 - what gave the occasion has succeeded, and must not fail for this
+            self._waiting = self.exception_safe_to_retry(error)
+            logger.warning("the spool could not be emptied yet (%s)", describe(error))
+
+    def replay(self, seconds: float = float("inf")) -> bool:
+        """Store what waits in the spool, for so long; return whether there is more to do.
+
+        Raises:
+            sqlalchemy.exc.DBAPIError: the database cannot be reached.
+        """
+        if self.spool is None or not self.spool.names():
+            return False
+        return replay(self.spool, self.models, self._restore, self._refusal, seconds)

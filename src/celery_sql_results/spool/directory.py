@@ -1,0 +1,169 @@
+"""The files of a spool: one for each entry, readable by their owner only, durable when they have their name."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from hashlib import sha256
+from itertools import count
+from pathlib import Path
+from typing import NamedTuple
+
+from celery_sql_results.errors import SettingError
+
+__all__ = ["Directory", "Full"]
+
+SETTING = "database_spool_dir"
+#: What the names of files end with: an entry, one that is being written, one that cannot be stored.
+ENTRY, DRAFT, REJECTED = ".json", ".draft", ".rejected"
+#: Seconds for which the size of the directory is known, but for what this process adds: others write there as well.
+MEASURED_FOR = 1.0
+#: Seconds after which a draft is what a process left behind that died.
+ABANDONED_AFTER = 3600.0
+
+
+class _File(NamedTuple):
+    name: str
+    size: int
+    changed: float
+
+
+class Full(OSError):
+    """The entry would make the spool larger than it may be."""
+
+
+class Directory:
+    """The spool of one database and set of tables.
+
+    Args:
+        root: the directory that was set; it is created if it is not there.
+        owner: what the entries belong to; each owner has a directory of its own in there.
+        max_bytes: how large that may become.
+
+    Raises:
+        SettingError: there is no such directory and none can be made, or others may write to it.
+    """
+
+    def __init__(self, root: str, owner: object, max_bytes: float) -> None:
+        self.path = Path(root) / sha256(repr(owner).encode()).hexdigest()[:16]
+        self.max_bytes = max_bytes
+        self._count = count()
+        self._used, self._measured = 0, -MEASURED_FOR
+        _prepare(Path(root))
+        _prepare(self.path)
+
+    def names(self) -> list[str]:
+        """The entries, oldest first."""
+        with suppress(FileNotFoundError):
+            return sorted(name for name in os.listdir(self.path) if name.endswith(ENTRY))
+        return []
+
+    def add(self, data: bytes) -> None:
+        """Keep an entry. When this has returned, it survives a crash of the machine.
+
+        Raises:
+            Full: there is no room.
+            OSError: the disk is full, or the like.
+        """
+        if self.used() + len(data) > self.max_bytes:
+            raise Full
+        name = f"{time.time_ns():020d}-{os.getpid()}-{next(self._count)}"
+        draft = self.path / (name + DRAFT)
+        try:
+            _write(draft, data)
+            draft.rename(self.path / (name + ENTRY))
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
+        self._sync()
+        self._used += len(data)
+
+    def used(self) -> int:
+        """The size of all files in bytes, those that were rejected included."""
+        now = time.monotonic()
+        if now - self._measured > MEASURED_FOR:
+            self._used, self._measured = sum(entry.size for entry in self._files()), now
+        return self._used
+
+    def read(self, name: str) -> bytes:
+        """The content of an entry.
+
+        Raises:
+            FileNotFoundError: it is no longer there.
+            OSError: it is no file, or may not be read.
+        """
+        # Neither a link to something else nor a pipe that would never end.
+        descriptor = os.open(self.path / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with open(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise OSError("it is not a file")
+            return file.read()
+
+    def remove(self, name: str) -> None:
+        """The entry is stored."""
+        (self.path / name).unlink(missing_ok=True)
+
+    def reject(self, name: str) -> Path:
+        """The entry can never be stored: put it aside for an operator, and return where it is."""
+        return (self.path / name).rename(self.path / (name + REJECTED))
+
+    @contextmanager
+    def alone(self) -> Iterator[bool]:
+        """Whether this is, for the length of the block, the only one in all processes that replays."""
+        descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            yield False
+            return
+        try:
+            self._tidy()
+            yield True
+        finally:
+            fcntl.flock(descriptor, fcntl.LOCK_UN)  # a child that was forked meanwhile holds a copy
+            os.close(descriptor)
+
+    def _tidy(self) -> None:
+        for file in self._files():
+            if file.name.endswith(DRAFT) and time.time() - file.changed > ABANDONED_AFTER:
+                (self.path / file.name).unlink(missing_ok=True)
+
+    def _files(self) -> Iterator[_File]:
+        for entry in os.scandir(self.path):
+            with suppress(FileNotFoundError):
+                found = entry.stat(follow_symlinks=False)
+                yield _File(entry.name, found.st_size, found.st_mtime)
+
+    def _sync(self) -> None:
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _write(path: Path, data: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with open(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(descriptor)
+
+
+def _prepare(path: Path) -> None:
+    """Make a directory that nobody else may write to, or check that it is one."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise SettingError(SETTING, str(path), f"a directory, or a path where one can be made ({error})") from error
+    if mode & (stat.S_IWGRP | stat.S_IWOTH):
+        needed = f"a directory to which nobody but its owner may write: chmod go-w {path}"
+        raise SettingError(SETTING, str(path), needed)
+    if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+        raise SettingError(SETTING, str(path), "a directory that this process may read and write")
