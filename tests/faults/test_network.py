@@ -1,0 +1,144 @@
+"""The network drops, delays and cuts connections, also in the middle of a statement or of its answer."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from celery import states
+from celery.exceptions import BackendGetMetaError, BackendStoreError
+from celery.exceptions import TimeoutError as CeleryTimeoutError
+from celery.result import AsyncResult
+from sqlalchemy import make_url
+
+from faults.actors import LONG
+from faults.conftest import Backends, Loads
+from faults.load import Load, Verdict, until
+from servers import Database
+from servers.pool import on
+from servers.proxy import Direction, Proxy
+from support import close
+
+databases = on("postgresql", "mariadb")
+
+#: How often the load is cut in each direction, and the most bytes that pass before: some statements.
+CUTS, WITHIN = 15, 20_000
+#: Seconds that a piece is late while the network is slow, and that the network is away.
+SLOW, AWAY = 0.05, 0.5
+DIRECTIONS: tuple[Direction, ...] = ("to server", "to client")
+#: What bounds each attempt, in seconds (2 is the least that libpq obeys); PostgreSQL's last is about data that the
+#: other side does not take, in milliseconds.
+BOUNDS = {
+    "postgresql": {"connect_timeout": 2, "tcp_user_timeout": 2000},
+    "mariadb": {"ssl_disabled": True, "connect_timeout": 1, "read_timeout": 1, "write_timeout": 1},
+}
+#: More than the buffers of the system and of the proxy hold, so that the sender notices that nobody reads.
+LARGE = 32_000_000
+
+
+@contextmanager
+def proxied(database: Database) -> Iterator[tuple[Proxy, str]]:
+    """A proxy before a database, and the URL that leads through it."""
+    with Proxy(database.server.port) as proxy:
+        url = make_url(database.url).set(port=proxy.port)
+        yield proxy, url.render_as_string(hide_password=False)
+
+
+@databases
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_cut_in_the_middle(database: Database, load: Loads, direction: Direction) -> None:
+    """What is cut off on the way back was stored, and is stored again: there is one row all the same."""
+    chance = random.Random(direction)
+    with proxied(database) as (proxy, url), load(url, direct=database.url) as under:
+        for number in range(CUTS):
+            proxy.cut_after(chance.randrange(WITHIN), direction)
+            until(lambda cuts=number: proxy.cuts > cuts, "a connection is cut")
+        under.go_on()
+
+    assert under.verdict() == Verdict()
+
+
+@databases
+def test_slow_then_away_then_cut(database: Database, load: Loads) -> None:
+    with proxied(database) as (proxy, url), load(url, direct=database.url) as under:
+        proxy.delay = SLOW
+        under.go_on()
+        proxy.delay = 0.0
+        under.go_on()
+        lose(proxy, under)
+        under.go_on()
+
+    assert under.verdict() == Verdict()
+
+
+def lose(proxy: Proxy, under: Load) -> None:
+    """What is under way is lost with its connection, and new connections get no answer for a while."""
+    proxy.silent = True
+    time.sleep(AWAY)
+    proxy.cut()
+    time.sleep(AWAY)
+    proxy.silent = False
+
+
+def bounded(database: Database) -> dict[str, Any]:
+    """Settings under which an operation ends soon, whatever the other side does."""
+    return {"database_engine_options": {"connect_args": BOUNDS[database.kind]}, "result_backend_max_retries": 1}
+
+
+@databases
+def test_black_hole_for_new_connections(database: Database, backends: Backends) -> None:
+    """It accepts and never answers: stores and waits fail as the settings say, and work again when it is over."""
+    with proxied(database) as (proxy, url):
+        backend = backends(url, **bounded(database))
+        backend.store_result("before", 1, states.SUCCESS)
+        proxy.silent = True
+        proxy.cut()
+        with pytest.raises(BackendStoreError):
+            backend.store_result("t", 2, states.SUCCESS)
+        with pytest.raises(BackendGetMetaError):
+            backend.get_task_meta("t")
+        with pytest.raises(CeleryTimeoutError):
+            AsyncResult("t", app=backend.app).get(timeout=0.1)
+        proxy.silent = False
+        backend.store_result("t", 3, states.SUCCESS)
+
+        assert AsyncResult("t", app=backend.app).get(timeout=LONG) == 3
+        close(backend)
+
+
+@databases
+def test_black_hole_for_a_large_statement(database: Database, backends: Backends) -> None:
+    """On a connection that is open already."""
+    with proxied(database) as (proxy, url):
+        backend = backends(url, **bounded(database))
+        backend.store_result("before", 1, states.SUCCESS)
+        proxy.silent = True
+        with pytest.raises(BackendStoreError):
+            backend.store_result("t", "x" * LARGE, states.SUCCESS)
+        proxy.silent = False
+        backend.store_result("t", 3, states.SUCCESS)
+
+        assert backend.get_result("t") == 3
+        close(backend)
+
+
+@on("mariadb")
+def test_black_hole_for_an_answer(database: Database, backends: Backends) -> None:
+    """Not on PostgreSQL, whose drivers know no time-out for an answer."""
+    with proxied(database) as (proxy, url):
+        backend = backends(url, **bounded(database))
+        backend.store_result("before", 1, states.SUCCESS)
+        proxy.silent = True
+        with pytest.raises(CeleryTimeoutError):
+            AsyncResult("t", app=backend.app).get(timeout=0.1)
+        with pytest.raises(BackendStoreError):
+            backend.store_result("t", 2, states.SUCCESS)
+        proxy.silent = False
+        backend.store_result("t", 3, states.SUCCESS)
+
+        assert AsyncResult("t", app=backend.app).get(timeout=LONG) == 3
+        close(backend)
