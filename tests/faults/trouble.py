@@ -21,7 +21,7 @@ CONNECTIONS = {
 }
 OWN = {"postgresql": "SELECT pg_backend_pid()", "mariadb": "SELECT CONNECTION_ID()"}
 END = {"postgresql": "SELECT pg_terminate_backend({})", "mariadb": "KILL {}"}
-#: What keeps everybody else from writing results, until the transaction ends.
+#: What keeps everybody else from writing results, until its transaction ends.
 LOCK = {
     "postgresql": "LOCK TABLE celery_taskmeta IN EXCLUSIVE MODE",
     "mariadb": "SELECT count(*) FROM celery_taskmeta FOR UPDATE",
@@ -102,8 +102,8 @@ def crowded(database: Database) -> Iterator[None]:
 
 
 @contextmanager
-def locked(database: Database) -> Iterator[None]:
-    """A stranger's transaction keeps everybody from writing results."""
+def locked(database: Database) -> Iterator[sa.Connection]:
+    """A stranger's transaction, which keeps everybody else from writing results until it ends."""
     with engine_on(database).connect() as connection:
         connection.exec_driver_sql(LOCK[database.kind])
-        yield
+        yield connection
