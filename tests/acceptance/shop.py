@@ -43,6 +43,12 @@ def nap(seconds: float) -> None:
     time.sleep(seconds)
 
 
+def follow(self: Task, task_id: str) -> int:
+    """Wait for another task inside of this one, and return one more."""
+    value: int = self.app.AsyncResult(task_id).get(timeout=60, disable_sync_subtasks=False)
+    return value + 1
+
+
 def spawn(self: Task, number: int) -> list[str]:
     """Send some tasks, and name them: they become children of this one."""
     return [self.app.tasks["add"].delay(n, 1).id for n in range(number)]
@@ -54,7 +60,7 @@ def make_app(settings: Mapping[str, Any]) -> Celery:
     app.conf.update(settings)
     for task in (add, total, fail, nap):
         app.task(name=task.__name__)(task)
-    for task in (retry, spawn):
+    for task in (retry, spawn, follow):
         app.task(name=task.__name__, bind=True)(task)
     return app
 

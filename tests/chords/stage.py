@@ -73,17 +73,28 @@ def close(app: Celery, database: Database | None) -> None:
 
 
 @contextmanager
-def staged(servers: Pool, kind: str, folder: Path, user: User | None = None, **settings: Any) -> Iterator[Stage]:
-    """Start a worker on a fresh database of a kind, or on Celery's own Redis backend."""
+def staged(
+    servers: Pool, kind: str | Database, folder: Path, user: User | None = None, **settings: Any
+) -> Iterator[Stage]:
+    """Start a worker on a database, by default a fresh one of a kind, or on Celery's own Redis backend."""
     with ExitStack() as ending:
         with or_skip("redis"):
             redis = servers.server("redis")
         redis.clear()  # type: ignore[attr-defined]
-        ending.enter_context(or_skip(kind))
-        database = None if kind == "redis" else ending.enter_context(servers.database(kind))
+        database = ending.enter_context(chosen(servers, kind))
         url = user(database) if user and database else database and database.url
         backend = {"database_url": url} if url else {"result_backend": redis.url("1")}
         yield from acted(ending, folder, database, {"broker_url": redis.url(), **backend, **settings})
+
+
+@contextmanager
+def chosen(servers: Pool, kind: str | Database) -> Iterator[Database | None]:
+    """The database to work on; none where the results go to Redis."""
+    if isinstance(kind, Database) or kind == "redis":
+        yield kind if isinstance(kind, Database) else None
+    else:
+        with or_skip(kind), servers.database(kind) as database:
+            yield database
 
 
 def acted(ending: ExitStack, folder: Path, database: Database | None, settings: dict[str, Any]) -> Iterator[Stage]:

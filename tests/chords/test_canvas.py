@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from celery import chain, chord, group
 from celery.canvas import StampingVisitor
 
 from acceptance.worker import PATIENCE
-from chords.stage import AND_YARDSTICK, UNLOCK, Stage, eventually, staged
+from chords.stage import AND_YARDSTICK, UNLOCK, Stage, eventually, lines, staged
 from servers.pool import Pool
 
 CHORDS = 100
@@ -104,9 +105,30 @@ def test_shape(stage: Stage, shape: str) -> None:
     assert made(stage).apply_async().get(timeout=PATIENCE) == expected
 
 
-def test_many_at_once(stage: Stage) -> None:
-    sent = [chord([stage.number(n), stage.number(1), stage.number(2)])(stage.total()) for n in range(CHORDS)]
-    assert [result.get(timeout=PATIENCE) for result in sent] == [n + 3 for n in range(CHORDS)]
+def test_many_at_once(stage: Stage, tmp_path: Path) -> None:
+    """Each body runs once."""
+    paths = [tmp_path / str(number) for number in range(CHORDS)]
+    sent = [
+        chord([stage.number(n), stage.number(1), stage.number(2)])(stage.note(path=str(path)))
+        for n, path in enumerate(paths)
+    ]
+    assert [result.get(timeout=PATIENCE) for result in sent] == [[n, 1, 2] for n in range(CHORDS)]
+    assert [lines(path) for path in paths] == [[result.id] for result in sent]
+
+
+@pytest.mark.parametrize("shape", ["chord in header", "chord in body"])
+def test_every_body_of_a_nest_runs_once(stage: Stage, tmp_path: Path, shape: str) -> None:
+    """The inner as well as the outer."""
+    inner, outer = (stage.note(path=str(tmp_path / name)) for name in ("inner", "outer"))
+    parts = [stage.number(n) for n in range(10)]
+    if shape == "chord in header":
+        sent = chord([chord(parts, inner), stage.number(10)], outer)
+        expected: list[Any] = [list(range(10)), 10]
+    else:
+        sent = chord(parts, chord([stage.number(), inner], outer))
+        expected = [list(range(10))] * 2
+    assert sent.apply_async().get(timeout=PATIENCE) == expected
+    assert [len(lines(tmp_path / name)) for name in ("inner", "outer")] == [1, 1]
 
 
 def test_a_frozen_chord_is_applied_again(stage: Stage) -> None:

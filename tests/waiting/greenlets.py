@@ -1,4 +1,4 @@
-"""Run as a program: greenlets of one process store and wait at once. Arguments: gevent or eventlet, and the URL.
+"""Run as a program: greenlets of one process store and wait at once. Arguments: gevent, eventlet or threads; the URL.
 
 Each waits for the result of the one before it and stores its own, greater by one; so all wait at the same time, and
 one that is not woken, or that lets the others stand still, is missed. Prints the last result.
@@ -12,7 +12,7 @@ if HOW == "gevent":
     from gevent import monkey
 
     monkey.patch_all()
-else:
+elif HOW == "eventlet":
     warnings.simplefilter("ignore")  # eventlet says that it is old
     import eventlet
 

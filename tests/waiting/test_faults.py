@@ -63,6 +63,17 @@ def test_a_notification_that_is_lost(backend: DatabaseBackend, writer: Writer, a
 
 
 @with_notifications
+def test_a_waiter_that_is_forgotten(database: Database, backend: DatabaseBackend, writer: Writer, aside: Aside) -> None:
+    """Somebody has deleted its row, so the writer notifies nobody: a look from time to time finds the result."""
+    value = aside(backend.app.AsyncResult("t").get, timeout=PATIENCE)
+    until_told(backend, "t")
+    database.execute("DELETE FROM celery_taskmeta_waiters")
+    writer.store("t", 1)
+
+    assert value.result() == 1
+
+
+@with_notifications
 @pytest.mark.usefixtures("told_only")
 def test_a_connection_that_is_lost(
     database: Database, backend: DatabaseBackend, writer: Writer, aside: Aside, caplog: pytest.LogCaptureFixture

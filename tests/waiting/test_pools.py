@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import uuid
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from celery import group
+from celery import Celery, group
+from celery.result import AsyncResult
 
 from acceptance.shop import make_app
 from acceptance.worker import Worker, running, settings_for
@@ -30,8 +33,8 @@ def need(module: str) -> None:
 
 
 @on("postgresql", "psycopg2", "mariadb", "sqlite", "portable")
-@pytest.mark.parametrize("how", ["gevent", "eventlet"])
-def test_greenlets_store_and_wait_at_once(database: Database, how: str) -> None:
+@pytest.mark.parametrize("how", ["gevent", "eventlet", "threads"])
+def test_greenlets_and_threads_store_and_wait_at_once(database: Database, how: str) -> None:
     """50 of them; nothing is written to standard error."""
     need(how)
     path = os.pathsep.join([str(PROGRAM.parents[1]), *filter(None, sys.path)])
@@ -47,9 +50,18 @@ def test_greenlets_store_and_wait_at_once(database: Database, how: str) -> None:
     assert (ended.stderr, ended.stdout, ended.returncode) == ("", "50\n", 0)
 
 
+def followers(app: Celery, number: int) -> AsyncResult:
+    """Send tasks each of which waits for the next, then the one that all wait for; return the last to be done."""
+    ids = [str(uuid.uuid4()) for _ in range(number + 1)]
+    for task_id, awaited in pairwise(ids):
+        app.tasks["follow"].apply_async((awaited,), task_id=task_id)
+    app.tasks["add"].apply_async((1, 0), task_id=ids[-1])
+    return app.AsyncResult(ids[0])
+
+
 @pytest.mark.parametrize(("database", "pool"), POOLS, indirect=["database"])
 def test_a_worker_stores_while_a_caller_waits(database: Database, pool: str, tmp_path: Path) -> None:
-    """50 tasks in a pool of 20, of which some fail; the worker does not complain."""
+    """50 tasks in a pool of 20, of which some fail; then tasks that wait for each other in that pool; no complaints."""
     need(pool)
     settings = settings_for(tmp_path, f"sql+{database.url}")
     worker = Worker(tmp_path, settings, f"--pool={pool}", "--concurrency=20")
@@ -58,6 +70,9 @@ def test_a_worker_stores_while_a_caller_waits(database: Database, pool: str, tmp
     with running(worker):
         some = group([*(add.s(number, 1) for number in range(45)), *(fail.s("no") for _ in range(5))]).apply_async()
         values = some.get(timeout=PATIENCE, propagate=False)
+
+        last = followers(app, 18)
+        assert last.get(timeout=PATIENCE) == 19
 
     assert values[:45] == [number + 1 for number in range(45)]
     assert [str(value) for value in values[45:]] == ["no"] * 5
