@@ -88,6 +88,19 @@ class Worker:
             assert time.monotonic() < deadline, f"{self.name} is not ready:\n{self.log}"
             time.sleep(TICK)
 
+    def signal(self, number: int) -> None:
+        """Send a signal to its main process."""
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """SIGKILL all its processes."""
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait(PATIENCE)
+
+    def await_end(self) -> int:
+        """Return its exit status when it has ended by itself."""
+        return self._process.wait(PATIENCE)
+
     def ask_to_stop(self) -> None:
         """Ask it to end, as an operator does, and do not wait."""
         self._asked = True
