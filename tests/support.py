@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from typing import Any
 
 import celery
@@ -23,6 +25,13 @@ def app_on(url: str | None, scheme: str = "sql", **settings: Any) -> Celery:
     app = Celery("tests", broker="memory://", set_as_current=False)
     app.conf.update(result_backend=f"{scheme}+{url}", **settings)
     return app
+
+
+def fork() -> int:
+    """Fork this process. The child must do next to nothing: threads of other tests may hold locks."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # which says that
+        return os.fork()
 
 
 def request(task_id: str = "t", **more: Any) -> Context:

@@ -21,7 +21,7 @@ from . import (
     content,
     retention,
     retry,
-    upkeep,  # noqa: F401
+    upkeep,  # noqa: F401 - it listens to the signals of a worker
 )
 from .chords.contract import ChordMixin, is_counted
 from .chords.rows import ChordRows
@@ -33,7 +33,7 @@ from .redact import REPR_LEVELS, Redaction
 from .session import SessionManager
 from .settings import Settings
 from .spool.contract import SpoolMixin
-from .spool.entry import GROUP, PART, TASK, Entry
+from .spool.entry import GROUP, TASK, Entry
 from .store import Store
 from .waiting.consumer import Consumer
 from .waiting.contract import WaitingMixin
@@ -228,13 +228,11 @@ class DatabaseBackend(WaitingMixin, SpoolMixin, ChordMixin, BaseBackend):
         return result
 
     def _put_row(self, request: Any, row: Mapping[str, Any]) -> None:
-        def put() -> None:
-            part = self._part_with(request, row)
-            self.store.put(row, part)
-            if part is not None:
-                is_counted(request, part)
-
-        self._write_or_keep(f"storing {row['status']} of task {row['task_id']}", Entry(TASK, row), put)
+        part = self._part_with(request, row)
+        name = f"storing {row['status']} of task {row['task_id']}"
+        stored = self._write_or_keep(name, lambda: Entry(TASK, row, part), lambda: self._put(row, part))
+        if part is not None:
+            is_counted(request, kept=not stored)
 
     def on_chord_part_return(self, request: Any, state: str, result: Any, **kwargs: Any) -> None:
         """Count a part in; one whose result the database refuses counts as failed."""
@@ -249,11 +247,6 @@ class DatabaseBackend(WaitingMixin, SpoolMixin, ChordMixin, BaseBackend):
 
     def _payload(self, result: Any, state: str) -> bytes:
         return self.encoding.dumps(self.encode_result(result, state))
-
-    def _restore(self, entry: Entry) -> None:
-        """Store what waited in the spool."""
-        restore = {TASK: self.store.put, GROUP: self.store.put_group, PART: self._restore_part}
-        restore[entry.kind](entry.row)
 
     def _get_task_meta_for(self, task_id: str) -> dict[str, Any]:
         """The meta of a task; that of a pending one if it has no row.
@@ -324,7 +317,8 @@ class DatabaseBackend(WaitingMixin, SpoolMixin, ChordMixin, BaseBackend):
             "date_done": utc_now(),
             "content_type": self.encoding.content_type,
         }
-        self._write_or_keep(f"saving group {group_id}", Entry(GROUP, row), lambda: self.store.put_group(row))
+        name = f"saving group {group_id}"
+        self._write_or_keep(name, lambda: Entry(GROUP, row), lambda: self.store.put_group(row))
         return result
 
     def _restore_group(self, group_id: str) -> dict[str, Any] | None:

@@ -34,10 +34,10 @@ logger = get_logger(__name__)
 SHORTEST_LEASE = timedelta(seconds=10)
 #: The position of a part that has none.
 LAST = 2**31 - 1
-#: The attribute of a request that says how far its outcome is: ``_OUTCOME``, or the part that was stored with it.
-#: Without it, what is stored is only what the task says of itself while it runs (``update_state`` may say anything).
+#: The attribute of a request that says how far its outcome is. Without it, what is stored is only what the task says of
+#: itself while it runs (``update_state`` may say anything): that is no part of a chord.
 _STAGE = "_celery_sql_results_stage"
-_OUTCOME = "outcome"
+_OUTCOME, _COUNTED, _KEPT = "outcome", "counted", "kept"
 #: Seconds between two looks at a chord that another process is about to finish.
 FIRST_PAUSE, LAST_PAUSE = 0.002, 0.25
 
@@ -52,8 +52,7 @@ class ChordMixin:
     exception_to_python: Callable[[Any], Any]
     get_state: Callable[[str], str]
     _write: Callable[..., Any]
-    _write_or_keep: Callable[[str, Entry, Callable[[], Any]], Any]
-    _or_keep: Callable[[str, Entry, Callable[[], Any]], Any]
+    _or_keep: Callable[[str, Callable[[], Entry], Callable[[], Any]], Any]
     _in_a_hurry: Callable[[], bool]
 
     @cached_property
@@ -114,22 +113,25 @@ class ChordMixin:
 
         With a spool, what cannot be done now is done by whoever stores the part from there.
         """
-        if not request.group or not request.id:
+        stage = getattr(request, _STAGE, None)
+        if not request.group or not request.id or stage == _KEPT:
             return
-        entry, count = self._counting(request, state, result)
-        chord = self._write_or_keep(f"counting task {request.id} in", entry, count)
-        if chord is not None and chord.is_complete:
-            finish = lambda: self._see_through(self.chords, chord, request.chord)  # noqa: E731
-            self._or_keep(f"finishing chord {request.group}", entry, finish)
 
-    def _counting(self, request: Any, state: str, result: Any) -> tuple[Entry, Callable[[], Chord | None]]:
-        """A part as it would wait in the spool, and what counts it in."""
-        stored = getattr(request, _STAGE, None)
-        if isinstance(stored, dict):
-            return Entry(PART, stored), lambda: None if self.chords is None else self.chords.counted(request.group)
-        # The task ignores its result, or is further down a chain.
-        part = self._part(request, state, self.encoding.dumps(self.encode_result(result, state)))
-        return Entry(PART, part), lambda: self._count_in(part)
+        def part() -> dict[str, Any]:  # the task ignores its result, or is further down a chain
+            return self._part(request, state, self.encoding.dumps(self.encode_result(result, state)))
+
+        def count() -> Chord | None:
+            return self._counted(request.group) if stage == _COUNTED else self._count_in(part())
+
+        name = f"counting task {request.id} in"
+        self._or_keep(name, lambda: Entry(PART, part()), lambda: self._finish(self._step(name, count), request.chord))
+
+    def _finish(self, chord: Chord | None, body: Mapping[str, Any]) -> None:
+        if chord is not None and chord.is_complete:
+            self._see_through(chord, body)
+
+    def _counted(self, group_id: str) -> Chord | None:
+        return None if self.chords is None else self.chords.counted(group_id)
 
     def _part_with(self, request: Any, row: Mapping[str, Any]) -> dict[str, Any] | None:
         """What a task leaves behind as a part of a chord, if it is one; ``row`` is what is stored of its result.
@@ -137,7 +139,7 @@ class ChordMixin:
         Celery counts it in right after the result was stored. Stored in one commit, a part is not lost to a process
         that ends in between: Celery may acknowledge a task whose result is there, and not run it again.
         """
-        if getattr(request, _STAGE, None) != _OUTCOME or not request.chord or not request.group or self.chords is None:
+        if getattr(request, _STAGE, None) != _OUTCOME or not request.chord or not request.group:
             return None
         return self._part(request, row["status"], row["result"])
 
@@ -155,15 +157,22 @@ class ChordMixin:
         return None if self.chords is None else self.chords.count_in(part)
 
     def _restore_part(self, part: Mapping[str, Any]) -> None:
-        """Count a part in that waited in the spool; if it was the last, all that there is of the body is stored."""
-        chord = self._count_in(part)
-        if chord is not None and chord.is_complete and chord.body is not None:
-            self._take_over(chord)
+        """Count a part in that waited in the spool."""
+        self._take_over(self._count_in(part))
 
-    def _take_over(self, chord: Chord) -> None:
-        """Send a body that another process was to send. One that cannot be sent keeps nobody from sending others."""
+    def _look_after(self, group_id: str) -> None:
+        """A part was stored that waited in the spool."""
+        self._take_over(self._counted(group_id))
+
+    def _take_over(self, chord: Chord | None) -> None:
+        """Send the body that another process was to send, if it is time; all that there is of it is what is stored.
+
+        One that cannot be sent keeps nobody from sending others.
+        """
+        if chord is None or not chord.is_complete or chord.body is None:
+            return
         try:
-            self._see_through(self.chords, chord, loads_json(chord.body or b"null"))
+            self._see_through(chord, loads_json(chord.body))
         except SQLAlchemyError:
             raise
         except Exception:  # what is stored as a body may be anything
@@ -199,8 +208,9 @@ class ChordMixin:
         """Long enough to join the header and to publish the body."""
         return max(timedelta(seconds=2 * (self.app.conf.result_chord_join_timeout or 0)), SHORTEST_LEASE)
 
-    def _see_through(self, rows: Any, chord: Chord, body: Mapping[str, Any]) -> None:
+    def _see_through(self, chord: Chord, body: Mapping[str, Any]) -> None:
         """Hand over to the body, unless another process does; if that one dies, take over when its lease is over."""
+        rows: Any = self.chords
         claimant, pause, group_id = uuid.uuid4().hex, FIRST_PAUSE, chord.group_id
         while not self._step(f"claiming chord {group_id}", lambda: rows.claim(group_id, claimant, self._lease)):
             time.sleep(pause)
@@ -213,12 +223,11 @@ class ChordMixin:
     def _hand_over(self, rows: ChordRows, chord: Chord, body: Any, claimant: str) -> None:
         """Join the header and send the body; whatever fails, but the database, becomes the error of the body."""
         group_id, since = chord.group_id, time.monotonic()
+        claim = lambda: rows.claim(group_id, claimant, self._lease)  # noqa: E731
         try:
             values = self._join(rows, chord)
             late = time.monotonic() - since > self._lease.total_seconds() / 2
-            if late and not self._step(
-                f"claiming chord {group_id}", lambda: rows.claim(group_id, claimant, self._lease)
-            ):
+            if late and not self._step(f"claiming chord {group_id}", claim):
                 logger.warning("chord %s took too long to join: another process sends its body", group_id)
                 return
             self._publish(body, values)
@@ -313,9 +322,9 @@ def _is_outcome(request: Any) -> None:
         setattr(request, _STAGE, _OUTCOME)
 
 
-def is_counted(request: Any, part: Mapping[str, Any]) -> None:
-    """Remember that a part was stored with the result of its task."""
-    setattr(request, _STAGE, part)
+def is_counted(request: Any, kept: bool = False) -> None:
+    """Remember that a part was stored with the result of its task, or was kept with it in the spool."""
+    setattr(request, _STAGE, _KEPT if kept else _COUNTED)
 
 
 def _as_json(body: Any) -> bytes | None:

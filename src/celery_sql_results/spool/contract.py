@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import cached_property, partial
 from typing import Any, TypeVar
 
 from celery import states
 from celery.utils.log import get_logger
 from sqlalchemy.engine import make_url
 
+from celery_sql_results import content
 from celery_sql_results.models import Models
-from celery_sql_results.retry import Policy, describe, never
+from celery_sql_results.retry import describe, never
 from celery_sql_results.settings import Settings
 from celery_sql_results.stopping import told_to_stop
+from celery_sql_results.store import Store
 
 from .directory import Directory, Full
-from .entry import PART, Entry, dumps
-from .replay import replay
+from .entry import GROUP, PART, Entry, dumps
+from .replay import is_refused, replay
 
 __all__ = ["SpoolMixin"]
 
@@ -33,16 +36,22 @@ class SpoolMixin:
 
     settings: Settings
     models: Models
+    chords: Any
     _retry: Callable[..., Any]
     _refusal: Callable[[BaseException], str | None]
     exception_safe_to_retry: Callable[[BaseException], bool]
-    _restore: Callable[[Entry], None]
+    _payload: Callable[[Any, str], bytes]
+    _restore_part: Callable[[Mapping[str, Any]], None]
+    _look_after: Callable[[str], None]
 
     spool: Directory | None = None
     #: Whether something may wait that is for this process to store.
     _waiting = False
-    #: The task whose result was the last that was kept.
-    _last_kept: str | None = None
+
+    @cached_property
+    def store(self) -> Store:
+        """The rows of this backend."""
+        raise NotImplementedError
 
     def _open_spool(self) -> None:
         """Make the spool ready, if there is one.
@@ -62,42 +71,31 @@ class SpoolMixin:
 
     # -- in ------------------------------------------------------------------------------------------------------
 
-    def _write_or_keep(self, name: str, entry: Entry, operation: Callable[[], T]) -> T | None:
+    def _write_or_keep(self, name: str, entry: Callable[[], Entry], operation: Callable[[], T]) -> T | None:
         """Write; what the database cannot take, for whatever reason but its content, goes to the spool.
-
-        The part of a chord whose result went there is not waited for a second time.
 
         Raises:
             whatever ``operation`` raised last, if there is no spool, or no room in it.
         """
         if self.spool is None:
             return self._write(name, operation)
-        policy = self.settings.retry.writes
-        if entry.kind == PART and entry.row["task_id"] == self._last_kept:
-            policy = policy._replace(retries=0)
-        return self._or_keep(name, entry, lambda: self._write(name, operation, policy, self._in_a_hurry))
+        return self._or_keep(name, entry, lambda: self._write(name, operation, self._in_a_hurry))
 
-    def _or_keep(self, name: str, entry: Entry, operation: Callable[[], T]) -> T | None:
+    def _or_keep(self, name: str, entry: Callable[[], Entry], operation: Callable[[], T]) -> T | None:
         if self.spool is None:
             return operation()
         began = time.monotonic()
         try:
             return operation()
         except Exception as error:  # a driver, or what fetches a password for it, may raise anything
-            seconds = time.monotonic() - began
-            if self._refusal(error) is not None or not self._kept(self.spool, name, entry, error, seconds):
+            failed = (name, describe(error), time.monotonic() - began)
+            if is_refused(error, self._refusal) or not _kept(self.spool, entry(), *failed):
                 raise
-        self._waiting, self._last_kept = True, entry.row.get("task_id")
+        self._waiting = True
         return None
 
-    def _write(
-        self,
-        name: str,
-        operation: Callable[[], T],
-        policy: Policy | None = None,
-        gives_up: Callable[[], bool] = never,
-    ) -> T:
-        done: T = self._retry(name, operation, policy or self.settings.retry.writes, gives_up)
+    def _write(self, name: str, operation: Callable[[], T], gives_up: Callable[[], bool] = never) -> T:
+        done: T = self._retry(name, operation, self.settings.retry.writes, gives_up)
         if self._waiting:
             self._catch_up()
         return done
@@ -105,25 +103,6 @@ class SpoolMixin:
     def _in_a_hurry(self) -> bool:
         """Whether it is better to keep a write than to try it again."""
         return self.spool is not None and told_to_stop()
-
-    def _kept(self, spool: Directory, name: str, entry: Entry, error: BaseException, seconds: float) -> bool:
-        failed = (name, describe(error), seconds)
-        if entry.row.get("status") == states.STARTED:  # would be old news, and no outcome is lost
-            logger.warning("%s failed (%s) for %.1f s: left out", *failed)
-            return True
-        try:
-            spool.add(dumps(entry))
-        except Full:
-            advice = "bring the database back, or raise database_spool_max_bytes"
-            size = (spool.path, spool.used(), spool.max_bytes)
-            logger.error("%s failed, and the spool %s is full (%d of %d bytes): %s", name, *size, advice)
-        except OSError as refused:
-            logger.error("%s failed, and the spool %s cannot be written to: %s", name, spool.path, refused)
-        else:
-            kept = (spool.path, len(spool.names()))
-            logger.warning("%s failed (%s) for %.1f s: kept in the spool %s, %d wait there", *failed, *kept)
-            return True
-        return False
 
     # -- out -----------------------------------------------------------------------------------------------------
 
@@ -145,3 +124,40 @@ class SpoolMixin:
         if self.spool is None or not self.spool.names():
             return False
         return replay(self.spool, self.models, self._restore, self._refusal, seconds)
+
+    def _restore(self, entry: Entry) -> None:
+        if entry.kind == GROUP:
+            self.store.put_group(entry.row)
+        elif entry.kind == PART:
+            self._restore_part(entry.row)
+        else:
+            content.put(entry.row, partial(self._restore_row, entry.part), self._refusal, self._payload)
+
+    def _restore_row(self, part: Mapping[str, Any] | None, row: Mapping[str, Any]) -> None:
+        self._put(row, part and {**part, "status": row["status"], "result": row["result"]})
+        if part is not None:
+            self._look_after(part["group_id"])
+
+    def _put(self, row: Mapping[str, Any], part: Mapping[str, Any] | None) -> bool:
+        self.store.put(row, None if self.chords is None else part)
+        return True
+
+
+def _kept(spool: Directory, entry: Entry, name: str, error: str, seconds: float) -> bool:
+    failed = (name, error, seconds)
+    if entry.row.get("status") == states.STARTED:  # would be old news, and no outcome is lost
+        logger.warning("%s failed (%s) for %.1f s: left out", *failed)
+        return True
+    try:
+        spool.add(dumps(entry))
+    except Full:
+        advice = "bring the database back, or raise database_spool_max_bytes"
+        size = (spool.path, spool.used(), spool.max_bytes)
+        logger.error("%s failed, and the spool %s is full (%d of %d bytes): %s", name, *size, advice)
+    except OSError as refused:
+        logger.error("%s failed, and the spool %s cannot be written to: %s", name, spool.path, refused)
+    else:
+        kept = (spool.path, len(spool.names()))
+        logger.warning("%s failed (%s) for %.1f s: kept in the spool %s, %d wait there", *failed, *kept)
+        return True
+    return False

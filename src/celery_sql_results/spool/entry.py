@@ -13,9 +13,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
-import sqlalchemy as sa
-
-from celery_sql_results.models import Models
+from celery_sql_results.models import TASK_COLUMNS, Models
 
 __all__ = ["GROUP", "PART", "TASK", "Entry", "Unreadable", "dumps", "loads"]
 
@@ -23,11 +21,13 @@ __all__ = ["GROUP", "PART", "TASK", "Entry", "Unreadable", "dumps", "loads"]
 TASK, PART, GROUP = "task", "part", "group"
 VERSION = 1
 
-_NEEDED = {
-    TASK: ("task_id", "status"),
-    PART: ("group_id", "task_id", "position", "status"),
-    GROUP: ("taskset_id",),
+#: The columns that each write sets, and of these the ones that are never NULL.
+_SET = {
+    TASK: TASK_COLUMNS,
+    PART: ("group_id", "task_id", "position", "status", "result", "content_type"),
+    GROUP: ("taskset_id", "result", "date_done", "content_type"),
 }
+_NEVER_NULL = {"task_id", "taskset_id", "group_id", "position", "status"}
 
 
 class Unreadable(ValueError):
@@ -35,16 +35,17 @@ class Unreadable(ValueError):
 
 
 class Entry(NamedTuple):
-    """A kind and a row."""
+    """A kind and a row; of a task that is a part of a chord also the row of that part."""
 
     kind: str
     row: Mapping[str, Any]
+    part: Mapping[str, Any] | None = None
 
 
 def dumps(entry: Entry) -> bytes:
     """The content of a file."""
-    row = {name: _tagged(value) for name, value in entry.row.items()}
-    return json.dumps({"version": VERSION, "kind": entry.kind, "row": row}).encode()
+    part = None if entry.part is None else _tagged_all(entry.part)
+    return json.dumps({"version": VERSION, "kind": entry.kind, "row": _tagged_all(entry.row), "part": part}).encode()
 
 
 def loads(data: bytes, models: Models) -> Entry:
@@ -59,25 +60,34 @@ def loads(data: bytes, models: Models) -> Entry:
         raise Unreadable(f"it is not JSON ({type(error).__name__})") from error
     if not isinstance(found, dict) or found.get("version") != VERSION:
         raise Unreadable(f"it is not of version {VERSION}")
-    kind, row = found.get("kind"), found.get("row")
-    if not isinstance(kind, str) or kind not in _NEEDED or not isinstance(row, dict):
+    kind, part = found.get("kind"), found.get("part")
+    if not isinstance(kind, str) or kind not in _SET:
         raise Unreadable("it is of no kind that is known")
-    return Entry(kind, _checked(row, _table(kind, models), _NEEDED[kind]))
+    return Entry(kind, _checked(found.get("row"), kind, models), None if part is None else _checked(part, PART, models))
 
 
-def _table(kind: str, models: Models) -> sa.Table:
-    return {TASK: models.task, PART: models.parts, GROUP: models.group}[kind]
-
-
-def _checked(row: Mapping[str, Any], table: sa.Table, needed: tuple[str, ...]) -> dict[str, Any]:
+def _checked(row: Any, kind: str, models: Models) -> dict[str, Any]:
+    """The row with every column that is always written: an older release may not have known one of them."""
+    if not isinstance(row, dict):
+        raise Unreadable("it has no row")
+    table, written = {TASK: models.task, PART: models.parts, GROUP: models.group}[kind], _SET[kind]
     columns = table.columns
-    if not set(row) <= set(columns.keys()) - {"id"} or not all(row.get(name) is not None for name in needed):
+    values = {**dict.fromkeys(written), **{name: _untagged(value) for name, value in row.items()}}
+    if not set(row) <= set(columns.keys()) - {"id"} or any(values[name] is None for name in _NEVER_NULL & set(written)):
         raise Unreadable(f"its columns are not those of {table.name}")
-    values = {name: _untagged(value) for name, value in row.items()}
     for name, value in values.items():
-        if value is not None and type(value) is not columns[name].type.python_type:
-            raise Unreadable(f"its column {name} is of a wrong type")
+        if value is not None and not _fits(value, columns[name].type):
+            raise Unreadable(f"its column {name} is of a wrong type, or too long")
     return values
+
+
+def _fits(value: Any, of: Any) -> bool:
+    longest = getattr(of, "length", None)
+    return type(value) is of.python_type and (longest is None or len(value) <= longest)
+
+
+def _tagged_all(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _tagged(value) for name, value in row.items()}
 
 
 def _tagged(value: Any) -> Any:

@@ -1,0 +1,74 @@
+"""What the processes of the tests of the spool do, and the tasks of their workers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from celery import states
+
+from acceptance import shop
+from celery_sql_results import DatabaseBackend
+from celery_sql_results.spool.entry import Entry
+from concurrency.actors import quick
+from support import app_on
+
+
+def app_with_spool(url: str, folder: Path, **settings: Any) -> Any:
+    """An app whose results wait in a folder when they must, after few attempts."""
+    given = {
+        "database_spool_dir": str(folder),
+        "database_retry_window": 0.05,
+        "result_backend_base_sleep_between_retries_ms": 5,
+        "database_engine_options": quick(url),
+        "database_create_tables_at_setup": False,
+    }
+    return app_on(url, **{**given, **settings})
+
+
+def store_one(url: str, folder: Path, task_id: str) -> int:
+    """Store a result that nobody waits for, and return how many still wait in the spool."""
+    backend: DatabaseBackend = app_with_spool(url, folder).backend
+    backend.store_result(task_id, None, states.SUCCESS)
+    return backend.spooled
+
+
+def replay(url: str, folder: Path) -> None:
+    """Empty the spool, as a worker does."""
+    app_with_spool(url, folder).backend.replay()
+
+
+class MortalBackend(DatabaseBackend):
+    """Dies in the middle of a replay: after it has stored an entry, before that is removed."""
+
+    def _restore(self, entry: Entry) -> None:
+        super()._restore(entry)
+        if entry.row["task_id"].endswith("-fatal"):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def replay_and_die(url: str, folder: Path) -> None:
+    """Empty the spool, but for what is left at a sudden death."""
+    app = app_with_spool(url, folder, database_url=url)
+    app.conf.result_backend = "faults.keepers:MortalBackend"
+    app.backend.replay()
+
+
+def until(path: str) -> str:
+    """Run until there is a file."""
+    while not Path(path).exists():
+        time.sleep(0.01)
+    return path
+
+
+def equipped(app: Any) -> Any:
+    """The app with the tasks of this module."""
+    app.task(name="until")(until)
+    return app
+
+
+if shop.VARIABLE in os.environ:
+    equipped(shop.app)

@@ -1,0 +1,343 @@
+"""The database is away for longer than anybody waits: what could not be stored waits in a directory."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pickle
+import stat
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import chord, states
+from celery.app.task import Context
+from celery.exceptions import BackendStoreError
+from celery.result import GroupResult
+
+from celery_sql_results import DatabaseBackend, SettingError
+from celery_sql_results.models import utc_now
+from chords.app import equipped
+from chords.post import Post
+from concurrency.nursery import Nursery, errors
+from faults.keepers import app_with_spool, replay, replay_and_die, store_one
+from servers import Database
+from servers.pool import on
+from support import close
+
+away = on("postgresql", "mariadb")
+#: Makes an app whose results wait in the folder of the test.
+Apps = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def processes() -> Iterator[Nursery]:
+    """The process that others are forked from."""
+    with Nursery() as nursery:
+        yield nursery
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where results wait."""
+    return tmp_path / "spool"
+
+
+@pytest.fixture
+def apps(database: Database, folder: Path) -> Iterator[Apps]:
+    """Make apps, and close what they have opened."""
+    made: list[DatabaseBackend] = []
+
+    def make(**settings: Any) -> Any:
+        app = app_with_spool(database.url, folder, **{"task_default_queue": uuid.uuid4().hex, **settings})
+        made.append(app.backend)
+        return app
+
+    yield make
+    for backend in made:
+        close(backend)
+
+
+@pytest.fixture
+def backend(apps: Apps) -> DatabaseBackend:
+    """A backend that has reached its database."""
+    backend: DatabaseBackend = apps().backend
+    backend.store_result("before", 0, states.SUCCESS)
+    return backend
+
+
+def waiting(folder: Path) -> list[Path]:
+    """The entries in a spool."""
+    return sorted(folder.glob("*/*.json"))
+
+
+def complaints(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What was logged about the spool, as a warning or worse."""
+    ours = (record for record in caplog.records if record.name.startswith("celery_sql_results.spool"))
+    return [record.getMessage() for record in ours if record.levelno >= logging.WARNING]
+
+
+def states_in(database: Database) -> dict[str, str]:
+    """The states of all tasks."""
+    return dict(database.execute("SELECT task_id, status FROM celery_taskmeta"))  # type: ignore[arg-type]
+
+
+# -- in and out --------------------------------------------------------------------------------------------------
+
+
+@away
+def test_without_a_spool_it_is_lost(database: Database, apps: Apps) -> None:
+    """And the task that has stored it learns of that."""
+    backend = apps(database_spool_dir=None).backend
+    backend.store_result("before", 0, states.SUCCESS)
+    database.server.shutdown()
+    with pytest.raises(BackendStoreError):
+        backend.store_result("t", 1, states.SUCCESS)
+
+    assert backend.spooled == 0
+
+
+@away
+def test_kept_and_stored_by_the_process_that_kept_it(
+    database: Database, backend: DatabaseBackend, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After its next write. One warning for each, which shows no content."""
+    database.server.shutdown()
+    backend.store_result("t", {"secret": "payload"}, states.SUCCESS)
+    backend.mark_as_failure("u", ValueError("wrong"), traceback="line 1")
+    kept, said = backend.spooled, complaints(caplog)
+    done = utc_now()
+    database.server.restart()
+    backend.store_result("after", 2, states.SUCCESS)
+
+    assert (kept, len(said), backend.spooled, waiting(folder)) == (2, 2, 0, [])
+    assert said[0].startswith("storing SUCCESS of task t failed (")
+    assert said[0].endswith(f"kept in the spool {backend.spool.path}, 1 wait there")  # type: ignore[union-attr]
+    assert "payload" not in caplog.text
+    assert backend.get_result("t") == {"secret": "payload"}
+    assert (repr(backend.get_result("u")), backend.get_traceback("u")) == ("ValueError('wrong')", "line 1")
+    assert backend.get_task_meta("u")["date_done"] <= done
+
+
+@away
+def test_stored_by_another_process(
+    database: Database, backend: DatabaseBackend, folder: Path, processes: Nursery
+) -> None:
+    """As soon as it reaches the database; several at once share no work twice."""
+    database.server.shutdown()
+    for number in range(20):
+        backend.store_result(f"t-{number}", number, states.SUCCESS)
+    database.server.restart()
+    outcomes = processes.at_once([(store_one, (database.url, folder, f"other-{n}")) for n in range(4)])
+    processes.at_once([(replay, (database.url, folder))])  # each has a little time only
+
+    assert errors(outcomes) == []
+    assert waiting(folder) == []
+    assert [backend.get_result(f"t-{number}") for number in range(20)] == list(range(20))
+
+
+@on("postgresql", "mariadb", "sqlite")
+def test_killed_in_the_middle(database: Database, backend: DatabaseBackend, folder: Path, processes: Nursery) -> None:
+    """What was stored but not removed is stored again, and nothing shows it."""
+    database.execute("ALTER TABLE celery_taskmeta RENAME TO gone")
+    ids = ["a", "b-fatal", "c", "d-fatal", "e"]
+    for task_id in ids:
+        backend.store_result(task_id, task_id, states.SUCCESS)
+    database.execute("ALTER TABLE gone RENAME TO celery_taskmeta")
+    left = []
+    for _ in range(2):
+        [outcome] = processes.at_once([(replay_and_die, (database.url, folder))])
+        assert "exit code -9" in outcome.error
+        left.append(len(waiting(folder)))
+        os.rename(waiting(folder)[0], folder / f"{len(left)}")  # else it would kill the next one as well
+    for number, task_id in enumerate(("b-fatal", "d-fatal"), 1):
+        assert task_id in (folder / f"{number}").read_text()
+        os.rename(folder / f"{number}", backend.spool.path / f"{number:020d}-0-0.json")  # type: ignore[union-attr]
+    backend.replay()
+
+    assert left == [4, 2]
+    assert states_in(database) == {**dict.fromkeys(ids, states.SUCCESS), "before": states.SUCCESS}
+    assert waiting(folder) == []
+
+
+@on("postgresql", "mariadb", "sqlite", "portable")
+def test_tables_that_are_gone(database: Database, backend: DatabaseBackend) -> None:
+    """That does not pass by itself, so nobody waits; and it is no fault of the result."""
+    database.execute("ALTER TABLE celery_taskmeta RENAME TO gone")
+    backend.store_result("t", 1, states.SUCCESS)
+    kept = backend.spooled
+    with pytest.raises(Exception, match=r"."):
+        backend.replay()
+    database.execute("ALTER TABLE gone RENAME TO celery_taskmeta")
+    backend.replay()
+
+    assert (kept, backend.spooled, backend.get_result("t")) == (1, 0, 1)
+
+
+@away
+def test_a_process_that_never_reached_the_database(database: Database, apps: Apps) -> None:
+    """It does not know whether there are tables for chords."""
+    database.server.shutdown()
+    app = equipped(apps())
+    part = {"id": "t", "group": "g", "chord": app.tasks["number"].s(), "group_index": 0}
+    app.backend.mark_as_done("t", 1, request=Context(part))
+    kept = app.backend.spooled
+    database.server.restart()
+    app.backend.replay()
+
+    assert (kept, app.backend.spooled, app.backend.get_result("t")) == (1, 0, 1)
+
+
+# -- what it holds -----------------------------------------------------------------------------------------------
+
+
+@away
+def test_final_stays_final(database: Database, backend: DatabaseBackend, apps: Apps) -> None:
+    """What others have stored meanwhile is not undone by what has waited."""
+    database.server.shutdown()
+    backend.store_result("t", ValueError("old"), states.FAILURE)
+    backend.store_result("u", None, states.RETRY)
+    backend.store_result("v", None, states.STARTED)
+    kept = backend.spooled
+    database.server.restart()
+    other = apps(database_spool_dir=None).backend
+    for task_id in "tu":
+        other.store_result(task_id, "new", states.SUCCESS)
+    backend.replay()
+
+    assert (kept, backend.spooled) == (2, 0)
+    assert states_in(database) == dict.fromkeys(["before", "t", "u"], states.SUCCESS)
+
+
+@away
+def test_parts_of_a_chord(database: Database, apps: Apps) -> None:
+    """Who stores the last of them sends the body, once, with all results in the order of the header."""
+    queue = uuid.uuid4().hex
+    post, another = (Post(equipped(apps(task_default_queue=queue))) for _ in range(2))
+    body = chord([post.number(n) for n in range(3)])(post.number())
+    first, *others = post.taken()
+    post.deliver(first, 0)
+    database.server.shutdown()
+    for letter in others:
+        post.deliver(letter, letter.args[0])
+    kept = post.backend.spooled
+    database.server.restart()
+    another.backend.replay()
+    another.backend.replay()
+    [sent] = post.taken()
+
+    assert (kept, post.backend.spooled) == (2, 0)
+    assert (sent.id, sent.args[0]) == (body.id, [0, 1, 2])
+
+
+@away
+def test_a_group(database: Database, backend: DatabaseBackend) -> None:
+    """Its members are restored."""
+    saved = GroupResult("g", [backend.app.AsyncResult(task_id) for task_id in "ab"], app=backend.app)
+    database.server.shutdown()
+    saved.save(backend)
+    kept = backend.spooled
+    database.server.restart()
+    backend.replay()
+    restored = GroupResult.restore("g", backend=backend, app=backend.app)
+
+    assert (kept, [member.id for member in restored.results]) == (1, ["a", "b"])
+
+
+@on("sqlite")
+def test_nobody_else_can_read_it(database: Database, backend: DatabaseBackend, folder: Path) -> None:
+    """Neither the files nor the list of them."""
+    database.execute("ALTER TABLE celery_taskmeta RENAME TO gone")
+    backend.store_result("t", 1, states.SUCCESS)
+    [entry] = waiting(folder)
+    modes = [stat.S_IMODE(path.stat().st_mode) for path in (folder, entry.parent, entry)]
+
+    assert modes == [0o700, 0o700, 0o600]
+
+
+@on("sqlite")
+def test_tables_with_other_names_have_their_own(database: Database, backend: DatabaseBackend, apps: Apps) -> None:
+    """In the same directory, without getting in each other's way."""
+    other = apps(database_table_names={"task": "other"}).backend
+    other.store_result("before", 0, states.SUCCESS)
+    database.execute("ALTER TABLE celery_taskmeta RENAME TO gone")
+    backend.store_result("t", 1, states.SUCCESS)
+    other.replay()
+    kept = (backend.spooled, other.spooled)
+    database.execute("ALTER TABLE gone RENAME TO celery_taskmeta")
+    backend.replay()
+
+    assert kept == (1, 0)
+    assert database.execute("SELECT task_id FROM other") == [("before",)]
+    assert backend.get_result("t") == 1
+
+
+# -- what goes wrong ---------------------------------------------------------------------------------------------
+
+
+@away
+def test_full(database: Database, apps: Apps, caplog: pytest.LogCaptureFixture) -> None:
+    """Then it is as without one, and the log says what to do."""
+    backend = apps(database_spool_max_bytes=1000).backend
+    backend.store_result("before", 0, states.SUCCESS)
+    database.server.shutdown()
+    backend.store_result("t", 1, states.SUCCESS)
+    with pytest.raises(BackendStoreError):
+        backend.store_result("u", "x" * 1000, states.SUCCESS)
+
+    assert backend.spooled == 1
+    assert "is full" in complaints(caplog)[-1]
+    assert complaints(caplog)[-1].endswith("raise database_spool_max_bytes")
+
+
+def hostile(path: Path, canary: Path) -> dict[str, bytes]:
+    """Files that are no entries, by name; each would come first."""
+    row = {"task_id": "t", "status": "SUCCESS"}
+
+    class Payload:
+        def __reduce__(self) -> Any:
+            return os.mkdir, (str(canary),)
+
+    (path / "0-link.json").symlink_to("/etc/passwd")
+    (path / "0-folder.json").mkdir()
+    return {
+        "0-empty.json": b"",
+        "0-pickle.json": pickle.dumps(Payload()),
+        "0-version.json": json.dumps({"version": 7, "kind": "task", "row": row}).encode(),
+        "0-column.json": json.dumps({"version": 1, "kind": "task", "row": {**row, "id) --": "x"}}).encode(),
+        "0-surrogate.json": json.dumps({"version": 1, "kind": "task", "row": {**row, "traceback": "\ud800"}}).encode(),
+    }
+
+
+@on("postgresql", "mariadb", "sqlite", "portable")
+def test_what_is_no_entry_is_put_aside(
+    database: Database, backend: DatabaseBackend, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It keeps no other from being stored, and nothing of it is run."""
+    database.execute("ALTER TABLE celery_taskmeta RENAME TO gone")
+    backend.store_result("good", 1, states.SUCCESS)
+    database.execute("ALTER TABLE gone RENAME TO celery_taskmeta")
+    caplog.clear()
+    [entry] = waiting(folder)
+    files = hostile(entry.parent, tmp_path / "canary")
+    for name, content in files.items():
+        (entry.parent / name).write_bytes(content)
+    backend.replay()
+    rejected = {path.name for path in folder.glob("*/*.rejected")}
+
+    assert rejected == {f"{name}.rejected" for name in (*files, "0-link.json", "0-folder.json")}
+    assert (waiting(folder), len(complaints(caplog))) == ([], len(rejected))
+    assert not (tmp_path / "canary").exists()
+    assert states_in(database) == {"before": states.SUCCESS, "good": states.SUCCESS}
+
+
+@on("sqlite")
+def test_a_directory_that_cannot_be_used(apps: Apps, tmp_path: Path) -> None:
+    """That is one error, when the backend is made."""
+    (tmp_path / "file").touch()
+
+    with pytest.raises(SettingError, match=r"^database_spool_dir is "):
+        apps(database_spool_dir=str(tmp_path / "file"))
