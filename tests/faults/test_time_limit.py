@@ -14,6 +14,7 @@ from sqlalchemy.exc import StatementError
 
 from celery_sql_results import DatabaseBackend
 from servers import Database
+from servers.pool import on
 from support import app_on, close
 
 #: What keeps everybody else from writing results, until the transaction ends.
@@ -64,10 +65,7 @@ def time_limit() -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-BROKEN = pytest.mark.xfail(reason="a connection that was interrupted in the middle of a statement stays in the pool")
-
-
-@pytest.mark.parametrize("database", [pytest.param("postgresql", marks=BROKEN), "mariadb", "sqlite"], indirect=True)
+@on("postgresql", "mariadb", "sqlite")
 def test_the_next_result_is_stored(database: Database, backend: DatabaseBackend) -> None:
     """And read, twice over the one connection that there may be; nothing is locked."""
     with locked(database), pytest.raises((SoftTimeLimitExceeded, StatementError)), time_limit():
