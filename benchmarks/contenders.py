@@ -63,6 +63,11 @@ class Contender:
         """Read one result, not from a cache."""
         return self.app.backend.get_task_meta(task_id, cache=False)["result"]
 
+    @property
+    def keeps(self) -> int:
+        """How many results this process has at hand, so that it need not ask for them again."""
+        return len(self.app.backend._cache) + len(self.app.backend._pending_messages)
+
     def watch_commits(self, committed: Callable[[], None]) -> None:
         """From now on call `committed` when the database has replied that a result is committed.
 

@@ -1,4 +1,4 @@
-"""Contenders take turns, so that whatever disturbs the machine disturbs them all."""
+"""Contenders take turns, there and back, so that whatever disturbs the machine disturbs them all."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def race(benchmark: Benchmark, arena: Arena) -> list[Standing]:
         for contender in benchmark.contenders:
             entrants.append(Entrant(benchmark, arena, contender))
             ending.callback(entrants[-1].leave)
-        for _ in range(arena.scale.rounds * benchmark.rounds):
-            for entrant in entrants:
+        for number in range(arena.scale.rounds * benchmark.rounds):
+            for entrant in entrants if number % 2 == 0 else reversed(entrants):
                 entrant.play()
     return [entrant.standing for entrant in entrants]

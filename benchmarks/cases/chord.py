@@ -22,6 +22,7 @@ class Chord10(Benchmark):
     name = "chord-10"
     title = f"A chord of 10, from sending it until its result is there; a worker with {CHILDREN} children"
     size: ClassVar[int] = 10
+    rounds = 4
 
     @contextmanager
     def prepare(self, arena: Arena, contender: str) -> Iterator[Play]:
@@ -36,6 +37,7 @@ class Chord1000(Chord10):
     name = "chord-1000"
     title = f"A chord of 1,000, from sending it until its result is there; a worker with {CHILDREN} children"
     size = 1000
+    rounds = 1
 
 
 def run(contender: Contender, size: int) -> Round:

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from celery.result import ResultSet
-
 from benchmarks.arena import Arena
 from benchmarks.case import Benchmark, Play, Round
 from benchmarks.contenders import Contender
@@ -22,7 +20,7 @@ class Throughput(Benchmark):
     """Tasks that do nothing."""
 
     name = "throughput"
-    title = f"One of {TASKS} tasks, sent one by one and awaited together; a worker with {CHILDREN} children"
+    title = f"One of {TASKS} tasks, sent one by one and awaited one by one; a worker with {CHILDREN} children"
 
     @contextmanager
     def prepare(self, arena: Arena, contender: str) -> Iterator[Play]:
@@ -32,10 +30,10 @@ class Throughput(Benchmark):
 
 
 def run(contender: Contender) -> Round:
-    """Send the tasks and wait for all."""
+    """Send the tasks and wait for each."""
     echo = contender.app.tasks["benchmarks.echo"]
     begin = time.perf_counter()
-    found = ResultSet([echo.delay(number) for number in range(TASKS)], app=contender.app).get()
+    found = [result.get() for result in [echo.delay(number) for number in range(TASKS)]]
     taken = time.perf_counter() - begin
     assert found == list(range(TASKS))
     return Round([taken / TASKS])
