@@ -63,6 +63,18 @@ def test_parts_are_killed_while_they_run(stage: Stage, tmp_path: Path) -> None:
     assert body_runs(path, body) == 1
 
 
+def test_a_process_is_killed_between_a_result_and_the_body(stage: Stage, tmp_path: Path) -> None:
+    """The part's result is stored, so the broker does not deliver it again: it counts all the same, and once."""
+    path = tmp_path / "body"
+    condemn(path, "uncounted")
+    body = chord([stage.number(n) for n in range(PARTS)])(stage.note(path=str(path)))
+    sweep_until_dispatched(stage)
+    assert body.get(timeout=PATIENCE) == list(range(PARTS))
+    settled(stage)
+    assert not verdict(path, "uncounted").exists()
+    assert body_runs(path, body) == 1
+
+
 def test_the_elected_process_is_killed(stage: Stage, tmp_path: Path) -> None:
     """Right before it sends the body, or right after: another takes over when the lease is over."""
     early, late = tmp_path / "early", tmp_path / "late"
