@@ -65,7 +65,7 @@ def test_told_to_stop_while_the_database_is_away(
     assert "1 results wait in the spool" in successor.log
 
 
-@on("postgresql", "mariadb", "sqlite")
+@on("postgresql")
 def test_the_elected_process_has_died(database: Database, tmp_path: Path, apps: list[Celery]) -> None:
     """Its worker notices when the lease is over, and sends the body."""
     careful = {"task_acks_late": True, "task_reject_on_worker_lost": True, "database_upkeep_interval": 0.2}
