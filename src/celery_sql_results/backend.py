@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Collection, Mapping
 from functools import cached_property, partial
 from typing import Any, TypeVar
@@ -25,11 +24,11 @@ from . import (
 )
 from .chords.contract import ChordMixin, is_counted
 from .chords.rows import ChordRows
+from .content import ContentMixin
 from .dialects import DefaultImpl, impl_for
-from .encoding import Encoding
-from .errors import ResultRefused, TaskIdTooLong
+from .encoding import tree
+from .errors import TaskIdTooLong
 from .models import NAME_LENGTH, Models, Task, TaskSet, models_for, utc_now
-from .redact import REPR_LEVELS, Redaction
 from .session import SessionManager
 from .settings import Settings
 from .spool.contract import SpoolMixin
@@ -48,7 +47,7 @@ T = TypeVar("T")
 logger = get_logger(__name__)
 
 
-class DatabaseBackend(WaitingMixin, SpoolMixin, ChordMixin, BaseBackend):
+class DatabaseBackend(WaitingMixin, SpoolMixin, ContentMixin, ChordMixin, BaseBackend):
     """Task and group results in a SQL database.
 
     Args:
@@ -98,19 +97,6 @@ class DatabaseBackend(WaitingMixin, SpoolMixin, ChordMixin, BaseBackend):
         self._open_spool()
         if self.settings.create_tables_at_setup:
             self._create_tables()
-
-    def _make_encoding(self) -> Encoding:
-        settings, amqp, redact = self.settings, self.app.amqp, None
-        if settings.redact is not None:
-            sizes, levels = (
-                (amqp.argsrepr_maxsize, amqp.kwargsrepr_maxsize),
-                getattr(self.app.conf, "task_repr_maxlevels", None),
-            )
-            redact = Redaction(settings.redact, self._signature, sizes, levels or REPR_LEVELS)
-        return Encoding(self.serializer, self.accept, settings.compression, settings.max_decompressed, redact)
-
-    def _signature(self, task: str) -> inspect.Signature:
-        return inspect.signature(self.app.tasks[task].run)
 
     # -- the tables ----------------------------------------------------------------------------------------------
 
@@ -234,20 +220,6 @@ class DatabaseBackend(WaitingMixin, SpoolMixin, ChordMixin, BaseBackend):
         if part is not None:
             is_counted(request, kept=not stored)
 
-    def on_chord_part_return(self, request: Any, state: str, result: Any, **kwargs: Any) -> None:
-        """Count a part in; one whose result the database refuses counts as failed."""
-        try:
-            super().on_chord_part_return(request, state, result, **kwargs)
-        except SQLAlchemyError as error:
-            reason = self._refusal(error)
-            if reason is None:
-                raise
-            refused = ResultRefused(f"the database refused the result of task {request.id} ({reason})")
-            super().on_chord_part_return(request, states.FAILURE, refused, **kwargs)
-
-    def _payload(self, result: Any, state: str) -> bytes:
-        return self.encoding.dumps(self.encode_result(result, state))
-
     def _get_task_meta_for(self, task_id: str) -> dict[str, Any]:
         """The meta of a task; that of a pending one if it has no row.
 
@@ -264,8 +236,7 @@ class DatabaseBackend(WaitingMixin, SpoolMixin, ChordMixin, BaseBackend):
         return self._meta(row) if row else _pending(task_id)
 
     def _meta(self, row: Any) -> dict[str, Any]:
-        meta: dict[str, Any] = self.meta_from_decoded(self.encoding.to_meta(row))
-        return meta
+        return self.meta_from_decoded(self.encoding.to_meta(row))
 
     def task_result_exists(self, task_id: str) -> bool:
         """Whether the task has a row, in whatever state."""
@@ -328,7 +299,7 @@ class DatabaseBackend(WaitingMixin, SpoolMixin, ChordMixin, BaseBackend):
         members = self.encoding.loads(row["result"], row.get("content_type"))
         return {
             "taskset_id": row["taskset_id"],
-            "result": members and result_from_tuple(_as_tuple(members), self.app),
+            "result": members and result_from_tuple(tree(_as_tuple(members)), self.app),
             "date_done": row["date_done"],
         }
 

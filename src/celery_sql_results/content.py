@@ -1,21 +1,29 @@
-"""What is stored when a database refuses the content of a row: as much of it as it takes, and the reason for the rest.
+"""What a backend does about content: how it is written and read, and what is stored of a row that is refused.
 
-An outcome is never dropped. First the row goes without the columns that only inform; then a marker stands for the
-result, in the content type of the row, and says why it is there and how large the result was.
+An outcome is never dropped. Of a row that it refuses, a database gets as much as it takes, and the reason for the rest:
+first the row without the columns that only inform; then with a marker for the result, in the content type of the row,
+which says why it is there and how large the result was.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from celery import states
 from celery.utils.log import get_logger
+from kombu.exceptions import DecodeError
+from sqlalchemy.exc import SQLAlchemyError
 
+from . import failures
+from .encoding import Encoding
 from .errors import ResultRefused
 from .models import EXTENDED_COLUMNS
+from .redact import REPR_LEVELS, Redaction
+from .settings import Settings
 
-__all__ = ["put", "stand_ins"]
+__all__ = ["ContentMixin", "put", "stand_ins"]
 
 logger = get_logger(__name__)
 Row = Mapping[str, Any]
@@ -24,6 +32,61 @@ Row = Mapping[str, Any]
 OPTIONAL = frozenset({*EXTENDED_COLUMNS, "children"})
 #: Characters that a marker keeps of each end of a traceback.
 END_OF_TRACEBACK = 4_000
+
+
+class ContentMixin:
+    """The methods of a backend about content. The backend brings the rest."""
+
+    app: Any
+    settings: Settings
+    encoding: Encoding
+    serializer: str
+    accept: Any
+    encode_result: Callable[[Any, str], Any]
+    _refusal: Callable[[BaseException], str | None]
+
+    def _make_encoding(self) -> Encoding:
+        settings, amqp, redact = self.settings, self.app.amqp, None
+        if settings.redact is not None:
+            sizes = (amqp.argsrepr_maxsize, amqp.kwargsrepr_maxsize)
+            levels = getattr(self.app.conf, "task_repr_maxlevels", None) or REPR_LEVELS
+            redact = Redaction(settings.redact, self._signature, sizes, levels)
+        return Encoding(self.serializer, self.accept, settings.compression, settings.max_decompressed, redact)
+
+    def _signature(self, task: str) -> inspect.Signature:
+        return inspect.signature(self.app.tasks[task].run)
+
+    def _payload(self, result: Any, state: str) -> bytes:
+        return self.encoding.dumps(self.encode_result(result, state))
+
+    def prepare_exception(self, exc: BaseException, serializer: str | None = None) -> Any:
+        """An exception as it is stored. Whatever is wrong with it, something is."""
+        try:
+            return super().prepare_exception(exc, serializer)  # type: ignore[misc]
+        except Exception:  # noqa: BLE001 - its arguments may be properties that raise
+            return super().prepare_exception(failures.stand_in(exc), serializer)  # type: ignore[misc]
+
+    def exception_to_python(self, exc: Any) -> BaseException | None:
+        """The exception that was stored."""
+        return failures.restored(exc)
+
+    def meta_from_decoded(self, meta: dict[str, Any]) -> dict[str, Any]:
+        """Restore the exception of a task that failed."""
+        found: dict[str, Any] = super().meta_from_decoded(meta)  # type: ignore[misc]
+        if found["result"] is None and found["status"] in states.PROPAGATE_STATES:
+            found["result"] = DecodeError("the row tells of a failure, but holds no exception")
+        return found
+
+    def on_chord_part_return(self, request: Any, state: str, result: Any, **kwargs: Any) -> None:
+        """Count a part in; one whose result the database refuses counts as failed."""
+        try:
+            super().on_chord_part_return(request, state, result, **kwargs)  # type: ignore[misc]
+        except SQLAlchemyError as error:
+            reason = self._refusal(error)
+            if reason is None:
+                raise
+            refused = ResultRefused(f"the database refused the result of task {request.id} ({reason})")
+            super().on_chord_part_return(request, states.FAILURE, refused, **kwargs)  # type: ignore[misc]
 
 
 def put(

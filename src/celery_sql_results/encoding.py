@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from celery import states
+from celery.result import ResultBase
 from kombu.compression import compress
 from kombu.exceptions import ContentDisallowed, DecodeError
 from kombu.serialization import dumps, loads, registry
@@ -36,8 +37,11 @@ _PAYLOADS = ("result", "children", "args", "kwargs")
 _REFERENCES = ("name", "worker", "retries", "queue", "date_queued", "date_started", "parent_id", "root_id", "group_id")
 
 
-class _PlainUnpickler(pickle.Unpickler):
-    """Reads numbers, strings and collections, and refuses whatever names a class or a function."""
+class _PlainUnpickler(pickle._Unpickler):
+    """Reads numbers, strings and collections, and refuses whatever names a class or a function.
+
+    In Python: eight bytes can make the one in C take 32 GB for its memo.
+    """
 
     def find_class(self, module: str, name: str) -> Any:
         raise ContentDisallowed(
@@ -211,15 +215,45 @@ class Encoding:
         return self.dumps_lenient({"stamped_headers": sorted(stamped), "stamps": values})
 
     def to_meta(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """What Celery calls the meta of a task: the row by the names of ``AsyncResult``, its payloads read."""
+        """What Celery calls the meta of a task: the row by the names of ``AsyncResult``, its payloads read.
+
+        Raises:
+            kombu.exceptions.ContentDisallowed: the row holds content that is not accepted.
+            kombu.exceptions.DecodeError: the row cannot be read.
+        """
+        try:
+            return self._to_meta(row)
+        except (ContentDisallowed, DecodeError):
+            raise
+        except Exception as error:  # whoever can write to the table can put anything there
+            raise DecodeError(f"the row of task {row['task_id']} cannot be read: {error!r}") from error
+
+    def _to_meta(self, row: Mapping[str, Any]) -> dict[str, Any]:
         content_type = row.get("content_type")
         meta: dict[str, Any] = {column: row[column] for column in (*_META, *_REFERENCES) if column in row}
         meta |= {column: self.loads(row[column], content_type) for column in _PAYLOADS if column in row}
+        for child in meta.get("children") or ():
+            tree(child)
         stamps = self.loads(row.get("stamps"), content_type)
-        if stamps:
-            meta["stamped_headers"] = stamps["stamped_headers"]
-            meta.update(stamps["stamps"])
-        return meta
+        return {**stamps["stamps"], "stamped_headers": stamps["stamped_headers"], **meta} if stamps else meta
+
+
+def tree(value: Any) -> Any:
+    """``value``, which is a result as Celery's ``result_from_tuple`` takes it: ``((id, parent), members)``.
+
+    Raises:
+        kombu.exceptions.DecodeError: it is none.
+    """
+    if isinstance(value, ResultBase):  # from a pickle, which was accepted
+        return value
+    pair = isinstance(value, (list, tuple)) and len(value) == 2
+    head, members = value if pair else (None, None)
+    id_, parent = head if isinstance(head, (list, tuple)) and len(head) == 2 else (head, None)
+    if not isinstance(id_, str) or not isinstance(members, (list, tuple, type(None))):
+        raise DecodeError("the row holds something else where a result should be")
+    for each in (*([parent] if parent else ()), *(members or ())):
+        tree(each)
+    return value
 
 
 def _everything(request: Any) -> tuple[Any, Any]:

@@ -23,6 +23,11 @@ TRANSIENT = ("locked", "busy", "disk is full", "disk I/O error", "readonly datab
 BUSY_TIMEOUT = 30
 
 
+def _text(value: bytes) -> str:
+    """Whatever is in a column of text: SQLite checks no encoding, and the driver's own reading would fail."""
+    return value.decode("utf-8", "backslashreplace")
+
+
 class DataVersion:
     """``PRAGMA data_version`` changes when another connection has written: https://www.sqlite.org/pragma.html"""
 
@@ -62,6 +67,7 @@ class SQLiteImpl(AutocommitImpl):
 
     def on_connect(self, dbapi_connection: DBAPIConnection) -> None:
         """The mode stays with the file. Where it cannot be set just now, the old one serves as well, more slowly."""
+        dbapi_connection.text_factory = _text
         cursor = dbapi_connection.cursor()
         try:
             cursor.execute("PRAGMA journal_mode = WAL")

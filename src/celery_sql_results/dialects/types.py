@@ -13,12 +13,48 @@ from sqlalchemy.dialects import mysql
 
 _MYSQL = ("mysql", "mariadb")
 
+
+class UntypedTimestamp(sa.TypeDecorator[Any]):
+    """A time, or nothing where no time is.
+
+    SQLite's columns hold whatever somebody has put there. All that is awaited is looked for in one query, and one such
+    value must not be an error of all of it.
+    """
+
+    impl = sa.DateTime
+    cache_ok = True
+
+    def result_processor(self, dialect: sa.Dialect, coltype: object) -> Any:
+        read: Any = super().result_processor(dialect, coltype)
+
+        def process(value: Any) -> Any:
+            try:
+                return read(value)
+            except (TypeError, ValueError):
+                return None
+
+        return process
+
+
+class UntypedBlob(sa.TypeDecorator[Any]):
+    """Bytes, or those of a text or a number."""
+
+    impl = sa.LargeBinary
+    cache_ok = True
+
+    def result_processor(self, dialect: sa.Dialect, coltype: object) -> Any:
+        def process(value: Any) -> Any:
+            return value if value is None or isinstance(value, bytes) else str(value).encode()
+
+        return process
+
+
 #: SQLite counts up only a column that is declared as exactly ``INTEGER``.
 Id = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-Blob = sa.LargeBinary().with_variant(mysql.LONGBLOB(), *_MYSQL)
+Blob = sa.LargeBinary().with_variant(mysql.LONGBLOB(), *_MYSQL).with_variant(UntypedBlob(), "sqlite")
 LongText = sa.Text().with_variant(mysql.LONGTEXT(), *_MYSQL)
 #: Always UTC, without an offset, to the microsecond.
-Timestamp = sa.DateTime().with_variant(mysql.DATETIME(fsp=6), *_MYSQL)
+Timestamp = sa.DateTime().with_variant(mysql.DATETIME(fsp=6), *_MYSQL).with_variant(UntypedTimestamp(), "sqlite")
 
 #: A binary collation compares ids exactly; the usual ones think that ``a`` equals ``A``.
 TABLE_OPTIONS: dict[str, Any] = {

@@ -1,0 +1,261 @@
+"""Rows that somebody else has put there: a clear error from a small set, and nothing of them is ever run."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import random
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from celery import states
+from celery.exceptions import SecurityError
+from celery.exceptions import TimeoutError as CeleryTimeoutError
+from celery.result import AsyncResult, GroupResult
+from kombu.compression import compress
+from kombu.exceptions import ContentDisallowed, DecodeError
+
+from celery_sql_results import DatabaseBackend, PayloadTooLarge
+from celery_sql_results.encoding import COMPRESSED
+from servers import Database
+from support import app_on, close
+
+#: What a reader may meet in a row that he cannot trust.
+ALLOWED = (ContentDisallowed, DecodeError, SecurityError, CeleryTimeoutError)
+PAYLOADS = ("result", "children", "args", "kwargs", "stamps")
+TEXTS = ("status", "traceback", "name", "worker", "queue", "content_type", "parent_id", "root_id", "group_id")
+JSON, PICKLE = "application/json", "application/x-python-serialize"
+
+
+@pytest.fixture
+def backend(database: Database) -> Iterator[DatabaseBackend]:
+    """A backend that reads every column, on tables that are there."""
+    backend = app_on(database.url, result_extended=True, database_max_decompressed_bytes=1_000_000).backend
+    backend.store_result("model", {"a": [1, "b"]}, states.SUCCESS)
+    yield backend
+    close(backend)
+
+
+def put(backend: DatabaseBackend, task_id: str, **columns: Any) -> None:
+    """Write a row past the backend, as a stranger does; on SQLite also what is not of the column's type."""
+    row = {"id": 10**6 + len(task_id), "task_id": task_id, "status": states.SUCCESS, "result": b'"fine"'}
+    row |= {"content_type": JSON, **columns}
+    names, places = ", ".join(row), ", ".join(f":{name}" for name in row)
+    with backend.store.engine.begin() as connection:
+        connection.execute(sa.text("DELETE FROM celery_taskmeta WHERE task_id = :id"), {"id": task_id})
+        connection.execute(sa.text(f"INSERT INTO celery_taskmeta ({names}) VALUES ({places})"), row)
+
+
+def outcome(backend: DatabaseBackend, task_id: str) -> list[object]:
+    """What three ways of reading a row come to: the classes of their errors, or what was found."""
+    ways = (
+        lambda: backend.get_task_meta(task_id)["status"],
+        lambda: AsyncResult(task_id, app=backend.app).get(timeout=0),
+        lambda: [found["status"] for _, found in backend.get_many([task_id], timeout=0)],
+    )
+    found: list[object] = []
+    for way in ways:
+        try:
+            found.append(way())
+        except Exception as error:  # noqa: BLE001 - which one is the question
+            found.append(error)
+    return found
+
+
+class Evil:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.path),)
+
+
+def failure(**exception: Any) -> dict[str, Any]:
+    """The columns of a task that has failed."""
+    return {"status": states.FAILURE, "result": json.dumps(exception).encode()}
+
+
+def packed(data: bytes, method: str = "application/x-gzip") -> bytes:
+    """A payload as it is stored compressed."""
+    return COMPRESSED + method.encode() + b"\x00" + compress(data, method)[0]
+
+
+HOSTILE: list[tuple[str, dict[str, Any], type[Exception]]] = [
+    ("no exception", failure(exc_module="os", exc_type="system", exc_message=["mkdir made"]), SecurityError),
+    ("a function of builtins", failure(exc_module="builtins", exc_type="eval", exc_message=["1"]), SecurityError),
+    ("a class, but of no exception", failure(exc_module="pathlib", exc_type="Path", exc_message=["."]), SecurityError),
+    ("a method", failure(exc_module="os", exc_type="environ.clear", exc_message=[]), Exception),
+    ("a module that is not loaded", failure(exc_module="antigravity", exc_type="E", exc_message=["x"]), Exception),
+    ("an end of the process", failure(exc_module="builtins", exc_type="SystemExit", exc_message=[3]), Exception),
+    ("no name", failure(exc_module="builtins"), DecodeError),
+    ("a name of another type", failure(exc_module="builtins", exc_type=7), DecodeError),
+    ("a module of another type", failure(exc_module=["os"], exc_type="error"), DecodeError),
+    ("a name with NUL", failure(exc_type="a\x00\ud800"), Exception),
+    ("a list", {"status": states.FAILURE, "result": b"[1, 2]"}, DecodeError),
+    ("a text", {"status": states.FAILURE, "result": b'"text"'}, DecodeError),
+    ("nothing", {"status": states.FAILURE, "result": None}, DecodeError),
+    ("a pickle", {"result": pickle.dumps(Evil(Path("made")))}, ContentDisallowed),
+    ("a compressed pickle", {"result": packed(pickle.dumps(Evil(Path("made"))))}, ContentDisallowed),
+    ("a pickle of children", {"children": pickle.dumps(Evil(Path("made")))}, ContentDisallowed),
+    ("a pickle of arguments", {"args": pickle.dumps(Evil(Path("made")))}, ContentDisallowed),
+    ("a pickle with a huge memo", {"result": b"\x80\x02Nr\xff\xff\xff\x7f"}, DecodeError),
+    ("a pickle that says so", {"result": b"cos\nsystem\n.", "content_type": PICKLE}, ContentDisallowed),
+    ("a bomb", {"result": packed(bytes(100_000_000))}, PayloadTooLarge),
+    ("a truncated payload", {"result": packed(b'"text"')[:-6]}, DecodeError),
+    ("an unknown compression", {"result": COMPRESSED + b"application/x-no\x00abc"}, DecodeError),
+    ("a compression without a name", {"result": COMPRESSED + b"\xff"}, DecodeError),
+    ("truncated JSON", {"result": b'{"a": '}, DecodeError),
+    ("very deep JSON", {"result": b"[" * 200_000}, DecodeError),
+    ("an unknown type in JSON", {"result": b'{"__type__": "os", "__value__": 1}'}, DecodeError),
+    ("an unknown content type", {"content_type": "text/x-unknown", "result": b"\xff"}, ContentDisallowed),
+    ("children that are no list", {"children": b"7"}, DecodeError),
+    ("children that are no results", {"children": b'[{"a": 1}]'}, DecodeError),
+    ("children without an id", {"children": b"[[[null, null], null]]"}, DecodeError),
+    ("children that are results, half", {"children": b'[[["a", [["b", null], 7]], null]]'}, DecodeError),
+    ("stamps that are no dict", {"stamps": b"[1]"}, DecodeError),
+    ("stamps without values", {"stamps": b'{"stamped_headers": ["a"]}'}, DecodeError),
+    ("values of stamps that are no dict", {"stamps": b'{"stamped_headers": ["a"], "stamps": 7}'}, DecodeError),
+]
+
+
+@pytest.mark.parametrize(("columns", "expected"), [row[1:] for row in HOSTILE], ids=[row[0] for row in HOSTILE])
+def test_hostile(
+    sqlite: Database,
+    columns: dict[str, Any],
+    expected: type[Exception],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One clear error at `get()`, and no folder was made. How a row is read does not depend on the database."""
+    monkeypatch.chdir(tmp_path)
+    backend = app_on(sqlite.url, result_extended=True, database_max_decompressed_bytes=1_000_000).backend
+    before = {*sys.modules}
+    put(backend, "t", **columns)
+    _, got, _ = outcome(backend, "t")
+    close(backend)
+
+    assert isinstance(got, expected)
+    assert isinstance(got, ALLOWED) or columns["status"] == states.FAILURE
+    assert [*tmp_path.iterdir()] == []
+    assert "antigravity" not in {*sys.modules} - before
+
+
+def mutated(chance: random.Random, data: bytes) -> bytes:
+    """Something near `data`, or nothing like it."""
+    kind = chance.randrange(4)
+    if kind == 0:
+        return chance.randbytes(chance.randrange(40))
+    if kind == 1:
+        return data[: chance.randrange(len(data))]
+    changed = bytearray(data)
+    for _ in range(chance.randrange(1, 4)):
+        changed[chance.randrange(len(changed))] = chance.randrange(256)
+    return bytes(changed)
+
+
+def seeds() -> list[bytes]:
+    """Payloads to begin with."""
+    tree = b'[[["child", null], [[["grandchild", null], null]]]]'
+    error = b'{"exc_type": "ValueError", "exc_message": ["no"], "exc_module": "builtins"}'
+    stamps = b'{"stamped_headers": ["a"], "stamps": {"a": 1}}'
+    plain = {"a": [1, "b", 2.5], "c": (None, b"x")}
+    pickles = [pickle.dumps(plain, protocol) for protocol in (2, 4, 5)]
+    evil = pickle.dumps(Evil(Path("made")))
+    return [tree, error, stamps, *pickles, evil, packed(error), packed(evil), packed(tree, "application/x-bz2")]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_fuzzed(backend: DatabaseBackend, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random and nearly right bytes and texts in every column: every way to read gives a value or an allowed error."""
+    monkeypatch.chdir(tmp_path)
+    chance, payloads, unexpected = random.Random(seed), seeds(), []
+    for _ in range(40):
+        columns: dict[str, Any] = {"status": chance.choice([*sorted(states.ALL_STATES), "PROGRESS"])}
+        for name in chance.sample(PAYLOADS, 2):
+            columns[name] = mutated(chance, chance.choice(payloads))
+        name = chance.choice(TEXTS)
+        if name != "status":
+            columns[name] = chance.choice(["", JSON, PICKLE, "application/x-yaml", "x" * 50, "🎉", "application/data"])
+        put(backend, "t", **columns)
+        found = [each for each in outcome(backend, "t") if isinstance(each, Exception)]
+        # A failure that could be read is raised as what it says it is.
+        said = columns["status"] in states.EXCEPTION_STATES
+        unexpected += [
+            (columns, error) for error in found if not (isinstance(error, ALLOWED) or (said and raised(error)))
+        ]
+
+    assert unexpected == []
+    assert [*tmp_path.iterdir()] == []
+
+
+def raised(error: Exception) -> bool:
+    """Whether an error is one that a row has named: those are made here, and never by a failing statement."""
+    return error.__traceback__ is not None and type(error).__module__ in ("builtins", "celery.exceptions")
+
+
+def test_columns_of_any_type(sqlite: Database) -> None:
+    """SQLite holds whatever is put there."""
+    backend = app_on(sqlite.url, result_extended=True).backend
+    found = []
+    for value in (7, 10**12, 2.5, "text", "NaN", b"\xff\xfe", None):
+        for name in ("date_done", "date_started", "retries", *PAYLOADS, *TEXTS):
+            put(backend, "t", **{name: value})
+            found += [each for each in outcome(backend, "t") if isinstance(each, Exception)]
+    with backend.store.engine.begin() as connection:  # bytes that are no text, where a text is said to be
+        connection.execute(sa.text("UPDATE celery_taskmeta SET traceback = CAST(x'fffe' AS TEXT), status = 'SUCCESS'"))
+    traceback = backend.get_traceback("t")
+    close(backend)
+
+    assert [error for error in found if not isinstance(error, ALLOWED)] == []
+    assert traceback == "\\xff\\xfe"
+
+
+def test_a_hostile_row_ends_nobody_elses_wait(backend: DatabaseBackend) -> None:
+    """The thread that looks for results lives on."""
+    found: list[object] = []
+
+    def wait(task_id: str) -> None:
+        try:
+            found.append(AsyncResult(task_id, app=backend.app).get(timeout=60))
+        except Exception as error:  # noqa: BLE001 - which one is the question
+            found.append(type(error))
+
+    threads = [threading.Thread(target=wait, args=(task_id,)) for task_id in ("bad", "good")]
+    called: list[object] = []
+    AsyncResult("bad", app=backend.app).then(called.append)
+    for thread in threads:
+        thread.start()
+    put(backend, "bad", result=pickle.dumps(Evil(Path("made"))))
+    threads[0].join()
+    backend.store_result("good", "fine", states.SUCCESS)
+    threads[1].join()
+
+    assert (found, called) == ([ContentDisallowed, "fine"], [])
+
+
+@pytest.mark.parametrize(
+    ("payload", "expected"),
+    [
+        (pickle.dumps(Evil(Path("made"))), ContentDisallowed),
+        (b"7", DecodeError),
+        (b'[["g", null], 7]', DecodeError),
+        (b'[["g", null], [[{}, null]]]', DecodeError),
+        (b'{"a": ', DecodeError),
+        (packed(bytes(100_000_000)), PayloadTooLarge),
+    ],
+)
+def test_groups(sqlite: Database, payload: bytes, expected: type[Exception]) -> None:
+    """Restoring one is reading too."""
+    backend = app_on(sqlite.url, database_max_decompressed_bytes=1_000_000).backend
+    backend.store.put_group({"taskset_id": "g", "result": payload, "content_type": JSON})
+    with pytest.raises(expected):
+        GroupResult.restore("g", backend=backend, app=backend.app)
+    close(backend)
