@@ -11,6 +11,7 @@ from typing import Any
 from celery import Celery, Task
 
 import acceptance.broker  # noqa: F401  makes the broker known
+from acceptance.nasty import misbehave
 
 #: The variable that brings a worker its configuration, as JSON.
 VARIABLE = "SHOP_SETTINGS"
@@ -58,7 +59,7 @@ def make_app(settings: Mapping[str, Any]) -> Celery:
     """An app with all tasks, as it is in a worker and in whoever calls."""
     app = Celery("shop", set_as_current=False)
     app.conf.update(settings)
-    for task in (add, total, fail, nap):
+    for task in (add, total, fail, nap, misbehave):
         app.task(name=task.__name__)(task)
     for task in (retry, spawn, follow):
         app.task(name=task.__name__, bind=True)(task)

@@ -9,6 +9,7 @@ from celery import states
 from kombu.exceptions import EncodeError
 
 from celery_sql_results import DatabaseBackend, TaskIdTooLong
+from servers import Database
 from support import SERIALIZERS, request
 
 from .conftest import Backends
@@ -116,6 +117,92 @@ def test_4_mb(backends: Backends, compression: str | None) -> None:
     meta = backend.get_task_meta("t")
 
     assert (meta["result"] == value, meta["traceback"] == value) == (True, True)  # without showing 4 MB
+
+
+def test_100_mb(database: Database, backends: Backends) -> None:
+    """Of a result; MariaDB and MySQL must be told that they may get so much."""
+    if database.kind == "mariadb":
+        (limit,) = database.execute("SELECT @@global.max_allowed_packet")[0]
+        database.execute("SET GLOBAL max_allowed_packet = 1073741824")
+    backend = backends()
+    value = "x" * 100_000_000
+    try:
+        backend.store_result("t", value, states.SUCCESS)
+        found = backend.get_result("t")
+    finally:
+        if database.kind == "mariadb":
+            database.execute(f"SET GLOBAL max_allowed_packet = {limit}")
+
+    assert (len(found), set(found)) == (100_000_000, {"x"})  # without showing them
+
+
+def test_emoji_in_names(backends: Backends) -> None:
+    """MariaDB's own character set would refuse them."""
+    backend = backends(result_extended=True)
+    names: dict[str, Any] = {
+        "task": "pay 💶",
+        "hostname": "celery@🐇",
+        "group": "🎉",
+        "parent_id": "👪",
+        "root_id": "🌳",
+    }
+    backend.store_result("🎁", "🎂", "🎉", request=request("🎁", **names, delivery_info={"routing_key": "🚶🚶"}))
+    meta = backend.get_task_meta("🎁")
+    columns = ("name", "worker", "group_id", "parent_id", "root_id", "queue", "status", "result")
+
+    assert [meta[column] for column in columns] == [*names.values(), "🚶🚶", "🎉", "🎂"]
+
+
+@pytest.mark.parametrize("value", [b"\xff\xfe\x00", [b"\x80", {"a": b"\xc3"}]])
+def test_bytes_that_are_no_text(backend: DatabaseBackend, value: object) -> None:
+    """JSON carries them as base64."""
+    backend.store_result("t", value, states.SUCCESS)
+
+    assert backend.get_result("t") == value
+
+
+class Awkward(Exception):
+    """Raises whenever somebody looks at it."""
+
+    @property
+    def args(self) -> Any:  # type: ignore[override]
+        raise RuntimeError("no arguments")
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+    __repr__ = __str__
+
+
+@pytest.mark.parametrize("serializer", SERIALIZERS)
+def test_an_exception_of_which_nothing_can_be_stored(backends: Backends, serializer: str) -> None:
+    """At least its class is."""
+    backend = backends(result_serializer=serializer, accept_content=[serializer])
+    backend.mark_as_failure("t", Awkward())
+
+    found = backend.get_result("t")
+
+    assert backend.get_state("t") == states.FAILURE
+    assert type(found) is Awkward if serializer == "pickle" else "Awkward" in str(found)
+
+
+def test_redacted_arguments(backends: Backends, database: Database) -> None:
+    """By the parameters of the task; the secret is nowhere in the table."""
+    backend = backends(result_extended=True, database_redact=["card"])
+
+    @backend.app.task(name="shop.pay", shared=False)
+    def pay(amount: int, card: str, **more: object) -> None:
+        """Never run here."""
+
+    backend.store_result(
+        "t", 1, states.SUCCESS, request=request(args=[5, "secret"], kwargs={"a": [{"card": "secret"}]})
+    )
+    meta = backend.get_task_meta("t")
+    columns = "args, kwargs" if database.kind == "mariadb" else "CAST(args AS TEXT), CAST(kwargs AS TEXT)"
+    rows = database.execute(f"SELECT {columns} FROM celery_taskmeta")
+
+    assert (meta["args"], meta["kwargs"]) == ([5, "[redacted]"], {"a": [{"card": "[redacted]"}]})
+    assert [text for text in ("secret", b"secret".hex()) if text in repr(rows)] == []
 
 
 def test_all_fields_at_the_highest(backends: Backends) -> None:
