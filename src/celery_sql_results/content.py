@@ -46,8 +46,9 @@ class ContentMixin:
     _refusal: Callable[[BaseException], str | None]
 
     def _make_encoding(self) -> Encoding:
-        settings, amqp, redact = self.settings, self.app.amqp, None
+        settings, redact = self.settings, None
         if settings.redact is not None:
+            amqp = self.app.amqp
             sizes = (amqp.argsrepr_maxsize, amqp.kwargsrepr_maxsize)
             levels = getattr(self.app.conf, "task_repr_maxlevels", None) or REPR_LEVELS
             redact = Redaction(settings.redact, self._signature, sizes, levels)
