@@ -18,9 +18,9 @@ from servers import Database
 from servers.pool import on
 
 #: Operations before the first count, since caches fill slowly, and until the second.
-WARM_UP, OPERATIONS = 5_000, 10_000
+WARM_UP, OPERATIONS = 4_000, 7_000
 #: Operations between two strikes, each of which ends all connections of the process.
-EVERY = 50
+EVERY = 35
 STRIKES = OPERATIONS // EVERY
 #: How much Python's objects may grow by, in bytes: half of what a leak of a kilobyte per strike would be.
 OBJECTS = STRIKES * 1024 // 2
@@ -58,7 +58,8 @@ def test_threads_that_come_and_go(database: Database, backends: Backends) -> Non
             thread.join()
 
     assert database.execute("SELECT count(*) FROM celery_taskmeta") == [(GENERATIONS * THREADS,)]
-    assert 0 < held(database) <= POOL_SIZE
+    # SQLite keeps the descriptor of a closed connection while another one holds a lock: sqlite.org/howtocorrupt.html
+    assert 0 < held(database) <= (THREADS if database.kind == "sqlite" else POOL_SIZE)
 
 
 def store(backend: DatabaseBackend, task_id: str) -> None:
@@ -67,7 +68,7 @@ def store(backend: DatabaseBackend, task_id: str) -> None:
 
 
 def held(database: Database) -> int:
-    """How many connections to the database there are."""
+    """How many connections to the database there are, or descriptors of its file."""
     if database.kind != "sqlite":
         return len(connections(database))
     opened = (Path("/proc/self/fd", name) for name in os.listdir("/proc/self/fd"))

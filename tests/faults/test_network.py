@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -13,14 +10,14 @@ from celery import states
 from celery.exceptions import BackendGetMetaError, BackendStoreError
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 from celery.result import AsyncResult
-from sqlalchemy import make_url
 
 from faults.actors import LONG
 from faults.conftest import Backends, Loads
-from faults.load import Load, Verdict, until
+from faults.load import Verdict, until
+from faults.trouble import lose, proxied
 from servers import Database
 from servers.pool import on
-from servers.proxy import Direction, Proxy
+from servers.proxy import DIRECTIONS, Direction
 from support import close
 
 databases = on("postgresql", "mariadb")
@@ -29,7 +26,6 @@ databases = on("postgresql", "mariadb")
 CUTS, WITHIN = 15, 20_000
 #: Seconds that a piece is late while the network is slow, and that the network is away.
 SLOW, AWAY = 0.05, 0.5
-DIRECTIONS: tuple[Direction, ...] = ("to server", "to client")
 #: What bounds each attempt, in seconds (2 is the least that libpq obeys); PostgreSQL's last is about data that the
 #: other side does not take, in milliseconds.
 BOUNDS = {
@@ -38,14 +34,6 @@ BOUNDS = {
 }
 #: More than the buffers of the system and of the proxy hold, so that the sender notices that nobody reads.
 LARGE = 32_000_000
-
-
-@contextmanager
-def proxied(database: Database) -> Iterator[tuple[Proxy, str]]:
-    """A proxy before a database, and the URL that leads through it."""
-    with Proxy(database.server.port) as proxy:
-        url = make_url(database.url).set(port=proxy.port)
-        yield proxy, url.render_as_string(hide_password=False)
 
 
 @databases
@@ -69,24 +57,15 @@ def test_slow_then_away_then_cut(database: Database, load: Loads) -> None:
         under.go_on()
         proxy.delay = 0.0
         under.go_on()
-        lose(proxy, under)
+        lose(proxy, AWAY)
         under.go_on()
 
     assert under.verdict() == Verdict()
 
 
-def lose(proxy: Proxy, under: Load) -> None:
-    """What is under way is lost with its connection, and new connections get no answer for a while."""
-    proxy.silent = True
-    time.sleep(AWAY)
-    proxy.cut()
-    time.sleep(AWAY)
-    proxy.silent = False
-
-
 def bounded(database: Database) -> dict[str, Any]:
     """Settings under which an operation ends soon, whatever the other side does."""
-    return {"database_engine_options": {"connect_args": BOUNDS[database.kind]}, "result_backend_max_retries": 1}
+    return {"database_engine_options": {"connect_args": BOUNDS[database.kind]}, "result_backend_max_retries": 0}
 
 
 @databases

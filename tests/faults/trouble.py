@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 
 import sqlalchemy as sa
+from sqlalchemy import make_url
 from sqlalchemy.exc import DBAPIError
 
 from concurrency.actors import quick
 from faults.load import until
 from servers import Database
+from servers.proxy import Proxy
 
 #: How the connections of others to a database are found, and one's own.
 CONNECTIONS = {
@@ -107,3 +110,20 @@ def locked(database: Database) -> Iterator[sa.Connection]:
     with engine_on(database).connect() as connection:
         connection.exec_driver_sql(LOCK[database.kind])
         yield connection
+
+
+@contextmanager
+def proxied(database: Database) -> Iterator[tuple[Proxy, str]]:
+    """A proxy before a database, and the URL that leads through it."""
+    with Proxy(database.server.port) as proxy:
+        url = make_url(database.url).set(port=proxy.port)
+        yield proxy, url.render_as_string(hide_password=False)
+
+
+def lose(proxy: Proxy, seconds: float) -> None:
+    """What is under way is lost with its connection, and new connections get no answer for a while."""
+    proxy.silent = True
+    time.sleep(seconds)
+    proxy.cut()
+    time.sleep(seconds)
+    proxy.silent = False

@@ -11,8 +11,8 @@ from pathlib import Path
 from servers.process import Missing
 
 REMEDY = "Mounting needs root, or sudo without a password, outside of a container that forbids it."
-#: Bytes that are written at once to fill a disk.
-PIECE = 4096
+#: Bytes that are written at once to fill a disk; the last piece is written in part.
+PIECE = 2**20
 
 
 def _as_root(*command: str) -> None:
@@ -45,7 +45,7 @@ def full(folder: Path) -> Iterator[None]:
     ballast = folder / "ballast"
     with ballast.open("wb", buffering=0) as file, suppress(OSError):
         while True:
-            file.write(b"\0" * PIECE)
+            file.write(bytes(PIECE))
     try:
         yield
     finally:

@@ -12,6 +12,7 @@ from typing_extensions import Self
 
 T = TypeVar("T")
 Direction = Literal["to server", "to client"]
+DIRECTIONS: tuple[Direction, ...] = ("to server", "to client")
 
 #: Most bytes that are passed on at once: a large statement travels in several pieces, as on a real network.
 PIECE = 16 * 1024
@@ -86,7 +87,7 @@ class Proxy:
         self._tasks.add(task)
         self._transports.add(writer.transport)
         try:
-            with suppress(OSError):  # either end is gone, or the server refuses: so is then the other
+            with suppress(OSError):  # the server is not there
                 await self._connect(reader, writer)
         finally:
             writer.transport.abort()
@@ -113,6 +114,10 @@ class Proxy:
             await asyncio.sleep(0.01)
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, direction: Direction) -> None:
+        with suppress(OSError):  # either end is gone: so is then the other
+            await self._pump(reader, writer, direction)
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, direction: Direction) -> None:
         while piece := await reader.read(PIECE):
             if self.delay:
                 await asyncio.sleep(self.delay)
