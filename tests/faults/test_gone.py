@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
-from faults.conftest import Loads
+from celery import states
+from celery.result import AsyncResult
+
+from faults.actors import LONG
+from faults.conftest import Backends, Loads
 from faults.load import Verdict
 from faults.trouble import disconnect, kill
 from servers import Database, PgBouncer, PostgreSQL
@@ -58,3 +63,17 @@ def test_pgbouncer_restarted(postgresql: Database, load: Loads) -> None:
         under.go_on()
 
     assert under.verdict() == Verdict()
+
+
+@on("postgresql", "mariadb")
+def test_first_wait_while_it_is_away(database: Database, backends: Backends) -> None:
+    """A process whose first use of the database is a wait: that waits for the database as well."""
+    backend, found = backends(database.url, database_create_tables_at_setup=False), []
+    database.server.kill()
+    waiting = threading.Thread(target=lambda: found.append(AsyncResult("t", app=backend.app).get(timeout=LONG)))
+    waiting.start()
+    database.server.restart()
+    backend.store_result("t", 1, states.SUCCESS)
+    waiting.join()
+
+    assert found == [1]
