@@ -155,10 +155,9 @@ def test_a_chord_learns_of_it(strict: Backends) -> None:
 def test_a_marker_that_is_refused_too(backend: DatabaseBackend, database: Database) -> None:
     """An error for the caller: nothing is left to be tried."""
     backend.store  # noqa: B018  makes the tables
-    check = {"sqlite": None, "mariadb": "task_id <> 't'"}.get(database.kind, "1 / CAST(task_id <> 't' AS INTEGER) = 1")
-    if check is None:
+    if database.kind == "sqlite":
         pytest.skip("SQLite adds no CHECK to a table that exists")
-    database.execute(f"ALTER TABLE celery_taskmeta ADD CHECK ({check})")
+    database.execute("ALTER TABLE celery_taskmeta ADD CHECK (task_id <> 't')")
     with pytest.raises(SQLAlchemyError):
         backend.store_result("t", 1, states.SUCCESS)
 

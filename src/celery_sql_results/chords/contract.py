@@ -32,6 +32,8 @@ logger = get_logger(__name__)
 
 #: The shortest time that an elected process has to send the body, before another may take over.
 SHORTEST_LEASE = timedelta(seconds=10)
+#: Seconds that a process has to be elected after the last part was stored, before its chord counts as stuck.
+GRACE = 0.5
 #: The position of a part that has none.
 LAST = 2**31 - 1
 #: The attribute of a request that says how far its outcome is. Without it, what is stored is only what the task says of
@@ -194,12 +196,18 @@ class ChordMixin:
 
     def sweep_chords(self) -> int:
         """Send the bodies of chords whose elected process has died, and return how many there were."""
-        rows = self.chords
-        stuck = [] if rows is None else [chord for chord in rows.stuck() if chord.body is not None]
+        stuck = self._stuck()
+        if stuck:
+            time.sleep(GRACE)
+            still = {chord.group_id for chord in self._stuck()}
+            stuck = [chord for chord in stuck if chord.group_id in still]
         for chord in stuck:
             logger.warning("chord %s is complete, but its body was not sent: sending it", chord.group_id)
             self._take_over(chord)
         return len(stuck)
+
+    def _stuck(self) -> list[Chord]:
+        return [] if self.chords is None else [chord for chord in self.chords.stuck() if chord.body is not None]
 
     # -- the last part -------------------------------------------------------------------------------------------
 

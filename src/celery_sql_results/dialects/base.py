@@ -155,8 +155,10 @@ class DefaultImpl:
         try:
             with connection.begin_nested():
                 connection.execute(_insert(table, columns), row)
-        except exc.IntegrityError:  # another process inserted the row since we looked
-            connection.execute(update, values)
+        except exc.IntegrityError:
+            if not self._found(connection, table, key, row[key]):
+                raise  # it is something else that the database refuses
+            connection.execute(update, values)  # another process inserted the row since we looked
         return False
 
     def put_both(self, connection: Connection, where: Put, row: Row, parts: sa.Table, part: Row) -> bool:

@@ -41,10 +41,15 @@ def unless_awaited(where: Put, columns: tuple[str, ...]) -> sa.Insert:
 
     One look into the index of a table that is empty as a rule; a result set would cost the writer more than the rest.
     """
-    values = {name: sa.cast(sa.bindparam(name), where.table.c[name].type) for name in columns}
+    values = {name: sa.cast(sa.bindparam(name), _unbounded(where.table.c[name].type)) for name in columns}
     awaited = sa.exists().where(where.waiters.c.awaited_id == sa.bindparam(where.key))  # type: ignore[union-attr]
     new = sa.select(*(value.label(name) for name, value in values.items())).where(~awaited)
     return guarded(insert(where.table).from_select(list(columns), new), where, columns)
+
+
+def _unbounded(type_: sa.types.TypeEngine[Any]) -> sa.types.TypeEngine[Any]:
+    """A cast to a type with a length would cut off what is too long, where the column refuses it."""
+    return sa.String() if isinstance(type_, sa.String) else type_
 
 
 @lru_cache(maxsize=256)
