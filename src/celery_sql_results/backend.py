@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Collection, Mapping
 from functools import cached_property, partial
 from typing import Any, TypeVar
@@ -9,6 +11,7 @@ from typing import Any, TypeVar
 from celery import states
 from celery.backends.base import BaseBackend
 from celery.exceptions import BackendGetMetaError, BackendStoreError
+from celery.exceptions import TimeoutError as CeleryTimeoutError
 from celery.result import GroupResult, result_from_tuple
 from celery.utils.log import get_logger
 from celery.utils.time import maybe_timedelta
@@ -261,6 +264,16 @@ class DatabaseBackend(WaitingMixin, SpoolMixin, ContentMixin, ChordMixin, BaseBa
         """What is awaited through this backend. Threads that ask for it at the same time get the same."""
         made: Consumer | None = self.__dict__.get("_consumer")
         return made or self.__dict__.setdefault("_consumer", self._make_consumer())
+
+    def _consumer_by(self, deadline: float | None) -> Consumer:
+        window = math.inf if deadline is None else deadline - time.monotonic()
+        policy = self.settings.retry.reads._replace(retries=math.inf, window=window)
+        try:
+            return self._retry("beginning to wait", lambda: self.consumer, policy)
+        except SQLAlchemyError as error:
+            if not self.exception_safe_to_retry(error):
+                raise
+            raise CeleryTimeoutError("The result database could not be reached in time.") from error
 
     def _make_consumer(self) -> Consumer:
         return Consumer(

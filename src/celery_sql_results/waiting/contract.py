@@ -38,6 +38,14 @@ class WaitingMixin:
         """What is awaited through this backend."""
         raise NotImplementedError
 
+    def _consumer_by(self, deadline: float | None) -> Consumer:
+        """:attr:`consumer`, which needs the tables when it is made: tried for as long as the wait may take.
+
+        Raises:
+            celery.exceptions.TimeoutError: the database could not be reached until the ``deadline``.
+        """
+        raise NotImplementedError
+
     def _meta(self, row: Mapping[str, Any]) -> Meta:
         raise NotImplementedError
 
@@ -153,7 +161,7 @@ class WaitingMixin:
         missing = set(task_ids).difference(meta["task_id"] for meta in cached)
         if not missing:
             return
-        with self.consumer.subscribe(missing, ready_states, every_state=on_message is not None) as wait:
+        with self._consumer_by(deadline).subscribe(missing, ready_states, every_state=on_message is not None) as wait:
             for meta in self._take(wait, deadline, INTERVAL if interval is None else interval, on_interval):
                 if on_message is not None:
                     on_message(meta)
