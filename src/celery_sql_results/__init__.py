@@ -21,7 +21,8 @@ Life of a result::
      chords/rows.py             count in, elect one ──▶ chords/contract.py   join the header, send the body
 
 Five words in reading order: backend → store → dialects → waiting → encoding. Below them are session and schema; chords
-stand beside, and retention deletes what has expired.
+stand beside, and retention deletes what has expired. So that no result is lost, retry repeats what passes, content puts
+a marker where a value is refused, spool keeps on the disk what has to wait, and upkeep empties it.
 """
 
 from __future__ import annotations

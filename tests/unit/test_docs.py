@@ -116,3 +116,13 @@ def test_every_page_is_in_the_index() -> None:
     pages = {page.relative_to(DOCS).with_suffix("").as_posix() for page in DOCS.rglob("*.md")} - {"index"}
 
     assert {page for page in pages if f"\n{page}\n" not in index} == set()
+
+
+def test_every_test_that_reliability_names_exists() -> None:
+    """What the page promises is shown by a test; those are files of `tests/faults`, with or without a function."""
+    named = re.findall(r"`([./\w]+\.py)(?:::(\w+))?`", read(DOCS / "explanation" / "reliability.md"))
+    folder = DOCS.parent / "tests" / "faults"
+    missing = [(file, test) for file, test in named if f"def {test or 'test_'}" not in read(folder / file)]
+
+    assert len(named) > 20
+    assert missing == []
