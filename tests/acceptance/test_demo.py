@@ -54,7 +54,13 @@ def start(folder: Path, *arguments: str, first_path: Path | None = None, **envir
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        preexec_fn=heed_interrupts,
     )
+
+
+def heed_interrupts() -> None:
+    """As in a terminal: what runs in the background may have been told to ignore them, and hands that down."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def processes(folder: Path) -> Iterator[str]:
