@@ -54,7 +54,7 @@ def start(folder: Path, *arguments: str, first_path: Path | None = None, **envir
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        preexec_fn=heed_interrupts,
+        preexec_fn=heed_interrupts,  # noqa: PLW1509 - no other thread forks meanwhile
     )
 
 
