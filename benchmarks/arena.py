@@ -29,6 +29,8 @@ DURABLE: Mapping[str, Mapping[str, str]] = {
     },
     "sqlite": {},
 }
+#: A Redis that does what the others do: it answers when what it was told is on the disk.
+SYNCED = {"appendonly": "yes", "appendfsync": "always"}
 #: How a server is asked what it really does, and what it must answer.
 PROOFS: Mapping[str, Mapping[str, Any]] = {
     "postgresql": {"SHOW fsync": "on", "SHOW full_page_writes": "on", "SHOW synchronous_commit": "on"},
@@ -75,17 +77,28 @@ class Arena:
     @contextmanager
     def entry(self, contender: str) -> Iterator[Entry]:
         """An entry on an empty database, which is dropped afterwards; its tables exist if its users install them."""
-        name = f"benchmark_{next(self._numbers)}"
-        url = self.redis.url() if contender == "redis" else self.server.url(name)
-        self.server.create_database(name)
-        try:
+        with self._empty(contender) as url:
             entry = Entry(contender, url)
             if contender in CONTENDERS and CONTENDERS[contender].installs:
                 with self.player(entry) as player:
                     player.do(install)
             yield entry
-        finally:
-            self.server.drop_database(name)
+
+    @contextmanager
+    def _empty(self, contender: str) -> Iterator[str]:
+        """The URL of an empty database."""
+        if contender == "redis":
+            yield self.redis.url()
+        elif contender == "redis-disk":
+            with Redis(SYNCED) as redis:
+                yield redis.url()
+        else:
+            name = f"benchmark_{next(self._numbers)}"
+            self.server.create_database(name)
+            try:
+                yield self.server.url(name)
+            finally:
+                self.server.drop_database(name)
 
     def player(self, entry: Entry, *, forked: bool = False) -> Player:
         """A process that plays an entry."""

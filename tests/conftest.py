@@ -1,14 +1,21 @@
-"""Fixtures for all tests: fresh databases on real servers."""
+"""Fixtures for all tests: fresh databases on real servers, backends on them, and what the servers are asked."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import pytest
+from sqlalchemy import event
+from sqlalchemy.pool import Pool as ConnectionPool
 
+from celery_sql_results import DatabaseBackend
+from concurrency.nursery import Nursery
 from servers import Database, PgBouncer, PostgreSQL, Redis
 from servers.pool import ALL, MISSING, Pool, or_skip
+from support import Backends, Statements, app_on, close
 
 
 @pytest.fixture(scope="session")
@@ -64,6 +71,60 @@ def redis(servers: Pool) -> Redis:
     assert isinstance(server, Redis)
     server.clear()
     return server
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    """The process that others are forked from."""
+    with Nursery() as nursery:
+        yield nursery
+
+
+@pytest.fixture
+def backends(database: Database) -> Iterator[Backends]:
+    """Makes backends: `backends(result_extended=True)` is one of an app of its own with that setting.
+
+    They are on the test's database unless `url` says otherwise.
+    """
+    made: list[DatabaseBackend] = []
+
+    def make(url: str | None = None, **settings: Any) -> DatabaseBackend:
+        made.append(app_on(url or database.url, **settings).backend)
+        return made[-1]
+
+    yield make
+    for backend in made:
+        close(backend)
+
+
+@pytest.fixture
+def backend(backends: Backends) -> DatabaseBackend:
+    """A backend with the defaults."""
+    return backends()
+
+
+@pytest.fixture
+def statements(database: Database) -> Iterator[Statements]:
+    """`with statements() as seen: …` fills `seen` with what the server was asked meanwhile; on SQLite, what SQLite was.
+
+    Ask for it before a backend: SQLite tells only connections that are opened after.
+    """
+    if database.kind != "sqlite":
+        yield database.statements
+        return
+    seen: list[str] = []
+
+    def trace(connection: Any, _record: object) -> None:
+        connection.set_trace_callback(seen.append)
+
+    @contextmanager
+    def collect() -> Iterator[list[str]]:
+        seen.clear()
+        yield seen
+
+    event.listen(ConnectionPool, "connect", trace)
+    yield collect
+    event.remove(ConnectionPool, "connect", trace)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import celery
@@ -18,6 +20,11 @@ from celery_sql_results.waiting import consumer as consumer_module
 CELERY = tuple(int(part) for part in celery.__version__.split(".")[:2])
 #: Every serializer that a result may be stored with.
 SERIALIZERS = ("json", "pickle", "yaml", "msgpack")
+
+#: Makes a backend with some settings.
+Backends = Callable[..., DatabaseBackend]
+#: `with statements() as seen` collects what a server is asked.
+Statements = Callable[[], AbstractContextManager[list[str]]]
 
 
 def app_on(url: str | None, scheme: str = "sql", **settings: Any) -> Celery:

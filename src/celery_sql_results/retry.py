@@ -86,6 +86,6 @@ def _sleep(pause: float, gives_up: Callable[[], bool]) -> bool:
 
 
 def describe(error: BaseException) -> str:
-    """The driver's own words in one line: SQLAlchemy's add the statement, which nobody needs here."""
+    """The first line of the driver's own words: others may quote a row, and SQLAlchemy's add the statement."""
     original = getattr(error, "orig", None) or error
-    return f"{type(original).__name__}: {' '.join(str(original).split())}"
+    return f"{type(original).__name__}: {str(original).strip().partition(chr(10))[0].rstrip()}"

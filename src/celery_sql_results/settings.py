@@ -152,7 +152,7 @@ class _Reader:
     def mapping(self, setting: str, keys: Collection[str] | None = None) -> dict[str, Any]:
         value = self.get(setting, {})
         if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-            raise SettingError(setting, value, "a dict with names as keys")
+            raise SettingError(setting, type(value).__name__, "a dict with names as keys")  # it may hold a password
         if keys is not None and not set(value) <= set(keys):
             raise SettingError(setting, value, f"a dict with no other keys than {', '.join(map(repr, keys))}")
         return dict(value)

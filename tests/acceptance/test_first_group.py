@@ -1,4 +1,4 @@
-"""The second report of the seeds: two workers, a fresh database, and the first thing ever sent is a group of 100."""
+"""Two workers, a fresh database, and the first thing ever sent is a group of 100."""
 
 from __future__ import annotations
 

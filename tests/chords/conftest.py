@@ -11,19 +11,11 @@ import pytest
 from celery_sql_results import DatabaseBackend
 from chords.app import equipped
 from chords.post import Post
-from concurrency.nursery import Nursery
 from servers import Database
 from support import app_on
 
 #: Makes a caller and a worker with some settings.
 Posts = Callable[..., Post]
-
-
-@pytest.fixture(scope="session")
-def nursery() -> Iterator[Nursery]:
-    """The process that others are forked from."""
-    with Nursery() as nursery:
-        yield nursery
 
 
 @pytest.fixture

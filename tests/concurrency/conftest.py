@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from concurrency.nursery import Nursery
 from servers import Database
 
 #: Returns what a server refused, and what failed on it, since the database was created.
@@ -15,13 +14,6 @@ Refused = Callable[[], list[str]]
 
 #: MariaDB's number for a client that ended without a goodbye, as every killed or forked process does.
 NO_GOODBYE = " ERROR 1158: "
-
-
-@pytest.fixture(scope="session")
-def nursery() -> Iterator[Nursery]:
-    """The process that others are forked from."""
-    with Nursery() as nursery:
-        yield nursery
 
 
 @pytest.fixture

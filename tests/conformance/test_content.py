@@ -10,9 +10,7 @@ from kombu.exceptions import EncodeError
 
 from celery_sql_results import DatabaseBackend, TaskIdTooLong
 from servers import Database
-from support import SERIALIZERS, request
-
-from .conftest import Backends
+from support import SERIALIZERS, Backends, request
 
 STRANGE = "NUL \x00, lone \ud83d, emoji 🎉, 東京"
 REPAIRED = "NUL \\x00, lone \\ud83d, emoji 🎉, 東京"

@@ -11,9 +11,7 @@ from celery.result import AsyncResult, GroupResult
 
 from servers import Database
 from servers.pool import on
-from support import CELERY, SERIALIZERS, app_on, request
-
-from .conftest import Backends
+from support import CELERY, SERIALIZERS, Backends, app_on, request
 
 pytestmark = pytest.mark.skipif(CELERY < (5, 7), reason="`db+` writes results by their serializer since Celery 5.7")
 

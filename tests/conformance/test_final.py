@@ -10,8 +10,7 @@ import pytest
 from celery import states
 
 from celery_sql_results import DatabaseBackend
-
-from .conftest import Backends
+from support import Backends
 
 STATES = ("PENDING", "STARTED", "RETRY", "FAILURE", "REVOKED", "SUCCESS")
 

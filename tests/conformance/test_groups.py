@@ -8,9 +8,7 @@ from celery.result import AsyncResult, GroupResult
 
 from celery_sql_results import DatabaseBackend, TaskIdTooLong
 from celery_sql_results.models import utc_now
-from support import SERIALIZERS
-
-from .conftest import Backends
+from support import SERIALIZERS, Backends
 
 
 def group(backend: DatabaseBackend, *members: str, parent: str | None = None) -> GroupResult:

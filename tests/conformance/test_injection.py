@@ -6,10 +6,9 @@ import pytest
 from celery import states
 from celery.result import AsyncResult, GroupResult
 
-from celery_sql_results import DatabaseBackend
+from celery_sql_results import DatabaseBackend, SchemaError
 from servers import Database
-
-from .conftest import Backends
+from support import Backends
 
 #: Texts that end whatever they might stand in, and go on with an order.
 EVIL = [
@@ -68,7 +67,7 @@ def test_names_of_schemas(backends: Backends, evil: str) -> None:
     """One that is not there is an error, and nothing else happens."""
     victim = backends()
     victim.store_result("mine", "untouched", states.SUCCESS)
-    with pytest.raises(Exception, match=r"."):
+    with pytest.raises(SchemaError):
         backends(database_table_schemas={"task": evil, "group": evil}).store_result("t", 1, states.SUCCESS)
 
     assert victim.get_result("mine") == "untouched"

@@ -14,9 +14,7 @@ from sqlalchemy.pool import NullPool
 from celery_sql_results import DatabaseBackend
 from legacy import RELEASES, expected, load
 from servers import Database
-from support import SERIALIZERS, request
-
-from .conftest import Backends
+from support import SERIALIZERS, Backends, request
 
 releases = pytest.mark.parametrize("release", RELEASES)
 

@@ -10,8 +10,7 @@ from celery.exceptions import TimeoutError
 from celery.result import AsyncResult, GroupResult, ResultSet
 
 from celery_sql_results import DatabaseBackend
-
-from .conftest import Backends
+from support import Backends
 
 IDS = ["a", "b", "c"]
 

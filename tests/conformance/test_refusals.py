@@ -14,9 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from celery_sql_results import DatabaseBackend, ResultRefused
 from servers import Database
-from support import SERIALIZERS, request
-
-from .conftest import Backends
+from support import SERIALIZERS, Backends, request
 
 #: Bytes that the databases of these tests take in one column, and a value that is larger.
 LIMIT = 2_000_000

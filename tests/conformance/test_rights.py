@@ -15,9 +15,7 @@ from celery_sql_results import DatabaseBackend, SchemaError
 from legacy import RELEASES, tables
 from servers import Database
 from servers.pool import on
-from support import app_on, request
-
-from .conftest import Backends
+from support import Backends, app_on, request
 
 databases = on("postgresql", "mariadb")
 PASSWORD = "sec:ret"

@@ -1,4 +1,4 @@
-"""The settings of the seeds at work."""
+"""The settings of Celery's own backend at work."""
 
 from __future__ import annotations
 
@@ -17,9 +17,7 @@ from celery_sql_results import DatabaseBackend, SessionManager, session_cleanup
 from celery_sql_results.models import EXTENDED_COLUMNS
 from servers import Database
 from servers.pool import on
-from support import SERIALIZERS, app_on, request
-
-from .conftest import Backends
+from support import SERIALIZERS, Backends, app_on, request
 
 seen_engines: list[Engine] = []
 

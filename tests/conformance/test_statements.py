@@ -16,8 +16,7 @@ from celery.result import AsyncResult, GroupResult
 from celery_sql_results import DatabaseBackend
 from servers import Database
 from servers.pool import on
-
-from .conftest import Backends, Statements
+from support import Backends, Statements
 
 VERBS = {"INSERT", "SELECT", "UPDATE", "DELETE"}
 

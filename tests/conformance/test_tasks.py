@@ -9,9 +9,7 @@ from celery.result import AsyncResult
 
 from celery_sql_results import DatabaseBackend
 from celery_sql_results.models import utc_now
-from support import request
-
-from .conftest import Backends
+from support import Backends, request
 
 VALUES = [None, True, 0, 42, 2.5, "", "naïve 東京 🎉", [], {}, {"a": [1, {"b": None}]}]
 META = {"status", "result", "traceback", "children", "task_id", "date_done"}

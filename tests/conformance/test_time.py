@@ -12,8 +12,7 @@ from celery.result import AsyncResult, GroupResult
 from celery_sql_results import DatabaseBackend
 from celery_sql_results.models import utc_now
 from servers import Database
-
-from .conftest import Backends
+from support import Backends
 
 HOUR = timedelta(hours=1)
 #: The time zone of the app, and another one of the server, as each kind of server calls it.

@@ -21,13 +21,6 @@ Loads = Callable[..., Load]
 Backends = Callable[..., DatabaseBackend]
 
 
-@pytest.fixture(scope="session")
-def nursery() -> Iterator[Nursery]:
-    """The process that others are forked from."""
-    with Nursery() as nursery:
-        yield nursery
-
-
 @pytest.fixture
 def load(nursery: Nursery, tmp_path: Path) -> Loads:
     """Makes the load of this test, from a URL."""

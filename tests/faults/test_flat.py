@@ -17,8 +17,8 @@ from faults.trouble import connections
 from servers import Database
 from servers.pool import on
 
-#: Operations before the first count, since caches fill slowly, and until the second.
-WARM_UP, OPERATIONS = 4_000, 7_000
+#: Operations before the first count, since caches fill slowly, and from there to the second.
+WARM_UP, OPERATIONS = 4_000, 10_000
 #: Operations between two strikes, each of which ends all connections of the process.
 EVERY = 35
 STRIKES = OPERATIONS // EVERY

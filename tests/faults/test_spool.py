@@ -17,6 +17,7 @@ from celery import chord, states
 from celery.app.task import Context
 from celery.exceptions import BackendStoreError
 from celery.result import GroupResult
+from sqlalchemy.exc import DBAPIError
 
 from celery_sql_results import DatabaseBackend, SettingError
 from celery_sql_results.models import utc_now
@@ -169,7 +170,7 @@ def test_tables_that_are_gone(database: Database, backend: DatabaseBackend) -> N
     database.execute("ALTER TABLE celery_taskmeta RENAME TO gone")
     backend.store_result("t", 1, states.SUCCESS)
     kept = backend.spooled
-    with pytest.raises(Exception, match=r"."):
+    with pytest.raises(DBAPIError, match=r"celery_taskmeta"):
         backend.replay()
     database.execute("ALTER TABLE gone RENAME TO celery_taskmeta")
     backend.replay()

@@ -7,22 +7,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-import sqlalchemy as sa
 from celery import states
 from celery.exceptions import SoftTimeLimitExceeded
 from sqlalchemy.exc import StatementError
 
 from celery_sql_results import DatabaseBackend
+from faults.trouble import locked
 from servers import Database
 from servers.pool import on
 from support import app_on, close
 
-#: What keeps everybody else from writing results, until the transaction ends.
-LOCK = {
-    "postgresql": "LOCK TABLE celery_taskmeta IN EXCLUSIVE MODE",
-    "mariadb": "SELECT count(*) FROM celery_taskmeta FOR UPDATE",
-    "sqlite": "BEGIN IMMEDIATE",
-}
 #: Seconds until the limit strikes, and until SQLite, which no signal interrupts, stops waiting for the lock.
 LIMIT, BUSY = 0.3, 0.5
 #: One connection, for which nobody waits long: one that is not given back is missed.
@@ -37,15 +31,6 @@ def backend(database: Database) -> Iterator[DatabaseBackend]:
     made.store_result("first", 1, states.SUCCESS)
     yield made
     close(made)
-
-
-@contextmanager
-def locked(database: Database) -> Iterator[None]:
-    """Nobody else can store during the block."""
-    engine = sa.create_engine(database.url, poolclass=sa.NullPool)
-    with engine.connect() as connection:
-        connection.exec_driver_sql(LOCK[database.kind])
-        yield
 
 
 def strike(*_: object) -> None:

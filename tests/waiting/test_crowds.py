@@ -12,8 +12,9 @@ from celery_sql_results import DatabaseBackend
 from concurrency.nursery import Nursery, complaints, errors
 from servers import Database
 from servers.pool import on
+from support import Backends, Statements
 from waiting.actors import until_here, until_they_wait, wait_alone
-from waiting.conftest import PATIENCE, Aside, Backends, Statements, until, until_awaited
+from waiting.conftest import PATIENCE, Aside, until, until_awaited
 from waiting.writer import Writer
 
 WAITERS, PROCESSES = 50, 20

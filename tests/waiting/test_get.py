@@ -12,7 +12,8 @@ from celery.result import AsyncResult
 
 from celery_sql_results import DatabaseBackend
 from servers.pool import on
-from waiting.conftest import PATIENCE, Aside, Backends, everywhere, until_awaited, until_told
+from support import Backends
+from waiting.conftest import PATIENCE, Aside, everywhere, until_awaited, until_told
 from waiting.writer import Writer
 
 notified = on("postgresql", "psycopg2", "sqlite")

@@ -10,7 +10,7 @@ from celery.result import GroupResult
 
 from celery_sql_results import DatabaseBackend
 from servers.pool import on
-from waiting.conftest import Backends, Statements
+from support import Backends, Statements
 
 databases = on("postgresql", "mariadb", "sqlite")
 QUESTIONS = ("ready", "successful", "failed", "waiting", "completed_count")

@@ -9,7 +9,8 @@ from celery import states
 
 from celery_sql_results.waiting import listen
 from servers import Database
-from waiting.conftest import PATIENCE, Aside, Backends, until, until_awaited, until_told
+from support import Backends
+from waiting.conftest import PATIENCE, Aside, until, until_awaited, until_told
 from waiting.test_faults import complaints
 from waiting.writer import Scribe, Writer
 

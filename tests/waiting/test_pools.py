@@ -22,7 +22,13 @@ from waiting.conftest import PATIENCE
 
 PROGRAM = Path(__file__).with_name("greenlets.py")
 #: A pool and a kind of database for each of the workers.
-POOLS = [("postgresql", "gevent"), ("mariadb", "gevent"), ("postgresql", "threads"), ("sqlite", "threads")]
+POOLS = [
+    ("postgresql", "gevent"),
+    ("postgresql", "eventlet"),
+    ("mariadb", "gevent"),
+    ("postgresql", "threads"),
+    ("sqlite", "threads"),
+]
 
 
 def need(module: str) -> None:
