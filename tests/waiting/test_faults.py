@@ -8,12 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+import sqlalchemy as sa
+from celery import states
 from celery.exceptions import TimeoutError
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from celery_sql_results import DatabaseBackend
 from servers import Database
 from servers.pool import on
+from support import Backends
 from waiting.conftest import PATIENCE, Aside, everywhere, until, until_awaited, until_told
 from waiting.writer import Writer
 
@@ -180,6 +184,25 @@ def test_nobody_waits_but_then_would_call_back(
     assert [message.partition(":")[0] for message in complaints(caplog)] == [
         "nobody will be called back, looking for results has failed"
     ]
+
+
+@on("sqlite")
+@pytest.mark.usefixtures("told_only")
+def test_a_file_that_is_locked(
+    database: Database, backends: Backends, aside: Aside, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where there can be no write-ahead log, whoever writes locks readers out, and the counter of changes as well."""
+    url = f"sqlite:///file:{make_url(database.url).database}?vfs=unix-dotfile&uri=true"
+    backend = backends(url, database_engine_options={"connect_args": {"timeout": 0.05}})
+    value = aside(backend.app.AsyncResult("t").get, timeout=PATIENCE)
+    until_told(backend, "t")
+    with sa.create_engine(url, poolclass=sa.NullPool).connect() as stranger:
+        stranger.exec_driver_sql("BEGIN EXCLUSIVE")
+        until(lambda: complaints(caplog), "the warning")
+    backend.store_result("t", 1, states.SUCCESS)
+
+    assert value.result() == 1
+    assert len(complaints(caplog)) == 1
 
 
 @with_notifications

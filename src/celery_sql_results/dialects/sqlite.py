@@ -31,13 +31,25 @@ def _text(value: bytes) -> str:
 class DataVersion:
     """``PRAGMA data_version`` changes when another connection has written: https://www.sqlite.org/pragma.html"""
 
+    QUESTION = "PRAGMA data_version"
+
     def __init__(self, engine: Engine) -> None:
-        self._connection = engine.raw_connection()
-        self._cursor = self._connection.cursor()
+        with self._driver_errors():
+            self._connection = engine.raw_connection()
+            self._cursor = self._connection.cursor()
         self._seen = self._version()
 
+    @contextmanager
+    def _driver_errors(self) -> Iterator[None]:
+        """Behind SQLAlchemy's back the driver raises its own errors, which nobody else can judge."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise exc.DBAPIError.instance(self.QUESTION, None, error, sqlite3.Error) from error
+
     def _version(self) -> Any:
-        return self._cursor.execute("PRAGMA data_version").fetchone()
+        with self._driver_errors():
+            return self._cursor.execute(self.QUESTION).fetchone()
 
     def has_changed(self) -> bool:
         seen, self._seen = self._seen, self._version()

@@ -40,11 +40,15 @@ OUTAGE_PAUSE = 0.5
 
 
 class Subscription:
-    """One wait: the ids that it still misses, and the rows that came for it."""
+    """One wait: the ids that it still misses, the rows that came for it, and how many finished ones nobody took yet.
+
+    What a thread that looks has found is no longer missing, but not there for the one that waits before it is taken.
+    """
 
     def __init__(self, task_ids: Iterable[str], ready_states: frozenset[str], every_state: bool) -> None:
         self.task_ids = frozenset(task_ids)
         self.missing = set(self.task_ids)
+        self.untaken = len(self.missing)
         self.since = time.monotonic()
         self._ready_states = ready_states
         self._every_state = every_state
@@ -87,7 +91,9 @@ class Subscription:
         if self._error is not None:
             raise self._error
         while self._rows:
-            yield self._rows.popleft()
+            row = self._rows.popleft()
+            self.untaken -= row["status"] in self._ready_states
+            yield row
 
 
 class _Watch(Subscription):
@@ -154,7 +160,12 @@ class Consumer:
 
     def watch(self, task_ids: Iterable[str], callback: Callable[[Row], object]) -> None:
         """Hand the row of each task to ``callback`` when it is finished: now, or later in the thread that looks."""
-        self._begin(_Watch(task_ids, callback))
+        watch = _Watch(task_ids, callback)
+        try:
+            self._begin(watch)
+        except BaseException:
+            self._end(watch)
+            raise
 
     def _begin(self, subscription: Subscription) -> None:
         with self._lock:

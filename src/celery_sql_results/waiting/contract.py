@@ -178,7 +178,7 @@ class WaitingMixin:
             for row in wait.take(max(left, 0.0)):
                 yield self._remember(self._meta(row))
             now = time.monotonic()
-            if not wait.missing:
+            if not wait.untaken:
                 return
             if deadline is not None and now >= deadline:
                 raise CeleryTimeoutError("The operation timed out.")

@@ -6,6 +6,8 @@ import threading
 import time
 from collections.abc import Collection
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from celery_sql_results.dialects import ChangeCounter
 from celery_sql_results.store import Store
 
@@ -84,10 +86,14 @@ class ChangeNotifier(PollNotifier):
     def _has_changed(self) -> bool:
         """Whether anybody has written; true for a counter that is new, since nobody knows what was before."""
         with self._in_use:
-            if self._counter is not None:
+            if self._counter is None:
+                self._counter = self._store.change_counter()
+                return True
+            try:
                 return self._counter.has_changed()
-            self._counter = self._store.change_counter()
-            return True
+            except SQLAlchemyError:  # the next one may work
+                self._close()
+                raise
 
     def tells(self, task_ids: Collection[str]) -> bool:
         return self._counter is not None
