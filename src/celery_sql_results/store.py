@@ -84,6 +84,8 @@ class Store:
 
     def fetch_many(self, task_ids: Collection[str]) -> list[Row]:
         """The rows of those of ``task_ids`` that have one, in no order; one query for up to ``impl.max_parameters``."""
+        if len(task_ids) == 1:  # planned once, where a list of any length is planned each time
+            return [row for row in [self.fetch(*task_ids)] if row]
         batches = _batches(list(task_ids), self.impl.max_parameters)
         with self.impl.connect_quickly(self.engine) as connection:
             return [row for ids in batches for row in as_dicts(connection.execute(self._select_many, {"ids_": ids}))]

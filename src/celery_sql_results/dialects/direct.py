@@ -10,9 +10,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
-import sqlalchemy as sa
 from sqlalchemy import exc
 from sqlalchemy.engine import Dialect, Engine
 from typing_extensions import Self
@@ -22,23 +21,36 @@ from .pool import check_out
 __all__ = ["DirectConnection"]
 
 
+class _Compiled(NamedTuple):
+    """The text of a statement, the values that it brings along, and the names of the columns of its rows.
+
+    The driver knows the names as well, but makes an object of each with every result.
+    """
+
+    text: str
+    brought: Mapping[str, Any]
+    names: tuple[str, ...]
+
+
 @lru_cache(maxsize=256)
-def _compiled(statement: sa.sql.expression.Executable, dialect: Dialect) -> tuple[str, dict[str, Any]]:
-    """The text of a statement, and the values that it brings along."""
-    compiled = statement.compile(dialect=dialect)  # type: ignore[attr-defined]
-    return str(compiled), {name: value for name, value in compiled.params.items() if value is not None}
+def _compiled(statement: Any, dialect: Dialect) -> _Compiled:
+    compiled = statement.compile(dialect=dialect)
+    brought = {name: value for name, value in compiled.params.items() if value is not None}
+    names = tuple(statement.selected_columns.keys()) if statement.is_select else ()
+    return _Compiled(str(compiled), brought, names)
 
 
 class DirectResult:
     """What a statement has given; the part of SQLAlchemy's result that the hot path asks for."""
 
-    def __init__(self, cursor: Any) -> None:
+    def __init__(self, cursor: Any, names: tuple[str, ...]) -> None:
         self._cursor = cursor
+        self._names = names
         self.rowcount: int = cursor.rowcount
 
-    def keys(self) -> list[str]:
+    def keys(self) -> tuple[str, ...]:
         """The names of the columns."""
-        return [column[0] for column in self._cursor.description]
+        return self._names
 
     def __iter__(self) -> Iterator[Any]:
         """The rows, as tuples."""
@@ -70,13 +82,13 @@ class DirectConnection:
         Raises:
             sqlalchemy.exc.DBAPIError: as SQLAlchemy's own connection raises it.
         """
-        text, brought = _compiled(statement, self._engine.dialect)
+        text, brought, names = _compiled(statement, self._engine.dialect)
         cursor = self._entry.dbapi_connection.cursor()
         try:
             cursor.execute(text, {**brought, **values} if brought else values)
         except self._engine.dialect.loaded_dbapi.Error as error:
             raise self._told(error, text, values, lost=self._is_lost(error, cursor)) from error
-        return DirectResult(cursor)
+        return DirectResult(cursor, names)
 
     def _is_lost(self, error: Any, cursor: Any) -> bool:
         """Whether the server is gone. Then so are all connections of the pool."""

@@ -35,6 +35,9 @@ SAFETY_FRACTION, FIRST_SAFETY, LAST_SAFETY = 0.25, 0.01, 1.0
 REST = 2.0
 #: Seconds that the thread stays when nobody waits, with its connection.
 LINGER = 30.0
+#: Seconds for which the thread steps aside when it has handed over rows. Going on at once, it would keep the
+#: interpreter to itself, and those who have waited would wait for that as well.
+COURTESY = 0.0001
 #: Seconds between two looks while the database cannot be reached.
 OUTAGE_PAUSE = 0.5
 
@@ -278,6 +281,8 @@ class Consumer:
         for row in rows:
             for subscription in subscriptions:
                 subscription.offer(row)
+        if rows:
+            time.sleep(COURTESY)
         for subscription in subscriptions:
             if isinstance(subscription, _Watch) and not subscription.missing:
                 self._end(subscription)
