@@ -50,15 +50,18 @@ class Redaction:
     def __call__(self, request: Any) -> tuple[Any, Any]:
         """What is stored as ``args`` and ``kwargs`` of a task.
 
-        A text of its own that the sender gave (``argsrepr``, ``kwargsrepr``) is stored in place of the values.
+        A text of its own that the sender gave (``argsrepr``, ``kwargsrepr``) is stored in place of the values. The
+        requests that Celery makes of tasks that were not run may lack anything.
         """
-        given = (request.args, request.kwargs)
+        task, id_, *given = _known(request, "task", "id", "args", "kwargs")
+        if given == [None, None]:
+            return None, None
         try:
-            kept = self._apply(request.task, *given)
-            shown = (getattr(request, "argsrepr", None), getattr(request, "kwargsrepr", None))
+            kept = self._apply(task, *given)
+            shown = _known(request, "argsrepr", "kwargsrepr")
             args, kwargs = map(self._shown, shown, given, kept, self.repr_sizes)
         except Exception as error:  # noqa: BLE001 - a rule may raise anything, and the result must be stored
-            told = (request.task, request.id, type(error).__name__)
+            told = (task, id_, type(error).__name__)
             logger.error("the arguments of task %s[%s] are not stored: database_redact raised %s", *told)
             return REDACTED, REDACTED
         return args, kwargs
@@ -91,6 +94,11 @@ class Redaction:
             return kept
         secrets, shown = set(_leaves(given)) - set(_leaves(kept)), _unquoted(text)
         return kept if any(_unquoted(secret)[:ENOUGH] in shown for secret in secrets) else text
+
+
+def _known(request: Any, *names: str) -> tuple[Any, ...]:
+    """Attributes of a request, ``None`` for each that it has not."""
+    return tuple(getattr(request, name, None) for name in names)
 
 
 def _without(value: Any, names: Collection[str]) -> Any:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from celery import states
+from celery.exceptions import NotRegistered
 
 from acceptance.conftest import MakeApp
 from acceptance.nasty import everything
@@ -38,3 +39,17 @@ def test_every_outcome_is_stored(tmp_path: Path, make: MakeApp, database: Databa
     assert [each for each, error in found.items() if not isinstance(error, Exception)] == []
     assert arguments == [[how, "[redacted]"] for how, _ in results]
     assert worker.complaints == []
+
+
+def test_an_unknown_task_is_stored_too(tmp_path: Path, make: MakeApp, sqlite: Database) -> None:
+    """As a failure, also where its arguments must not be stored; the worker goes on."""
+    settings = settings_for(tmp_path, f"sql+{sqlite.url}", result_extended=True, database_redact=["what"])
+    worker = Worker(tmp_path, settings, "--pool=solo")
+    with running(worker):
+        app = make(settings)
+        unknown = app.send_task("unknown", ["a secret"])
+        error = unknown.get(timeout=PATIENCE, propagate=False)
+        found = app.tasks["add"].delay(1, 2).get(timeout=PATIENCE)
+
+    assert (unknown.state, type(error), unknown.args) == (states.FAILURE, NotRegistered, None)
+    assert (found, worker.complaints) == (3, [])

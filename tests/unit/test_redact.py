@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from celery.app.task import Context
+from celery.utils.objects import Bunch
 from celery.utils.saferepr import saferepr
 
 from celery_sql_results.redact import REDACTED, Redact, Redaction
@@ -26,10 +27,14 @@ TASKS: dict[str, Callable[..., None]] = {"pay": pay, "login": login}
 NAMES = frozenset({"password", "token", "passwords"})
 
 
+def redaction(rule: frozenset[str] | Redact) -> Redaction:
+    """A rule that knows the tasks above."""
+    return Redaction(rule, lambda name: inspect.signature(TASKS[name]), (100, 100), 3)
+
+
 def stored(rule: frozenset[str] | Redact, args: Any, kwargs: Any, task: str = "pay", **more: Any) -> tuple[Any, Any]:
     """What is stored of arguments."""
-    redaction = Redaction(rule, lambda name: inspect.signature(TASKS[name]), (100, 100), 3)
-    return redaction(Context({"id": "t", "task": task, "args": args, "kwargs": kwargs, **more}))
+    return redaction(rule)(Context({"id": "t", "task": task, "args": args, "kwargs": kwargs, **more}))
 
 
 @pytest.mark.parametrize(
@@ -131,6 +136,24 @@ def test_what_is_redacted_is_not_shown_by_the_sender_either(secret: Any) -> None
     args, _ = stored(NAMES, [["a", "b"], secret], {}, argsrepr=saferepr(({"a", "b"}, secret), 100))
 
     assert args == [["a", "b"], REDACTED]
+
+
+@pytest.mark.parametrize("rule", [NAMES, raising], ids=["names", "callable"])
+@pytest.mark.parametrize(
+    "request_", [Bunch(name="unknown", chord=None), Context(id="t", errbacks=[])], ids=["bunch", "context"]
+)
+def test_a_request_without_arguments(rule: frozenset[str] | Redact, request_: Any) -> None:
+    """Celery makes it of a message that names an unknown task, and of the body of a chord that failed."""
+    assert redaction(rule)(request_) == (None, None)
+
+
+def test_a_request_without_a_name(caplog: pytest.LogCaptureFixture) -> None:
+    """What it has is redacted; a rule that fails is told of all the same."""
+    assert redaction(NAMES)(Bunch(args=["a"], kwargs={"token": 1})) == ([REDACTED], {"token": REDACTED})
+    assert redaction(raising)(Bunch(args=["a"])) == (REDACTED, REDACTED)
+    assert [record.getMessage() for record in caplog.records] == [
+        "the arguments of task None[None] are not stored: database_redact raised KeyError"
+    ]
 
 
 def test_values_that_cannot_be_shown(caplog: pytest.LogCaptureFixture) -> None:
