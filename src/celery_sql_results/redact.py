@@ -56,6 +56,8 @@ class Redaction:
         task, id_, *given = _known(request, "task", "id", "args", "kwargs")
         if given == [None, None]:
             return None, None
+        if not getattr(request, "immutable", True):  # what is left of a chain: the result before it would come first
+            given[0] = [REDACTED, *(given[0] or ())]
         try:
             kept = self._apply(task, *given)
             shown = _known(request, "argsrepr", "kwargsrepr")
@@ -102,9 +104,10 @@ def _known(request: Any, *names: str) -> tuple[Any, ...]:
 
 
 def _without(value: Any, names: Collection[str]) -> Any:
-    """A copy of ``value`` in which the values of all keys in ``names`` are replaced."""
+    """A copy of ``value`` in which the values of all keys in ``names`` are replaced, and arguments in signatures."""
     if isinstance(value, Mapping):
-        return {key: REDACTED if key in names else _without(item, names) for key, item in value.items()}
+        hidden = {*names, "args"} if "subtask_type" in value else names
+        return {key: REDACTED if key in hidden else _without(item, names) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_without(item, names) for item in value]
     return value

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
-from celery import states
+from celery import chord, states
 from kombu.exceptions import EncodeError
 
 from celery_sql_results import DatabaseBackend, TaskIdTooLong
+from celery_sql_results.redact import REDACTED
 from servers import Database
-from support import SERIALIZERS, Backends, request
+from support import SERIALIZERS, Backends, app_on, close, request
 
 STRANGE = "NUL \x00, lone \ud83d, emoji 🎉, 東京"
 REPAIRED = "NUL \\x00, lone \\ud83d, emoji 🎉, 東京"
@@ -201,6 +203,49 @@ def test_redacted_arguments(backends: Backends, database: Database) -> None:
 
     assert (meta["args"], meta["kwargs"]) == ([5, "[redacted]"], {"a": [{"card": "[redacted]"}]})
     assert [text for text in ("secret", b"secret".hex()) if text in repr(rows)] == []
+
+
+@pytest.mark.parametrize(
+    ("redact", "stored"),
+    [
+        (["card"], [REDACTED, REDACTED, 5]),
+        (lambda _, args, kwargs: ([*args[:1], REDACTED, *args[2:]], kwargs), [REDACTED, REDACTED, 5]),
+    ],
+    ids=["names", "callable"],
+)
+def test_redacted_arguments_of_a_chain_that_failed(sqlite: Database, redact: Any, stored: list[Any]) -> None:
+    """They lack the first, the result of the task that failed: the others still have their names."""
+    backend = app_on(sqlite.url, result_extended=True, database_redact=redact).backend
+
+    @backend.app.task(name="shop.pay", shared=False)
+    def pay(customer: str, card: str, amount: int) -> None:
+        """Never run here."""
+
+    partial, whole = pay.s("secret", 5).set(task_id="partial"), pay.si("ann", "secret", 5).set(task_id="whole")
+    backend.mark_as_failure("t", ValueError("no"), request=request(chain=sent([whole, partial]), errbacks=None))
+    arguments = [backend.get_task_meta(id_)["args"] for id_ in ("partial", "whole")]
+    close(backend)
+
+    assert arguments == [stored, ["ann", *stored[1:]]]
+
+
+def test_redacted_arguments_of_a_chord_in_a_chain_that_failed(sqlite: Database) -> None:
+    """The arguments of a chord are signatures, which have arguments of their own."""
+    backend = app_on(sqlite.url, result_extended=True, database_redact=["card"]).backend
+    add = backend.app.signature("shop.add", ("secret",), {"card": "secret", "of": 1})
+    joined = chord([add, add], add).set(task_id="chord")
+    backend.mark_as_failure("t", ValueError("no"), request=request(chain=sent([joined]), errbacks=None))
+    kwargs = backend.get_task_meta("chord")["kwargs"]
+    close(backend)
+
+    assert kwargs["body"]["args"] == REDACTED
+    assert kwargs["body"]["kwargs"] == {"card": REDACTED, "of": 1}
+    assert "secret" not in repr(kwargs)
+
+
+def sent(chain: list[Any]) -> Any:
+    """The rest of a chain as its message brings it."""
+    return json.loads(json.dumps(chain))
 
 
 def test_all_fields_at_the_highest(backends: Backends) -> None:
