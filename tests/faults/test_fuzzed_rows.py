@@ -9,6 +9,8 @@ import random
 import sys
 import threading
 from collections.abc import Iterator
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +218,48 @@ def test_columns_of_any_type(sqlite: Database) -> None:
 
     assert [error for error in found if not isinstance(error, ALLOWED)] == []
     assert traceback == "\\xff\\xfe"
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+def test_times_that_python_does_not_have(postgresql: Database, driver: str) -> None:
+    """PostgreSQL holds them: they are read as none, and whoever waits for other results gets those."""
+    backend = app_on(postgresql.url.replace("+psycopg", f"+{driver}"), result_extended=True).backend
+    times = ["infinity", "-infinity", "0044-03-15 BC", "10000-01-01", "0001-01-01", "9999-12-31 23:59:59.999999"]
+    for number, time in enumerate(times):
+        put(backend, time, id=10**6 + number, date_done=time, date_started=time)
+    metas = dict(backend.get_many(times, timeout=60))
+    found = [
+        {backend.get_task_meta(time)["date_done"], *map(metas[time].get, ("date_done", "date_started"))}
+        for time in times
+    ]
+    close(backend)
+
+    assert found == [{None}] * 4 + [{datetime.min}, {datetime.max}]
+
+
+def test_a_value_that_cannot_be_fetched(postgresql: Database) -> None:
+    """The driver's errors after a statement has run are told as SQLAlchemy's too; the connection is still good."""
+    backend = app_on(postgresql.url).backend
+    with backend.store.impl.connect_quickly(backend.store.engine) as connection:
+        with pytest.raises(sa.exc.DataError):
+            connection.execute(sa.select(sa.literal_column("'infinity'::timestamp")), {})
+        assert list(connection.execute(sa.select(sa.literal_column("1")), {})) == [(1,)]
+    close(backend)
+
+
+def test_a_closed_connection(postgresql: Database) -> None:
+    """It gives no cursor: that is a lost connection, as SQLAlchemy tells it, and the next one is a new one."""
+    backend = app_on(postgresql.url).backend
+    quickly, one = partial(backend.store.impl.connect_quickly, backend.store.engine), sa.select(sa.literal_column("1"))
+    with quickly() as connection:
+        connection._entry.dbapi_connection.close()
+        with pytest.raises(sa.exc.DBAPIError) as told:
+            connection.execute(one, {})
+    with quickly() as connection:
+        found = list(connection.execute(one, {}))
+    close(backend)
+
+    assert (told.value.connection_invalidated, found) == (True, [(1,)])
 
 
 def test_a_hostile_row_ends_nobody_elses_wait(backend: DatabaseBackend) -> None:

@@ -44,8 +44,8 @@ class DirectResult:
     """What a statement has given; the part of SQLAlchemy's result that the hot path asks for."""
 
     def __init__(self, cursor: Any, names: tuple[str, ...]) -> None:
-        self._cursor = cursor
         self._names = names
+        self._rows: list[Any] = cursor.fetchall() if names else []
         self.rowcount: int = cursor.rowcount
 
     def keys(self) -> tuple[str, ...]:
@@ -54,7 +54,7 @@ class DirectResult:
 
     def __iter__(self) -> Iterator[Any]:
         """The rows, as tuples."""
-        return iter(self._cursor.fetchall())
+        return iter(self._rows)
 
 
 class DirectConnection:
@@ -83,12 +83,13 @@ class DirectConnection:
             sqlalchemy.exc.DBAPIError: as SQLAlchemy's own connection raises it.
         """
         text, brought, names = _compiled(statement, self._engine.dialect)
-        cursor = self._entry.dbapi_connection.cursor()
+        cursor = None
         try:
+            cursor = self._entry.dbapi_connection.cursor()
             cursor.execute(text, {**brought, **values} if brought else values)
+            return DirectResult(cursor, names)
         except self._engine.dialect.loaded_dbapi.Error as error:
             raise self._told(error, text, values, lost=self._is_lost(error, cursor)) from error
-        return DirectResult(cursor, names)
 
     def _is_lost(self, error: Any, cursor: Any) -> bool:
         """Whether the server is gone. Then so are all connections of the pool."""

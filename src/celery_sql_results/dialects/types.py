@@ -36,6 +36,18 @@ class UntypedTimestamp(sa.TypeDecorator[Any]):
         return process
 
 
+class FiniteTimestamp(sa.TypeDecorator[Any]):
+    """A time, or nothing where Python has none for it: PostgreSQL also knows infinity, 44 BC and the year 10000."""
+
+    impl = sa.DateTime
+    cache_ok = True
+
+    def column_expression(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        first: Any = sa.literal_column("TIMESTAMP '0001-01-01'")
+        end: Any = sa.literal_column("TIMESTAMP '10000-01-01'")
+        return sa.case((sa.and_(column >= first, column < end), column))
+
+
 class UntypedBlob(sa.TypeDecorator[Any]):
     """Bytes, or those of a text or a number."""
 
@@ -54,7 +66,12 @@ Id = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 Blob = sa.LargeBinary().with_variant(mysql.LONGBLOB(), *_MYSQL).with_variant(UntypedBlob(), "sqlite")
 LongText = sa.Text().with_variant(mysql.LONGTEXT(), *_MYSQL)
 #: Always UTC, without an offset, to the microsecond.
-Timestamp = sa.DateTime().with_variant(mysql.DATETIME(fsp=6), *_MYSQL).with_variant(UntypedTimestamp(), "sqlite")
+Timestamp = (
+    sa.DateTime()
+    .with_variant(mysql.DATETIME(fsp=6), *_MYSQL)
+    .with_variant(UntypedTimestamp(), "sqlite")
+    .with_variant(FiniteTimestamp(), "postgresql")
+)
 
 #: A binary collation compares ids exactly; the usual ones think that ``a`` equals ``A``.
 TABLE_OPTIONS: dict[str, Any] = {
