@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -10,14 +11,16 @@ import pytest
 import sqlalchemy as sa
 from celery import states
 from kombu.exceptions import ContentDisallowed
+from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from sqlalchemy.pool import NullPool
 
 from celery_sql_results import DatabaseBackend, SessionManager, session_cleanup
+from celery_sql_results.dialects.direct import DirectConnection
 from celery_sql_results.models import EXTENDED_COLUMNS
 from servers import Database
 from servers.pool import on
-from support import SERIALIZERS, Backends, app_on, request
+from support import SERIALIZERS, Backends, app_on, close, request
 
 seen_engines: list[Engine] = []
 
@@ -207,6 +210,24 @@ def test_engine_callback_by_its_import_path(backends: Backends) -> None:
     backend.store_result("t", 1, states.SUCCESS)
 
     assert [engine for engine in seen_engines if engine is backend.store.engine] == [backend.store.engine]
+
+
+@pytest.mark.parametrize("name", ["before_cursor_execute", "do_execute", "handle_error", "checkout", "do_connect"])
+def test_whoever_listens_is_told(postgresql: Database, name: str) -> None:
+    """Of what else goes past SQLAlchemy: statements and errors; who only gives passwords slows nothing down."""
+    told: list[object] = []
+
+    def listen(engine: Engine) -> None:
+        event.listen(engine, name, lambda *arguments: told.append(arguments))
+
+    backend = app_on(postgresql.url, database_engine_callback=listen).backend
+    backend.store_result("t", 1, states.SUCCESS)
+    told.clear()
+    with backend.store.impl.connect_quickly(backend.store.engine) as connection, suppress(sa.exc.DataError):
+        connection.execute(sa.select(sa.literal_column("1 / 0")), {})
+    close(backend)
+
+    assert (len(told), type(connection)) == ((0, DirectConnection) if name == "do_connect" else (1, sa.Connection))
 
 
 def test_extended_off_writes_only_tasks_columns(backend: DatabaseBackend) -> None:

@@ -80,9 +80,7 @@ class PostgreSQLImpl(AutocommitImpl):
 
     def connect_quickly(self, engine: Engine) -> AbstractContextManager[Any]:
         """The driver takes and gives the values of our columns as they are. Where somebody listens, he is told."""
-        told = engine.pool.dispatch
-        listened_to = engine._has_events or told.checkout or told.checkin or told.reset
-        return engine.connect() if listened_to else DirectConnection(engine)
+        return engine.connect() if _is_listened_to(engine) else DirectConnection(engine)
 
     def put(self, connection: Connection, where: Put, row: Row) -> bool:
         """Whoever is awaited writes twice, so that all others need not even read who waits."""
@@ -142,3 +140,11 @@ class PostgreSQLImpl(AutocommitImpl):
         if size < LONGEST_MESSAGE:
             return None
         return f"a message of {size} bytes is longer than PostgreSQL's longest, {LONGEST_MESSAGE}"
+
+
+def _is_listened_to(engine: Engine) -> bool:
+    """Whether somebody would be told of what :class:`DirectConnection` leaves out: not of how it connects."""
+    pool, dialect = engine.pool.dispatch, engine.dialect
+    if dialect._has_events and (dialect.dispatch.do_execute or dialect.dispatch.handle_error):
+        return True
+    return bool(engine._has_events or pool.checkout or pool.checkin or pool.reset)
