@@ -35,6 +35,8 @@ def decompress(body: bytes, method: str, limit: int = LIMIT) -> bytes:
     """
     try:
         data = _METHODS.get(method, _by_kombu(method))(body, limit)
+    except PayloadTooLarge:
+        raise
     except Exception as error:  # each library has exceptions of its own
         raise DecodeError(f"the row is compressed as {method[:40]!r}, but cannot be decompressed: {error!r}") from error
     if len(data) > limit:
@@ -64,7 +66,20 @@ def _first_of(name: str, other: str) -> Any:
 
 
 def _zstd(body: bytes, limit: int) -> bytes:
-    return _whole(_first_of("compression.zstd", "backports.zstd").ZstdDecompressor(), body, limit)
+    try:
+        decompressor = _first_of("compression.zstd", "backports.zstd").ZstdDecompressor()
+    except ImportError:
+        return _zstandard(body, limit)
+    return _whole(decompressor, body, limit)
+
+
+def _zstandard(body: bytes, limit: int) -> bytes:
+    """With the package of kombu before 5.6, which takes memory for as much as the payload says that it holds."""
+    zstandard = import_module("zstandard")
+    if zstandard.frame_content_size(body) > limit:
+        raise PayloadTooLarge(limit)
+    data: bytes = zstandard.ZstdDecompressor().decompress(body, limit)
+    return data
 
 
 def _brotli(body: bytes, limit: int) -> bytes:
