@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Collection, Mapping
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, TypeVar
 
 from celery import states
@@ -18,6 +18,7 @@ from celery.utils.time import maybe_timedelta
 from sqlalchemy.engine import Engine, make_url
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
+from sqlalchemy.util import memoized_property
 
 from . import (
     content,
@@ -118,7 +119,7 @@ class DatabaseBackend(WaitingMixin, SpoolMixin, ContentMixin, ChordMixin, BaseBa
         """Whether no connection is held while idle."""
         return self.settings.short_lived_sessions
 
-    @cached_property
+    @memoized_property  # functools.cached_property holds a lock before Python 3.12, which a forked child would inherit
     def store(self) -> Store:
         """The rows of this backend, on tables that are ready."""
         columns = self.session_manager.prepare_models(self._engine, self.models)
@@ -131,7 +132,7 @@ class DatabaseBackend(WaitingMixin, SpoolMixin, ContentMixin, ChordMixin, BaseBa
         options = {**settings.engine_options, "short_lived_sessions": settings.short_lived_sessions}
         return self.session_manager.get_engine(settings.url, **options)
 
-    @cached_property
+    @memoized_property
     def _impl(self) -> DefaultImpl:
         return impl_for(make_url(self.settings.url).get_backend_name())
 
@@ -248,7 +249,7 @@ class DatabaseBackend(WaitingMixin, SpoolMixin, ContentMixin, ChordMixin, BaseBa
     def _forget(self, task_id: str) -> None:
         self._write(f"forgetting task {task_id}", lambda: self.store.forget(task_id))
 
-    @cached_property
+    @memoized_property
     def chords(self) -> ChordRows | None:
         """The chords of this backend; ``None`` without their tables."""
         if not self.store.has(self.models.chords):

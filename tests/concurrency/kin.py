@@ -73,6 +73,29 @@ def raise_children_while_busy(url: str, children: int, threads: int = 4) -> Fami
     return reunited(family, backend, outcomes)
 
 
+def raise_children_while_beginning(url: str, children: int) -> Family:
+    """The same while a thread of the parent is in the middle of its first use, connecting."""
+    here, connecting, goes_on, first = os.getpid(), threading.Event(), threading.Event(), list[int]()
+
+    def hold(*_: object) -> None:
+        if os.getpid() == here:
+            connecting.set()
+            goes_on.wait(PATIENCE)
+
+    settings = {"database_url": url, "database_engine_options": quick(url), "database_create_tables_at_setup": False}
+    app = Celery("beginning", broker="memory://", set_as_current=False)
+    app.conf.update(result_backend="celery_sql_results:DatabaseBackend", **settings)
+    app.conf.database_engine_callback = lambda engine: sa.event.listen(engine, "do_connect", hold)
+    backend = app.backend
+    thread = threading.Thread(target=lambda: first.append(use(backend, "before")))
+    thread.start()
+    connecting.wait(PATIENCE)
+    outcomes = at_once([(use, (backend, f"child-{number}")) for number in range(children)])
+    goes_on.set()
+    thread.join(PATIENCE)
+    return reunited(Family(before=first[0]), backend, outcomes)
+
+
 def reunited(family: Family, backend: DatabaseBackend, outcomes: list[Outcome]) -> Family:
     """The family after the children have ended."""
     family.wrong += errors(outcomes) + complaints(outcomes)

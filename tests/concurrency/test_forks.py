@@ -6,7 +6,13 @@ from collections.abc import Callable
 
 import pytest
 
-from concurrency.kin import TIMES, Family, raise_children, raise_children_while_busy
+from concurrency.kin import (
+    TIMES,
+    Family,
+    raise_children,
+    raise_children_while_beginning,
+    raise_children_while_busy,
+)
 from concurrency.nursery import Nursery, errors
 from servers import Database
 from servers.pool import on
@@ -21,6 +27,7 @@ Parent = Callable[[str, int], Family]
     [
         *((kind, raise_children) for kind in ("postgresql", "mariadb", "sqlite")),
         *((kind, raise_children_while_busy) for kind in ("postgresql", "mariadb")),
+        ("postgresql", raise_children_while_beginning),
     ],
     indirect=["database"],
 )
