@@ -9,6 +9,7 @@ import pickle
 import stat
 import uuid
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from celery import chord, states
 from celery.app.task import Context
 from celery.exceptions import BackendStoreError
 from celery.result import GroupResult
+from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 
 from celery_sql_results import DatabaseBackend, SettingError
@@ -190,6 +192,27 @@ def test_a_process_that_never_reached_the_database(database: Database, apps: App
     app.backend.replay()
 
     assert (kept, app.backend.spooled, app.backend.get_result("t")) == (1, 0, 1)
+
+
+@on("postgresql", "sqlite")
+def test_a_password_that_cannot_be_fetched(database: Database, apps: Apps, folder: Path, tmp_path: Path) -> None:
+    """Whatever the errors of those who fetch it look like, they are no fault of the results."""
+    secret = tmp_path / "secret.json"
+    secret.write_text("null")
+    fetch = partial(event.listen, identifier="do_connect", fn=lambda *_: json.loads(secret.read_text()))
+    backend = apps(database_engine_callback=fetch, database_short_lived_sessions=True).backend
+    backend.store_result("before", 0, states.SUCCESS)
+    secret.write_text("<html>")
+    for task_id in "tu":
+        backend.store_result(task_id, task_id, states.SUCCESS)
+    with pytest.raises(json.JSONDecodeError):
+        backend.replay()
+    kept, rejected = backend.spooled, list(folder.glob("*/*.rejected"))
+    secret.write_text("null")
+    backend.replay()
+
+    assert (kept, rejected, backend.spooled) == (2, [], 0)
+    assert [backend.get_result(task_id) for task_id in "tu"] == ["t", "u"]
 
 
 # -- what it holds -----------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from celery_sql_results.store import Store
 
 from .directory import Directory, Full
 from .entry import GROUP, PART, Entry, dumps
-from .replay import is_refused, replay
+from .replay import replay
 
 __all__ = ["SpoolMixin"]
 
@@ -89,7 +89,7 @@ class SpoolMixin:
             return operation()
         except Exception as error:  # a driver, or what fetches a password for it, may raise anything
             failed = (name, describe(error), time.monotonic() - began)
-            if is_refused(error, self._refusal) or not _kept(self.spool, entry(), *failed):
+            if self._refusal(error) or not _kept(self.spool, entry(), *failed):
                 raise
         self._waiting = True
         return None

@@ -12,7 +12,7 @@ from celery_sql_results.models import Models
 from . import entry
 from .directory import Directory
 
-__all__ = ["is_refused", "replay"]
+__all__ = ["replay"]
 
 logger = get_logger(__name__)
 
@@ -66,17 +66,13 @@ def _store(
     try:
         restore(found)
     except Exception as error:  # what is not the entry's fault is raised again
-        if not is_refused(error, refusal):
+        reason = refusal(error)
+        if reason is None:
             raise
-        _reject(directory, name, refusal(error) or type(error).__name__)
+        _reject(directory, name, reason)
         return False
     directory.remove(name)
     return True
-
-
-def is_refused(error: BaseException, refusal: Callable[[BaseException], str | None]) -> bool:
-    """Whether an error is about the values of a row. The last two are those of a driver that has no words for them."""
-    return refusal(error) is not None or isinstance(error, (ValueError, TypeError))
 
 
 def _reject(directory: Directory, name: str, reason: str) -> None:
