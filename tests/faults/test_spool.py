@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 from celery import chord, states
 from celery.app.task import Context
-from celery.exceptions import BackendStoreError
+from celery.exceptions import BackendStoreError, SoftTimeLimitExceeded
 from celery.result import GroupResult
 from sqlalchemy import event
+from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError
 
 from celery_sql_results import DatabaseBackend, SettingError
@@ -86,6 +87,15 @@ def complaints(caplog: pytest.LogCaptureFixture) -> list[str]:
 def states_in(database: Database) -> dict[str, str]:
     """The states of all tasks."""
     return dict(database.execute("SELECT task_id, status FROM celery_taskmeta"))  # type: ignore[arg-type]
+
+
+def strikes(engine: Engine) -> None:
+    """Raise what a soft time limit does, on each connection."""
+
+    def strike(*_: object) -> None:
+        raise SoftTimeLimitExceeded
+
+    event.listen(engine, "do_connect", strike)
 
 
 # -- in and out --------------------------------------------------------------------------------------------------
@@ -297,6 +307,39 @@ def test_tables_with_other_names_have_their_own(database: Database, backend: Dat
     assert kept == (1, 0)
     assert database.execute("SELECT task_id FROM other") == [("before",)]
     assert backend.get_result("t") == 1
+
+
+@on("sqlite")
+def test_a_soft_time_limit(database: Database, apps: Apps, folder: Path) -> None:
+    """A task that runs is told of it; when it has ended, its outcome is worth more."""
+    backend = apps(database_engine_callback=strikes, database_short_lived_sessions=True).backend
+    for state in (states.STARTED, "PROGRESS"):
+        with pytest.raises(SoftTimeLimitExceeded):
+            backend.store_result("t", None, state)
+    with pytest.raises(SoftTimeLimitExceeded):
+        GroupResult("g", [], app=backend.app).save(backend)
+    backend.store_result("t", 1, states.SUCCESS)
+    [kept] = waiting(folder)
+
+    assert json.loads(kept.read_text())["row"]["status"] == states.SUCCESS
+
+
+@on("sqlite")
+def test_a_soft_time_limit_while_it_is_emptied(database: Database, backend: DatabaseBackend) -> None:
+    """The task that gave the occasion is told; what waits goes on waiting."""
+    database.execute("ALTER TABLE celery_taskmeta RENAME TO gone")
+    backend.store_result("u", 1, states.SUCCESS)
+    database.execute("ALTER TABLE gone RENAME TO celery_taskmeta")
+
+    @event.listens_for(backend.store.engine, "before_cursor_execute")
+    def strike(*given: Any) -> None:
+        if "u" in given[3]:  # its parameters
+            raise SoftTimeLimitExceeded
+
+    with pytest.raises(SoftTimeLimitExceeded):
+        backend.store_result("t", None, "PROGRESS")
+
+    assert (backend.spooled, states_in(database)) == (1, {"before": states.SUCCESS, "t": "PROGRESS"})
 
 
 # -- what goes wrong ---------------------------------------------------------------------------------------------

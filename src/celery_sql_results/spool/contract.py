@@ -8,6 +8,7 @@ from functools import cached_property, partial
 from typing import Any, TypeVar
 
 from celery import states
+from celery.exceptions import SoftTimeLimitExceeded
 from celery.utils.log import get_logger
 from sqlalchemy.engine import make_url
 
@@ -27,6 +28,8 @@ __all__ = ["SpoolMixin"]
 T = TypeVar("T")
 logger = get_logger(__name__)
 
+#: States of a task that no longer runs. Before, its soft time limit is its own to notice.
+ENDED = states.READY_STATES | states.EXCEPTION_STATES
 #: Seconds for which an operation that succeeded is held up, at most, to store some of what waits.
 SPARED = 0.1
 
@@ -88,8 +91,7 @@ class SpoolMixin:
         try:
             return operation()
         except Exception as error:  # a driver, or what fetches a password for it, may raise anything
-            failed = (name, describe(error), time.monotonic() - began)
-            if self._refusal(error) or not _kept(self.spool, entry(), *failed):
+            if self._refusal(error) or not _kept(self.spool, entry(), name, error, time.monotonic() - began):
                 raise
         self._waiting = True
         return None
@@ -111,7 +113,9 @@ class SpoolMixin:
         self._waiting = False
         try:
             self._waiting = self.replay(SPARED)
-        except Exception as error:  # noqa: BLE001 - what gave the occasion has succeeded, and must not fail for this
+        except Exception as error:  # what gave the occasion has succeeded, and must not fail for this
+            if _is_time_limit(error):
+                raise
             self._waiting = self.exception_safe_to_retry(error)
             logger.warning("the spool could not be emptied yet (%s)", describe(error))
 
@@ -143,9 +147,16 @@ class SpoolMixin:
         return True
 
 
-def _kept(spool: Directory, entry: Entry, name: str, error: str, seconds: float) -> bool:
-    failed = (name, error, seconds)
-    if entry.row.get("status") == states.STARTED:  # would be old news, and no outcome is lost
+def _is_time_limit(error: BaseException) -> bool:
+    """Whether it is the soft time limit of a task; SQLAlchemy wraps what strikes while it prepares a statement."""
+    return isinstance(getattr(error, "orig", error), SoftTimeLimitExceeded)
+
+
+def _kept(spool: Directory, entry: Entry, name: str, error: BaseException, seconds: float) -> bool:
+    failed, status = (name, describe(error), seconds), entry.row.get("status")
+    if status not in ENDED and _is_time_limit(error):
+        return False
+    if status == states.STARTED:  # would be old news, and no outcome is lost
         logger.warning("%s failed (%s) for %.1f s: left out", *failed)
         return True
     try:
