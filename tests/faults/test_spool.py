@@ -342,6 +342,24 @@ def test_a_soft_time_limit_while_it_is_emptied(database: Database, backend: Data
     assert (backend.spooled, states_in(database)) == (1, {"before": states.SUCCESS, "t": "PROGRESS"})
 
 
+def test_databases_that_only_the_query_tells_apart(folder: Path) -> None:
+    """They have nothing in common; a password or another order of the query makes no other database."""
+    queries = [
+        "",
+        "host=/a",
+        "host=/b",
+        "host=/a&host=/b",
+        "service=c",
+        "service=c&host=/a",
+        "options=-csearch_path%3Dd",
+    ]
+    same = ["host=/a&password=1", "host=/a&service=c", "host=/b&sslpassword=2"]
+    places = {q: app_with_spool(f"postgresql://u@/db?{q}", folder).backend.spool.path for q in (*queries, *same)}
+
+    assert len(set(places.values())) == len(queries)
+    assert [places[query] for query in same] == [places[query] for query in ("host=/a", "service=c&host=/a", "host=/b")]
+
+
 # -- what goes wrong ---------------------------------------------------------------------------------------------
 
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from celery import states
 from celery.exceptions import SoftTimeLimitExceeded
 from celery.utils.log import get_logger
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 
 from celery_sql_results import content
 from celery_sql_results.models import Models
@@ -63,8 +63,7 @@ class SpoolMixin:
             SettingError: its directory cannot be used.
         """
         if self.settings.spool_dir is not None:
-            url = make_url(self.settings.url)
-            place = (url.get_backend_name(), url.username, url.host, url.port, url.database, *self.settings.names)
+            place = (*_without_passwords(make_url(self.settings.url)), *self.settings.names)
             self.spool = Directory(self.settings.spool_dir, place, self.settings.spool_max_bytes)
 
     @property
@@ -145,6 +144,12 @@ class SpoolMixin:
     def _put(self, row: Mapping[str, Any], part: Mapping[str, Any] | None) -> bool:
         self.store.put(row, None if self.chords is None else part)
         return True
+
+
+def _without_passwords(url: URL) -> tuple[object, ...]:
+    """What tells databases apart, the query included: it may name a host, a service or a schema."""
+    query = sorted((name, value) for name, value in url.query.items() if "pass" not in name)
+    return (url.get_backend_name(), url.username, url.host, url.port, url.database, query)
 
 
 def _is_time_limit(error: BaseException) -> bool:
