@@ -419,6 +419,24 @@ def test_what_is_no_entry_is_put_aside(
     assert states_in(database) == {"before": states.SUCCESS, "good": states.SUCCESS}
 
 
+@on("postgresql", "mariadb", "sqlite", "portable")
+def test_what_cannot_be_stored_for_now_is_left(database: Database, backend: DatabaseBackend, folder: Path) -> None:
+    """The others are stored; then the reason is raised, in the log of an upkeep for one."""
+    database.execute("ALTER TABLE celery_taskmeta RENAME TO gone")
+    database.execute("ALTER TABLE celery_tasksetmeta RENAME TO groups_gone")
+    GroupResult("g", [], app=backend.app).save(backend)
+    backend.store_result("t", 1, states.SUCCESS)
+    database.execute("ALTER TABLE gone RENAME TO celery_taskmeta")
+    with pytest.raises(DBAPIError, match=r"celery_tasksetmeta"):
+        backend.replay()
+    left = [json.loads(path.read_text())["kind"] for path in waiting(folder)]
+    database.execute("ALTER TABLE groups_gone RENAME TO celery_tasksetmeta")
+    backend.replay()
+
+    assert (left, backend.spooled, backend.get_result("t")) == (["group"], 0, 1)
+    assert GroupResult.restore("g", backend=backend, app=backend.app) is not None
+
+
 @on("sqlite")
 def test_a_directory_that_cannot_be_used(apps: Apps, tmp_path: Path) -> None:
     """That is one error, when the backend is made."""

@@ -122,11 +122,23 @@ class SpoolMixin:
         """Store what waits in the spool, for so long; return whether there is more to do.
 
         Raises:
-            sqlalchemy.exc.DBAPIError: the database cannot be reached.
+            sqlalchemy.exc.DBAPIError: the database cannot be reached, or does not take an entry for now.
+            OSError: the spool, or an entry, cannot be read.
         """
         if self.spool is None or not self.spool.names():
             return False
-        return replay(self.spool, self.models, self._restore, self._refusal, seconds)
+        return replay(self.spool, self.models, self._restore, self._refusal, self._only_this, seconds)
+
+    def _only_this(self, error: Exception) -> Exception:
+        """Return an error that is about one entry only: it does not pass, and yet the database can be read.
+
+        Raises:
+            the error, or what keeps the database from being read: any other entry would meet it as well.
+        """
+        if _is_time_limit(error) or self.exception_safe_to_retry(error):
+            raise error
+        self.store.exists("")
+        return error
 
     def _restore(self, entry: Entry) -> None:
         if entry.kind == GROUP:

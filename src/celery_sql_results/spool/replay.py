@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from celery.utils.log import get_logger
 
@@ -22,31 +24,44 @@ def replay(
     models: Models,
     restore: Callable[[entry.Entry], None],
     refusal: Callable[[BaseException], str | None],
+    only_this: Callable[[Exception], Exception],
     seconds: float,
 ) -> bool:
     """Store the entries with ``restore``, which must be safe to repeat, and remove each when that has returned.
 
     An entry that cannot be read, or whose content the database refuses, is put aside: ``refusal`` gives the reason, or
-    ``None`` for another error. It ends when ``seconds`` are over, at once if another process is at it, and after at
-    least one entry otherwise. Return whether there is more to do for this one.
+    ``None`` for another error. One with an error that is about no other entry is left: ``only_this`` returns such an
+    error, and raises others. It ends when ``seconds`` are over, at once if another process is at it, and after at least
+    one entry otherwise. Return whether there is more to do for this one.
 
     Raises:
-        whatever ``restore`` raised, unless it is a refusal; that entry and those after it stay.
+        what ``only_this`` has raised: that entry and those after it stay.
+        what it has returned last, when nothing else is left to do.
     """
-    deadline, stored = time.monotonic() + seconds, 0
-    with directory.alone() as alone:
-        names = directory.names() if alone else []
-        try:
-            for done, name in enumerate(names, 1):
-                stored += _store(directory, name, models, restore, refusal)
-                if time.monotonic() >= deadline:
-                    return done < len(names)
-        finally:
-            if stored:
-                logger.info(
-                    "stored %d results of the spool %s, %d wait", stored, directory.path, len(directory.names())
-                )
-    return False
+    deadline, failed = time.monotonic() + seconds, None
+    with directory.alone() as alone, _told(directory) as stored:
+        waiting = deque(directory.names() if alone else ())
+        while waiting:
+            try:
+                stored.extend(_store(directory, waiting.popleft(), models, restore, refusal))
+            except Exception as error:  # noqa: BLE001 - a driver may raise anything, and others get their turn
+                failed = only_this(error)
+            if time.monotonic() >= deadline:
+                break
+    if failed is not None and not (waiting and stored):
+        raise failed
+    return bool(waiting)
+
+
+@contextmanager
+def _told(directory: Directory) -> Iterator[list[str]]:
+    """A list for what is stored; however the block ends, the log tells how many there were."""
+    stored: list[str] = []
+    try:
+        yield stored
+    finally:
+        if stored:
+            logger.info("stored %d results of the spool %s", len(stored), directory.path)
 
 
 def _store(
@@ -55,14 +70,15 @@ def _store(
     models: Models,
     restore: Callable[[entry.Entry], None],
     refusal: Callable[[BaseException], str | None],
-) -> bool:
+) -> list[str]:
+    """The entry, if it is stored now."""
     try:
         found = entry.loads(directory.read(name), models)
     except FileNotFoundError:  # an operator took it away
-        return False
+        return []
     except (entry.Unreadable, OSError) as error:
         _reject(directory, name, str(error))
-        return False
+        return []
     try:
         restore(found)
     except Exception as error:  # what is not the entry's fault is raised again
@@ -70,9 +86,9 @@ def _store(
         if reason is None:
             raise
         _reject(directory, name, reason)
-        return False
+        return []
     directory.remove(name)
-    return True
+    return [name]
 
 
 def _reject(directory: Directory, name: str, reason: str) -> None:
