@@ -7,6 +7,7 @@ import logging
 import os
 import pickle
 import stat
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -150,6 +151,44 @@ def test_stored_by_another_process(
     assert errors(outcomes) == []
     assert waiting(folder) == []
     assert [backend.get_result(f"t-{number}") for number in range(20)] == list(range(20))
+
+
+@on("sqlite")
+def test_kept_while_another_process_empties_it(database: Database, backend: DatabaseBackend) -> None:
+    """That one does not know of it: who kept it stores it, as soon as the other has done."""
+    database.execute("ALTER TABLE celery_taskmeta RENAME TO gone")
+    backend.store_result("t", 1, states.SUCCESS)
+    database.execute("ALTER TABLE gone RENAME TO celery_taskmeta")
+    with backend.spool.alone():  # type: ignore[union-attr]
+        backend.store_result("during", 1, states.SUCCESS)
+        kept = (backend.spooled, backend.replay())
+    backend.store_result("after", 1, states.SUCCESS)
+
+    assert (kept, backend.spooled) == ((1, True), 0)
+
+
+@on("sqlite")
+def test_kept_while_another_thread_empties_it(database: Database, backend: DatabaseBackend) -> None:
+    """It is stored after the next operation as well."""
+    database.execute("ALTER TABLE celery_taskmeta RENAME TO gone")
+    backend.store_result("t", 1, states.SUCCESS)
+    database.execute("ALTER TABLE gone RENAME TO celery_taskmeta")
+    left = [backend.spooled]
+    thread = threading.Thread(target=backend.store_result, args=("u", 2, states.SUCCESS))
+
+    @event.listens_for(backend.store.engine, "before_cursor_execute")
+    def befall(*given: Any) -> None:
+        if "t" in given[3]:  # its parameters: it is on its way out
+            thread.start()
+            thread.join()
+        elif threading.current_thread() is thread:
+            raise ValueError
+
+    for number in range(2):
+        backend.store_result(f"after-{number}", number, states.SUCCESS)
+        left.append(backend.spooled)
+
+    assert left == [1, 1, 0]
 
 
 @on("postgresql", "mariadb", "sqlite")

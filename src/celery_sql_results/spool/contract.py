@@ -109,17 +109,19 @@ class SpoolMixin:
 
     def _catch_up(self) -> None:
         """The database is there: store a little of what waits, and the rest after other operations."""
-        self._waiting = False
+        self._waiting = False  # before a look: what another thread keeps from now on is not forgotten
         try:
-            self._waiting = self.replay(SPARED)
+            more = self.replay(SPARED)
         except Exception as error:  # what gave the occasion has succeeded, and must not fail for this
             if _is_time_limit(error):
                 raise
-            self._waiting = self.exception_safe_to_retry(error)
+            more = self.exception_safe_to_retry(error)
             logger.warning("the spool could not be emptied yet (%s)", describe(error))
+        if more:
+            self._waiting = True
 
     def replay(self, seconds: float = float("inf")) -> bool:
-        """Store what waits in the spool, for so long; return whether there is more to do.
+        """Store what waits in the spool, for so long; return whether something may be left.
 
         Raises:
             sqlalchemy.exc.DBAPIError: the database cannot be reached, or does not take an entry for now.

@@ -32,7 +32,7 @@ def replay(
     An entry that cannot be read, or whose content the database refuses, is put aside: ``refusal`` gives the reason, or
     ``None`` for another error. One with an error that is about no other entry is left: ``only_this`` returns such an
     error, and raises others. It ends when ``seconds`` are over, at once if another process is at it, and after at least
-    one entry otherwise. Return whether there is more to do for this one.
+    one entry otherwise. Return whether something may be left: the other may not know of what was kept since it began.
 
     Raises:
         what ``only_this`` has raised: that entry and those after it stay.
@@ -40,7 +40,9 @@ def replay(
     """
     deadline, failed = time.monotonic() + seconds, None
     with directory.alone() as alone, _told(directory) as stored:
-        waiting = deque(directory.names() if alone else ())
+        if not alone:
+            return True
+        waiting = deque(directory.names())
         while waiting:
             try:
                 stored.extend(_store(directory, waiting.popleft(), models, restore, refusal))
