@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 from celery_sql_results.errors import SettingError
 
+from .entry import Unreadable
+
 __all__ = ["Directory", "Full"]
 
 SETTING = "database_spool_dir"
@@ -94,17 +96,13 @@ class Directory:
 
         Raises:
             FileNotFoundError: it is no longer there.
-            OSError: it is no file, or may not be read.
+            Unreadable: it is no file, but a link to something else, or a pipe that would never end.
+            OSError: it cannot be read for now.
         """
-        # Neither a link to something else nor a pipe that would never end.
-        descriptor = os.open(self.path / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        try:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise OSError("it is not a file")
-            with open(descriptor, "rb", closefd=False) as file:
-                return file.read()
-        finally:
-            os.close(descriptor)
+        path = self.path / name
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise Unreadable("it is not a file")
+        return path.read_bytes()
 
     def remove(self, name: str) -> None:
         """The entry is stored."""

@@ -78,7 +78,7 @@ def _store(
         found = entry.loads(directory.read(name), models)
     except FileNotFoundError:  # an operator took it away
         return []
-    except (entry.Unreadable, OSError) as error:
+    except entry.Unreadable as error:
         _reject(directory, name, str(error))
         return []
     try:

@@ -11,6 +11,7 @@ import pytest
 from celery_sql_results import SettingError
 from celery_sql_results.spool import directory as module
 from celery_sql_results.spool.directory import Directory, Full
+from celery_sql_results.spool.entry import Unreadable
 from support import fork
 
 
@@ -152,5 +153,5 @@ def test_only_files_are_read(spool: Directory, tmp_path: Path) -> None:
     os.mkfifo(spool.path / "pipe")
 
     for name in ("link", "folder", "pipe"):
-        with pytest.raises(OSError, match=r"."):
+        with pytest.raises(Unreadable, match=r"^it is not a file$"):
             spool.read(name)
