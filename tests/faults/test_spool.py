@@ -122,14 +122,14 @@ def test_kept_and_stored_by_the_process_that_kept_it(
     database.server.shutdown()
     backend.store_result("t", {"secret": "payload"}, states.SUCCESS)
     backend.mark_as_failure("u", ValueError("wrong"), traceback="line 1")
-    kept, said = backend.spooled, complaints(caplog)
+    kept, said, size = backend.spooled, complaints(caplog), sum(path.stat().st_size for path in waiting(folder))
     done = utc_now()
     database.server.restart()
     backend.store_result("after", 2, states.SUCCESS)
 
     assert (kept, len(said), backend.spooled, waiting(folder)) == (2, 2, 0, [])
     assert said[0].startswith("storing SUCCESS of task t failed (")
-    assert said[0].endswith(f"kept in the spool {backend.spool.path}, 1 wait there")  # type: ignore[union-attr]
+    assert said[1].endswith(f"kept in the spool {backend.spool.path}, {size} bytes now")  # type: ignore[union-attr]
     assert "payload" not in caplog.text
     assert backend.get_result("t") == {"secret": "payload"}
     assert (repr(backend.get_result("u")), backend.get_traceback("u")) == ("ValueError('wrong')", "line 1")

@@ -127,7 +127,7 @@ class SpoolMixin:
             sqlalchemy.exc.DBAPIError: the database cannot be reached, or does not take an entry for now.
             OSError: the spool, or an entry, cannot be read.
         """
-        if self.spool is None or not self.spool.names():
+        if self.spool is None:
             return False
         return replay(self.spool, self.models, self._restore, self._refusal, self._only_this, seconds)
 
@@ -187,7 +187,7 @@ def _kept(spool: Directory, entry: Entry, name: str, error: BaseException, secon
     except OSError as refused:
         logger.error("%s failed, and the spool %s cannot be written to: %s", name, spool.path, refused)
     else:
-        kept = (spool.path, len(spool.names()))
-        logger.warning("%s failed (%s) for %.1f s: kept in the spool %s, %d wait there", *failed, *kept)
+        kept = (spool.path, spool.used())
+        logger.warning("%s failed (%s) for %.1f s: kept in the spool %s, %d bytes now", *failed, *kept)
         return True
     return False

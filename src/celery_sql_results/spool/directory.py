@@ -11,7 +11,6 @@ from contextlib import contextmanager, suppress
 from hashlib import sha256
 from itertools import count
 from pathlib import Path
-from typing import NamedTuple
 
 from celery_sql_results.errors import SettingError
 
@@ -23,15 +22,9 @@ SETTING = "database_spool_dir"
 #: What the names of files end with: an entry, one that is being written, one that cannot be stored.
 ENTRY, DRAFT, REJECTED = ".json", ".draft", ".rejected"
 #: Seconds for which the size of the directory is known, but for what this process adds: others write there as well.
-MEASURED_FOR = 1.0
+MEASURED_FOR = 10.0
 #: Seconds after which a draft is what a process left behind that died.
 ABANDONED_AFTER = 3600.0
-
-
-class _File(NamedTuple):
-    name: str
-    size: int
-    changed: float
 
 
 class Full(OSError):
@@ -85,10 +78,10 @@ class Directory:
         self._used += len(data)
 
     def used(self) -> int:
-        """The size of all files in bytes, those that were rejected included."""
+        """The size of all files in bytes, those that were rejected included. What will never be finished is removed."""
         now = time.monotonic()
         if now - self._measured > MEASURED_FOR:
-            self._used, self._measured = sum(entry.size for entry in self._files()), now
+            self._used, self._measured = sum(self._sizes()), now
         return self._used
 
     def read(self, name: str) -> bytes:
@@ -123,22 +116,20 @@ class Directory:
             yield False
             return
         try:
-            self._tidy()
             yield True
         finally:
             fcntl.flock(descriptor, fcntl.LOCK_UN)  # a child that was forked meanwhile holds a copy
             os.close(descriptor)
 
-    def _tidy(self) -> None:
-        for file in self._files():
-            if file.name.endswith(DRAFT) and time.time() - file.changed > ABANDONED_AFTER:
-                (self.path / file.name).unlink(missing_ok=True)
-
-    def _files(self) -> Iterator[_File]:
-        for entry in os.scandir(self.path):
-            with suppress(FileNotFoundError):
-                found = entry.stat(follow_symlinks=False)
-                yield _File(entry.name, found.st_size, found.st_mtime)
+    def _sizes(self) -> Iterator[int]:
+        abandoned = time.time() - ABANDONED_AFTER
+        for file in os.scandir(self.path):
+            with suppress(OSError):
+                found = file.stat(follow_symlinks=False)
+                if file.name.endswith(DRAFT) and found.st_mtime < abandoned:
+                    os.unlink(file)
+                else:
+                    yield found.st_size
 
     def _sync(self) -> None:
         descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)

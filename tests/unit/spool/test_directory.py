@@ -137,12 +137,11 @@ def test_what_a_dead_process_left_half_done_is_removed(spool: Directory) -> None
     """But not what a living one is about to finish."""
     old, new = (spool.path / f"{name}.draft" for name in ("old", "new"))
     for path in (old, new):
-        path.touch()
+        path.write_bytes(b"12")
     os.utime(old, (0, 0))
-    with spool.alone():
-        pass
+    used = spool.used()
 
-    assert (old.exists(), new.exists(), spool.names()) == (False, True, [])
+    assert (used, old.exists(), new.exists(), spool.names()) == (2, False, True, [])
 
 
 def test_only_files_are_read(spool: Directory, tmp_path: Path) -> None:
