@@ -320,6 +320,25 @@ def test_a_group(database: Database, backend: DatabaseBackend) -> None:
     assert (kept, [member.id for member in restored.results]) == (1, ["a", "b"])
 
 
+@on("postgresql", "mariadb", "sqlite", "portable")
+def test_a_group_that_was_saved_again(database: Database, backend: DatabaseBackend) -> None:
+    """What has waited is older: it replaces what is older still, and nothing else."""
+    results = backend.app.AsyncResult
+    older, old, new = (GroupResult("g", [results(member)], app=backend.app) for member in ("a", "b", "c"))
+    found = []
+    older.save(backend)
+    for meanwhile in ([], [new]):
+        database.execute("ALTER TABLE celery_tasksetmeta RENAME TO gone")
+        old.save(backend)
+        database.execute("ALTER TABLE gone RENAME TO celery_tasksetmeta")
+        for saved in meanwhile:
+            saved.save(backend)
+        backend.replay()
+        found.append(GroupResult.restore("g", backend=backend, app=backend.app).results[0].id)
+
+    assert (found, backend.spooled) == (["b", "c"], 0)
+
+
 @on("sqlite")
 def test_nobody_else_can_read_it(database: Database, backend: DatabaseBackend, folder: Path) -> None:
     """Neither the files nor the list of them."""

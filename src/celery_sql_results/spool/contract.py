@@ -144,11 +144,18 @@ class SpoolMixin:
 
     def _restore(self, entry: Entry) -> None:
         if entry.kind == GROUP:
-            self.store.put_group(entry.row)
+            self._restore_saved(entry.row)
         elif entry.kind == PART:
             self._restore_part(entry.row)
         else:
             content.put(entry.row, partial(self._restore_row, entry.part), self._refusal, self._payload)
+
+    def _restore_saved(self, group: Mapping[str, Any]) -> None:
+        """A group, unless it was saved again since: it has no state that would tell."""
+        found = self.store.fetch_group(group["taskset_id"])
+        there, here = found and found["date_done"], group["date_done"]
+        if there is None or here is None or there <= here:
+            self.store.put_group(group)
 
     def _restore_row(self, part: Mapping[str, Any] | None, row: Mapping[str, Any]) -> None:
         self._put(row, part and {**part, "status": row["status"], "result": row["result"]})

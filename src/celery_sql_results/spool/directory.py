@@ -40,7 +40,7 @@ class Directory:
         max_bytes: how large that may become.
 
     Raises:
-        SettingError: there is no such directory and none can be made, or others may write to it.
+        SettingError: there is no such directory and none can be made, it is another user's, or others may write to it.
     """
 
     def __init__(self, root: str, owner: object, max_bytes: float) -> None:
@@ -151,10 +151,13 @@ def _prepare(path: Path) -> None:
     """Make a directory that nobody else may write to, or check that it is one."""
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        mode = path.stat().st_mode
+        found = path.stat()
     except OSError as error:
         raise SettingError(SETTING, str(path), f"a directory, or a path where one can be made ({error})") from error
-    if mode & (stat.S_IWGRP | stat.S_IWOTH):
+    if found.st_uid != os.geteuid():
+        needed = f"a directory that belongs to the user of this process: chown {os.geteuid()} {path}"
+        raise SettingError(SETTING, str(path), needed)
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         needed = f"a directory to which nobody but its owner may write: chmod go-w {path}"
         raise SettingError(SETTING, str(path), needed)
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK):

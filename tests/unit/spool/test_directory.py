@@ -48,6 +48,16 @@ def test_a_directory_that_others_may_write_to_is_refused(tmp_path: Path, others:
         Directory(str(tmp_path), "owner", 100)
 
 
+def test_a_directory_of_another_user_is_refused(tmp_path: Path) -> None:
+    """He could plant results, also where the superuser is who reads them."""
+    others = tmp_path if os.geteuid() == 0 else Path("/")
+    if others is tmp_path:
+        os.chown(others, 65534, -1)
+
+    with pytest.raises(SettingError, match=rf"^database_spool_dir is .* chown {os.geteuid()} "):
+        Directory(str(others), "owner", 100)
+
+
 def test_a_file_is_no_directory(tmp_path: Path) -> None:
     """Nor is anything below it."""
     (tmp_path / "file").touch()
