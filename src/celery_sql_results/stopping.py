@@ -12,7 +12,8 @@ from celery.signals import celeryd_init, worker_init, worker_shutdown, worker_sh
 
 __all__ = ["told_to_stop"]
 
-#: Anonymous and shared: made when this module is loaded, so before a worker forks.
+#: Anonymous and shared with the children that are forked after this module was loaded. That is all of them, but with
+#: ``celery --quiet``: it is the banner of a worker that asks for the backend before the fork.
 _flag = mmap.mmap(-1, 1)
 
 
