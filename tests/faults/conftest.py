@@ -1,24 +1,30 @@
-"""Fixtures of these tests: processes under load."""
+"""Fixtures of these tests: processes under load, and apps with a spool."""
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from celery import states
 
 from celery_sql_results import DatabaseBackend
 from concurrency.nursery import Nursery
 from faults.actors import backend_on
+from faults.keepers import app_with_spool
 from faults.load import Load
+from servers import Database
 from support import close
 
 #: `Load`, but for the processes and their folder.
 Loads = Callable[..., Load]
 #: `backend_on`, whose connections are closed when the test is over.
 Backends = Callable[..., DatabaseBackend]
+#: Makes an app whose results wait in the folder of the test.
+Apps = Callable[..., Any]
 
 
 @pytest.fixture
@@ -45,3 +51,32 @@ def backends() -> Iterator[Backends]:
     yield make
     for backend in made:
         close(backend)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where results wait."""
+    return tmp_path / "spool"
+
+
+@pytest.fixture
+def apps(database: Database, folder: Path) -> Iterator[Apps]:
+    """Make apps, and close what they have opened."""
+    made: list[DatabaseBackend] = []
+
+    def make(**settings: Any) -> Any:
+        app = app_with_spool(database.url, folder, **{"task_default_queue": uuid.uuid4().hex, **settings})
+        made.append(app.backend)
+        return app
+
+    yield make
+    for backend in made:
+        close(backend)
+
+
+@pytest.fixture
+def backend(apps: Apps) -> DatabaseBackend:
+    """A backend that has reached its database."""
+    backend: DatabaseBackend = apps().backend
+    backend.store_result("before", 0, states.SUCCESS)
+    return backend

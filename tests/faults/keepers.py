@@ -1,19 +1,22 @@
-"""What the processes of the tests of the spool do, and the tasks of their workers."""
+"""What the processes of the tests of the spool do, the tasks of their workers, and what is to be seen of it."""
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 from celery import states
 
 from acceptance import shop
 from celery_sql_results import DatabaseBackend
 from celery_sql_results.spool.entry import Entry
 from concurrency.actors import quick
+from servers import Database
 from support import app_on
 
 
@@ -39,6 +42,22 @@ def store_one(url: str, folder: Path, task_id: str) -> int:
 def replay(url: str, folder: Path) -> None:
     """Empty the spool, as a worker does."""
     app_with_spool(url, folder).backend.replay()
+
+
+def waiting(folder: Path) -> list[Path]:
+    """The entries in a spool."""
+    return sorted(folder.glob("*/*.json"))
+
+
+def complaints(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What was logged about the spool, as a warning or worse."""
+    ours = (record for record in caplog.records if record.name.startswith("celery_sql_results.spool"))
+    return [record.getMessage() for record in ours if record.levelno >= logging.WARNING]
+
+
+def states_in(database: Database) -> dict[str, str]:
+    """The states of all tasks."""
+    return dict(database.execute("SELECT task_id, status FROM celery_taskmeta"))  # type: ignore[arg-type]
 
 
 class MortalBackend(DatabaseBackend):

@@ -2,40 +2,32 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import os
-import pickle
 import stat
 import threading
 import uuid
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from celery import chord, states
 from celery.app.task import Context
-from celery.exceptions import BackendStoreError, SoftTimeLimitExceeded
+from celery.exceptions import BackendStoreError
 from celery.result import GroupResult
 from sqlalchemy import event
-from sqlalchemy.engine import Engine
-from sqlalchemy.exc import DBAPIError
 
-from celery_sql_results import DatabaseBackend, SettingError
+from celery_sql_results import DatabaseBackend
 from celery_sql_results.models import utc_now
 from chords.app import equipped
 from chords.post import Post
 from concurrency.nursery import Nursery, errors
-from faults.keepers import app_with_spool, replay, replay_and_die, store_one
+from faults.conftest import Apps
+from faults.keepers import app_with_spool, complaints, replay, replay_and_die, states_in, store_one, waiting
 from servers import Database
 from servers.pool import on
-from support import close
 
 away = on("postgresql", "mariadb")
-#: Makes an app whose results wait in the folder of the test.
-Apps = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
@@ -43,60 +35,6 @@ def processes() -> Iterator[Nursery]:
     """The process that others are forked from."""
     with Nursery() as nursery:
         yield nursery
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Where results wait."""
-    return tmp_path / "spool"
-
-
-@pytest.fixture
-def apps(database: Database, folder: Path) -> Iterator[Apps]:
-    """Make apps, and close what they have opened."""
-    made: list[DatabaseBackend] = []
-
-    def make(**settings: Any) -> Any:
-        app = app_with_spool(database.url, folder, **{"task_default_queue": uuid.uuid4().hex, **settings})
-        made.append(app.backend)
-        return app
-
-    yield make
-    for backend in made:
-        close(backend)
-
-
-@pytest.fixture
-def backend(apps: Apps) -> DatabaseBackend:
-    """A backend that has reached its database."""
-    backend: DatabaseBackend = apps().backend
-    backend.store_result("before", 0, states.SUCCESS)
-    return backend
-
-
-def waiting(folder: Path) -> list[Path]:
-    """The entries in a spool."""
-    return sorted(folder.glob("*/*.json"))
-
-
-def complaints(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """What was logged about the spool, as a warning or worse."""
-    ours = (record for record in caplog.records if record.name.startswith("celery_sql_results.spool"))
-    return [record.getMessage() for record in ours if record.levelno >= logging.WARNING]
-
-
-def states_in(database: Database) -> dict[str, str]:
-    """The states of all tasks."""
-    return dict(database.execute("SELECT task_id, status FROM celery_taskmeta"))  # type: ignore[arg-type]
-
-
-def strikes(engine: Engine) -> None:
-    """Raise what a soft time limit does, on each connection."""
-
-    def strike(*_: object) -> None:
-        raise SoftTimeLimitExceeded
-
-    event.listen(engine, "do_connect", strike)
 
 
 # -- in and out --------------------------------------------------------------------------------------------------
@@ -215,20 +153,6 @@ def test_killed_in_the_middle(database: Database, backend: DatabaseBackend, fold
     assert waiting(folder) == []
 
 
-@on("postgresql", "mariadb", "sqlite", "portable")
-def test_tables_that_are_gone(database: Database, backend: DatabaseBackend) -> None:
-    """That does not pass by itself, so nobody waits; and it is no fault of the result."""
-    database.execute("ALTER TABLE celery_taskmeta RENAME TO gone")
-    backend.store_result("t", 1, states.SUCCESS)
-    kept = backend.spooled
-    with pytest.raises(DBAPIError, match=r"celery_taskmeta"):
-        backend.replay()
-    database.execute("ALTER TABLE gone RENAME TO celery_taskmeta")
-    backend.replay()
-
-    assert (kept, backend.spooled, backend.get_result("t")) == (1, 0, 1)
-
-
 @away
 def test_a_process_that_never_reached_the_database(database: Database, apps: Apps) -> None:
     """It does not know whether there are tables for chords."""
@@ -241,27 +165,6 @@ def test_a_process_that_never_reached_the_database(database: Database, apps: App
     app.backend.replay()
 
     assert (kept, app.backend.spooled, app.backend.get_result("t")) == (1, 0, 1)
-
-
-@on("postgresql", "sqlite")
-def test_a_password_that_cannot_be_fetched(database: Database, apps: Apps, folder: Path, tmp_path: Path) -> None:
-    """Whatever the errors of those who fetch it look like, they are no fault of the results."""
-    secret = tmp_path / "secret.json"
-    secret.write_text("null")
-    fetch = partial(event.listen, identifier="do_connect", fn=lambda *_: json.loads(secret.read_text()))
-    backend = apps(database_engine_callback=fetch, database_short_lived_sessions=True).backend
-    backend.store_result("before", 0, states.SUCCESS)
-    secret.write_text("<html>")
-    for task_id in "tu":
-        backend.store_result(task_id, task_id, states.SUCCESS)
-    with pytest.raises(json.JSONDecodeError):
-        backend.replay()
-    kept, rejected = backend.spooled, list(folder.glob("*/*.rejected"))
-    secret.write_text("null")
-    backend.replay()
-
-    assert (kept, rejected, backend.spooled) == (2, [], 0)
-    assert [backend.get_result(task_id) for task_id in "tu"] == ["t", "u"]
 
 
 # -- what it holds -----------------------------------------------------------------------------------------------
@@ -367,39 +270,6 @@ def test_tables_with_other_names_have_their_own(database: Database, backend: Dat
     assert backend.get_result("t") == 1
 
 
-@on("sqlite")
-def test_a_soft_time_limit(database: Database, apps: Apps, folder: Path) -> None:
-    """A task that runs is told of it; when it has ended, its outcome is worth more."""
-    backend = apps(database_engine_callback=strikes, database_short_lived_sessions=True).backend
-    for state in (states.STARTED, "PROGRESS"):
-        with pytest.raises(SoftTimeLimitExceeded):
-            backend.store_result("t", None, state)
-    with pytest.raises(SoftTimeLimitExceeded):
-        GroupResult("g", [], app=backend.app).save(backend)
-    backend.store_result("t", 1, states.SUCCESS)
-    [kept] = waiting(folder)
-
-    assert json.loads(kept.read_text())["row"]["status"] == states.SUCCESS
-
-
-@on("sqlite")
-def test_a_soft_time_limit_while_it_is_emptied(database: Database, backend: DatabaseBackend) -> None:
-    """The task that gave the occasion is told; what waits goes on waiting."""
-    database.execute("ALTER TABLE celery_taskmeta RENAME TO gone")
-    backend.store_result("u", 1, states.SUCCESS)
-    database.execute("ALTER TABLE gone RENAME TO celery_taskmeta")
-
-    @event.listens_for(backend.store.engine, "before_cursor_execute")
-    def strike(*given: Any) -> None:
-        if "u" in given[3]:  # its parameters
-            raise SoftTimeLimitExceeded
-
-    with pytest.raises(SoftTimeLimitExceeded):
-        backend.store_result("t", None, "PROGRESS")
-
-    assert (backend.spooled, states_in(database)) == (1, {"before": states.SUCCESS, "t": "PROGRESS"})
-
-
 def test_databases_that_only_the_query_tells_apart(folder: Path) -> None:
     """They have nothing in common; a password or another order of the query makes no other database."""
     queries = [
@@ -416,89 +286,3 @@ def test_databases_that_only_the_query_tells_apart(folder: Path) -> None:
 
     assert len(set(places.values())) == len(queries)
     assert [places[query] for query in same] == [places[query] for query in ("host=/a", "service=c&host=/a", "host=/b")]
-
-
-# -- what goes wrong ---------------------------------------------------------------------------------------------
-
-
-@away
-def test_full(database: Database, apps: Apps, caplog: pytest.LogCaptureFixture) -> None:
-    """Then it is as without one, and the log says what to do."""
-    backend = apps(database_spool_max_bytes=1000).backend
-    backend.store_result("before", 0, states.SUCCESS)
-    database.server.shutdown()
-    backend.store_result("t", 1, states.SUCCESS)
-    with pytest.raises(BackendStoreError):
-        backend.store_result("u", "x" * 1000, states.SUCCESS)
-
-    assert backend.spooled == 1
-    assert "is full" in complaints(caplog)[-1]
-    assert complaints(caplog)[-1].endswith("raise database_spool_max_bytes")
-
-
-def hostile(path: Path, canary: Path) -> dict[str, bytes]:
-    """Files that are no entries, by name; each would come first."""
-    row = {"task_id": "t", "status": "SUCCESS"}
-
-    class Payload:
-        def __reduce__(self) -> Any:
-            return os.mkdir, (str(canary),)
-
-    (path / "0-link.json").symlink_to("/etc/passwd")
-    (path / "0-folder.json").mkdir()
-    return {
-        "0-empty.json": b"",
-        "0-pickle.json": pickle.dumps(Payload()),
-        "0-version.json": json.dumps({"version": 7, "kind": "task", "row": row}).encode(),
-        "0-column.json": json.dumps({"version": 1, "kind": "task", "row": {**row, "id) --": "x"}}).encode(),
-        "0-surrogate.json": json.dumps({"version": 1, "kind": "task", "row": {**row, "traceback": "\ud800"}}).encode(),
-    }
-
-
-@on("postgresql", "mariadb", "sqlite", "portable")
-def test_what_is_no_entry_is_put_aside(
-    database: Database, backend: DatabaseBackend, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """It keeps no other from being stored, and nothing of it is run."""
-    database.execute("ALTER TABLE celery_taskmeta RENAME TO gone")
-    backend.store_result("good", 1, states.SUCCESS)
-    database.execute("ALTER TABLE gone RENAME TO celery_taskmeta")
-    caplog.clear()
-    [entry] = waiting(folder)
-    files = hostile(entry.parent, tmp_path / "canary")
-    for name, content in files.items():
-        (entry.parent / name).write_bytes(content)
-    backend.replay()
-    rejected = {path.name for path in folder.glob("*/*.rejected")}
-
-    assert rejected == {f"{name}.rejected" for name in (*files, "0-link.json", "0-folder.json")}
-    assert (waiting(folder), len(complaints(caplog))) == ([], len(rejected))
-    assert not (tmp_path / "canary").exists()
-    assert states_in(database) == {"before": states.SUCCESS, "good": states.SUCCESS}
-
-
-@on("postgresql", "mariadb", "sqlite", "portable")
-def test_what_cannot_be_stored_for_now_is_left(database: Database, backend: DatabaseBackend, folder: Path) -> None:
-    """The others are stored; then the reason is raised, in the log of an upkeep for one."""
-    database.execute("ALTER TABLE celery_taskmeta RENAME TO gone")
-    database.execute("ALTER TABLE celery_tasksetmeta RENAME TO groups_gone")
-    GroupResult("g", [], app=backend.app).save(backend)
-    backend.store_result("t", 1, states.SUCCESS)
-    database.execute("ALTER TABLE gone RENAME TO celery_taskmeta")
-    with pytest.raises(DBAPIError, match=r"celery_tasksetmeta"):
-        backend.replay()
-    left = [json.loads(path.read_text())["kind"] for path in waiting(folder)]
-    database.execute("ALTER TABLE groups_gone RENAME TO celery_tasksetmeta")
-    backend.replay()
-
-    assert (left, backend.spooled, backend.get_result("t")) == (["group"], 0, 1)
-    assert GroupResult.restore("g", backend=backend, app=backend.app) is not None
-
-
-@on("sqlite")
-def test_a_directory_that_cannot_be_used(apps: Apps, tmp_path: Path) -> None:
-    """That is one error, when the backend is made."""
-    (tmp_path / "file").touch()
-
-    with pytest.raises(SettingError, match=r"^database_spool_dir is "):
-        apps(database_spool_dir=str(tmp_path / "file"))
