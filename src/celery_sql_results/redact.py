@@ -104,13 +104,20 @@ def _known(request: Any, *names: str) -> tuple[Any, ...]:
 
 
 def _without(value: Any, names: Collection[str]) -> Any:
-    """A copy of ``value`` in which the values of all keys in ``names`` are replaced, and arguments in signatures."""
+    """A copy of ``value`` in which the values of all keys in ``names`` are replaced, and arguments without names."""
     if isinstance(value, Mapping):
-        hidden = {*names, "args"} if "subtask_type" in value else names
+        hidden = {*names, *_nameless(value)}
         return {key: REDACTED if key in hidden else _without(item, names) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_without(item, names) for item in value]
     return value
+
+
+def _nameless(value: Mapping[Any, Any]) -> Collection[str]:
+    """Keys of positional arguments of another task: those of a signature, and of map, starmap and chunks."""
+    if "subtask_type" in value:
+        return ["args"]
+    return ["it"] if isinstance(value.get("task"), Mapping) else []
 
 
 def _leaves(value: Any) -> Iterator[str]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import json
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
+from celery import Celery
 from celery.app.task import Context
+from celery.canvas import chunks, xmap, xstarmap
 from celery.utils.objects import Bunch
 from celery.utils.saferepr import saferepr
 
@@ -65,6 +69,21 @@ def test_a_task_that_is_not_known(task: str, args: list[str]) -> None:
     expected = [REDACTED] * len(args) if task == "unknown" else args
 
     assert stored(NAMES, args, {"x": 1}, task) == (expected, {"x": 1})
+
+
+@pytest.mark.parametrize("how", ["map", "starmap", "chunks"])
+def test_positional_arguments_of_many_calls(how: str) -> None:
+    """Celery packs them into one task of its own, which knows no names for them."""
+    app = Celery("tests", set_as_current=False)
+    task = app.signature("pay", app=app)
+    sent = {"map": xmap, "starmap": xstarmap}.get(how, partial(chunks, n=2))(task, [("ann", "pass")], app=app)
+    if how == "chunks":
+        (sent,) = sent.group().tasks
+    received = json.loads(json.dumps(sent))
+    args, kwargs = stored(NAMES, received["args"], received["kwargs"], task=received["task"])
+
+    assert received["task"] in {"celery.map", "celery.starmap"}
+    assert (args, kwargs["it"]) == ([], REDACTED)
 
 
 def test_what_the_task_gets_is_left_as_it_was() -> None:
