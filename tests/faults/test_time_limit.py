@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sqlite3
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import pytest
 from celery import states
-from celery.exceptions import SoftTimeLimitExceeded
+from celery.exceptions import BackendStoreError, SoftTimeLimitExceeded
+from sqlalchemy import Engine, event
 from sqlalchemy.exc import StatementError
 
 from celery_sql_results import DatabaseBackend
-from faults.trouble import locked
+from faults.trouble import engine_on, locked
 from servers import Database
 from servers.pool import on
-from support import app_on, close
+from support import app_on, close, request
 
 #: Seconds until the limit strikes, and until SQLite, which no signal interrupts, stops waiting for the lock.
 LIMIT, BUSY = 0.3, 0.5
@@ -63,3 +67,76 @@ def test_the_next_result_is_stored(database: Database, backend: DatabaseBackend)
     assert backend.get_state("struck") in {states.FAILURE, states.SUCCESS}
     assert backend.store.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
     assert database.errors() == []
+
+
+def part_returned(backend: DatabaseBackend, task_id: str) -> None:
+    """Store a result with a part of a chord: that takes a transaction."""
+    backend.mark_as_done(task_id, task_id, request=request(task_id, chord={"task": "x"}, group_index=0))
+
+
+def locked_until(database: Database, is_locked: threading.Event, arrived: int) -> None:
+    """Let nobody else write until something can be read from a pipe."""
+    with closing(sqlite3.connect(database.server.path(database.name), isolation_level=None)) as stranger:
+        stranger.execute("BEGIN IMMEDIATE")
+        is_locked.set()
+        os.read(arrived, 1)
+
+
+@contextmanager
+def locked_until_struck(database: Database) -> Iterator[None]:
+    """Nobody writes until a signal has arrived. Its handler then runs as soon as the driver is done waiting."""
+    (arrived, arrives), is_locked = os.pipe2(os.O_NONBLOCK), threading.Event()
+    os.set_blocking(arrived, True)
+    stranger = threading.Thread(target=locked_until, args=(database, is_locked, arrived))
+    stranger.start()
+    is_locked.wait()
+    before = signal.set_wakeup_fd(arrives)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.write(arrives, b".")  # in case that none has
+        stranger.join()
+        os.close(arrived)
+        os.close(arrives)
+
+
+def rollback_journal(engine: Engine) -> None:
+    """Let commits wait for readers, as in a file that is not in WAL mode."""
+    event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA journal_mode = DELETE"))
+
+
+def stored(database: Database) -> list[str]:
+    """The tasks whose results everybody sees."""
+    return [task_id for (task_id,) in database.execute("SELECT task_id FROM celery_taskmeta ORDER BY id")]
+
+
+@on("sqlite")
+def test_a_transaction_that_is_struck_as_it_begins_is_not_left_open(database: Database) -> None:
+    """Else whatever this process stores next goes into it, and nobody else can write."""
+    backend = app_on(database.url, database_engine_options=POOL).backend
+    backend.store_result("first", 1, states.SUCCESS)
+    with locked_until_struck(database), pytest.raises(SoftTimeLimitExceeded), time_limit():
+        part_returned(backend, "struck")
+    backend.store_result("second", 2, states.SUCCESS)
+    part_returned(backend, "third")
+
+    assert stored(database) == ["first", "second", "third"]
+    close(backend)
+
+
+@on("sqlite")
+def test_a_transaction_that_cannot_be_committed_is_not_left_open(database: Database) -> None:
+    options = {**POOL, "connect_args": {"timeout": 0}}
+    settings = {"database_engine_options": options, "database_engine_callback": rollback_journal}
+    backend = app_on(database.url, result_backend_max_retries=0, **settings).backend
+    backend.store_result("first", 1, states.SUCCESS)
+    with engine_on(database).connect() as reader:
+        reader.exec_driver_sql("BEGIN")
+        reader.exec_driver_sql("SELECT * FROM celery_taskmeta").all()
+        with pytest.raises(BackendStoreError, match="cannot be reached"):
+            part_returned(backend, "refused")
+    backend.store_result("second", 2, states.SUCCESS)
+
+    assert stored(database) == ["first", "second"]
+    close(backend)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
@@ -294,15 +294,25 @@ class AutocommitImpl(DefaultImpl):
 
     @contextmanager
     def _explicit_transaction(self, connection: Connection, begin: str) -> Iterator[None]:
-        """A transaction on a connection that otherwise commits each statement."""
-        connection.exec_driver_sql(begin)
+        """A transaction on a connection that otherwise commits each statement. Struck anywhere, it is not left open."""
         try:
+            connection.exec_driver_sql(begin)
             yield
+            connection.exec_driver_sql("COMMIT")
         except BaseException:
-            with suppress(exc.SQLAlchemyError):  # without the connection there is no transaction either
-                connection.exec_driver_sql("ROLLBACK")
+            _roll_back(connection)
             raise
-        connection.exec_driver_sql("COMMIT")
+
+
+def _roll_back(connection: Connection) -> None:
+    """End a transaction, if one has begun; at worst with its connection."""
+    try:
+        connection.exec_driver_sql("ROLLBACK")
+    except exc.SQLAlchemyError:  # there is none: it did not begin, or ended by itself, or with its connection
+        return
+    except BaseException:  # a time limit strikes anywhere
+        connection.invalidate()
+        raise
 
 
 @lru_cache(maxsize=256)
