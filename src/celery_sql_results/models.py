@@ -123,7 +123,6 @@ def _chord_table(metadata: sa.MetaData, name: str, schema: str | None) -> sa.Tab
         metadata,
         sa.Column("group_id", _name(), primary_key=True),
         sa.Column("size", sa.Integer),
-        sa.Column("added", sa.Integer),
         sa.Column("header", Blob),
         sa.Column("body", Blob),
         sa.Column("content_type", _name()),
@@ -137,7 +136,10 @@ def _chord_table(metadata: sa.MetaData, name: str, schema: str | None) -> sa.Tab
 
 
 def _part_table(metadata: sa.MetaData, name: str, schema: str | None) -> sa.Table:
-    """One part of a chord. A reused signature may stand twice in a header, so the position is part of the key."""
+    """One part of a chord, or the word that one was added to it (see ``chords.rows.ADDED``).
+
+    A reused signature may stand twice in a header, so the position is part of the key.
+    """
     return sa.Table(
         name,
         metadata,

@@ -11,6 +11,7 @@ from celery.exceptions import BackendGetMetaError, BackendStoreError
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 from celery.result import AsyncResult
 
+from chords.actors import part
 from faults.actors import LONG
 from faults.conftest import Backends, Loads
 from faults.load import Verdict, until
@@ -120,4 +121,22 @@ def test_black_hole_for_an_answer(database: Database, backends: Backends) -> Non
         backend.store_result("t", 3, states.SUCCESS)
 
         assert AsyncResult("t", app=backend.app).get(timeout=LONG) == 3
+        close(backend)
+
+
+@databases
+def test_cut_after_a_part_was_added_to_a_chord(database: Database, backends: Backends) -> None:
+    """It is added again, and awaited once."""
+    with proxied(database) as (proxy, url):
+        backend = backends(url)
+        rows = backend.chords
+        assert rows is not None
+        rows.open("g", None, None, "application/json")
+        rows.set_size("g", 1)
+        proxy.cut_after(0, "to client")
+        backend.add_to_chord("g", AsyncResult("added", app=backend.app))
+        returned = [rows.count_in(part(task_id=task_id)) for task_id in ("a", "added")]
+
+        assert proxy.cuts == 1
+        assert [chord and chord.is_complete for chord in returned] == [False, True]
         close(backend)

@@ -91,7 +91,7 @@ class ChordMixin:
         if rows is None:
             super().add_to_chord(chord_id, result)  # type: ignore[misc]
         else:
-            self._write(f"adding to chord {chord_id}", lambda: rows.add(chord_id))
+            self._write(f"adding to chord {chord_id}", lambda: rows.add(chord_id, result.id))
 
     def mark_as_done(self, task_id: str, result: Any, request: Any = None, *args: Any, **kwargs: Any) -> None:
         """Store and announce what a task has returned."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
 
 import sqlalchemy as sa
+from celery import states
 from sqlalchemy.engine import Engine
 
 from celery_sql_results.dialects import DefaultImpl, Put, as_dicts
@@ -17,23 +18,20 @@ from celery_sql_results.models import Models, utc_now
 __all__ = ["Chord", "ChordRows"]
 
 
+#: The position of a row that is no part that has returned, but says that one more is awaited.
+ADDED = -1
+
+
 @dataclass(frozen=True)
 class Chord:
     """How far a chord is. ``header`` is only there if the structure of nested groups must be kept."""
 
     group_id: str
-    size: int | None
-    added: int
-    parts: int
+    is_complete: bool
     header: bytes | None
     body: bytes | None
     content_type: str | None
     date_dispatched: datetime | None
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether every part has returned, and nobody has sent the body."""
-        return self.date_dispatched is None and self.size is not None and self.parts >= self.size + self.added
 
     @property
     def is_dispatched(self) -> bool:
@@ -55,7 +53,6 @@ class ChordRows:
         nothing = dict.fromkeys(("size", "claimed_by", "claimed_until", "date_dispatched"))
         row = {
             "group_id": group_id,
-            "added": 0,
             "header": header,
             "body": body,
             "content_type": content_type,
@@ -71,11 +68,10 @@ class ChordRows:
         with self.impl.connect(self.engine) as connection:
             connection.execute(self._update(group_id).values(size=size))
 
-    def add(self, group_id: str) -> None:
-        """One part more."""
-        added = sa.func.coalesce(self.chords.c.added, 0) + 1
-        with self.impl.connect(self.engine) as connection:
-            connection.execute(self._update(group_id).values(added=added))
+    def add(self, group_id: str, task_id: str) -> None:
+        """Await one part more. A row of its own, so that it counts once, however often this is repeated."""
+        none = dict.fromkeys(("result", "content_type"))
+        self.count_in({"group_id": group_id, "task_id": task_id, "position": ADDED, "status": states.PENDING, **none})
 
     def count_in(self, part: Mapping[str, Any]) -> Chord | None:
         """Store a part, once, of a task whose result is not stored, and return what :meth:`counted` does."""
@@ -118,13 +114,12 @@ class ChordRows:
             connection.execute(mine.values(date_dispatched=utc_now(), body=None, header=None))
             connection.execute(self._delete_parts, {"group_id_": group_id})
 
-    def stuck(self) -> Iterator[Chord]:
+    def stuck(self) -> list[Chord]:
         """Complete chords whose claimant let its lease pass, or that nobody claimed."""
         unclaimed = sa.or_(self.chords.c.claimed_until.is_(None), self.chords.c.claimed_until < utc_now())
-        statement = self._all.where(self.chords.c.date_dispatched.is_(None), unclaimed)
+        statement = self._all.where(unclaimed, self._is_complete)
         with self.impl.connect(self.engine) as connection:
-            found = as_dicts(connection.execute(statement))
-        return (chord for chord in (Chord(**row) for row in found) if chord.is_complete)
+            return [Chord(**row) for row in as_dicts(connection.execute(statement))]
 
     # -- statements ----------------------------------------------------------------------------------------------
 
@@ -132,14 +127,19 @@ class ChordRows:
         return sa.update(self.chords).where(self.chords.c.group_id == group_id)
 
     @cached_property
+    def _is_complete(self) -> sa.ColumnElement[bool]:
+        """Every part has returned, also those that were added, and nobody has sent the body."""
+        chords, parts = self.chords.c, self.parts.c
+        returned = sa.func.coalesce(sa.func.sum(sa.case((parts.position == ADDED, -1), else_=1)), 0)
+        count = sa.select(returned).where(parts.group_id == chords.group_id).scalar_subquery()
+        return sa.and_(chords.date_dispatched.is_(None), chords.size <= count)
+
+    @cached_property
     def _all(self) -> sa.Select[Any]:
         chords = self.chords.c
-        parts = sa.select(sa.func.count()).where(self.parts.c.group_id == chords.group_id).scalar_subquery()
         return sa.select(
             chords.group_id,
-            chords.size,
-            sa.func.coalesce(chords.added, 0).label("added"),
-            parts.label("parts"),
+            sa.case((self._is_complete, sa.true()), else_=sa.false()).label("is_complete"),
             chords.header,
             chords.body,
             chords.content_type,
@@ -154,7 +154,7 @@ class ChordRows:
     def _select_parts(self) -> sa.Select[Any]:
         parts = self.parts.c
         columns = (parts.task_id, parts.status, parts.result, parts.content_type)
-        statement = sa.select(*columns).where(parts.group_id == sa.bindparam("group_id_"))
+        statement = sa.select(*columns).where(parts.group_id == sa.bindparam("group_id_"), parts.position != ADDED)
         return statement.order_by(parts.position, parts.task_id)
 
     @cached_property
