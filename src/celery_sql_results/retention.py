@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
-from .dialects import DefaultImpl
+from .dialects import DefaultImpl, connected
 from .models import Models, utc_now
 
 __all__ = ["delete_chords", "delete_results", "delete_waiters"]
@@ -50,7 +50,7 @@ def delete_waiters(engine: Engine, impl: DefaultImpl, models: Models) -> int:
 def _batches(engine: Engine, batch: sa.Select[Any]) -> Iterator[list[str]]:
     """The values that a query finds, again and again until it finds none: whoever takes them must delete them."""
     while True:
-        with engine.connect() as connection:
+        with connected(engine) as connection:
             found = [key for (key,) in connection.execute(batch)]
         if not found:
             return

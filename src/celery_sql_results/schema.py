@@ -22,7 +22,7 @@ from sqlalchemy import exc
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.schema import CreateTable
 
-from .dialects import impl_for
+from .dialects import connected, impl_for
 from .errors import SchemaError
 from .models import TASK_COLUMNS, Models
 
@@ -90,7 +90,7 @@ def _version_of(models: Models) -> sa.Table:
 
 
 def _current(engine: Engine, models: Models) -> str | None:
-    with engine.connect() as connection:
+    with connected(engine) as connection:
         return _look(connection, models)
 
 
@@ -106,7 +106,7 @@ def _look(connection: Connection, models: Models) -> str | None:
 def _upgrade(engine: Engine, models: Models) -> None:
     """Migrate to the head under the lock, unless another process did so while we waited for it."""
     impl = impl_for(engine.dialect.name)
-    with engine.connect() as connection, impl.schema_lock(connection, models.version_table):
+    with connected(engine) as connection, impl.schema_lock(connection, models.version_table):
         current = _look(connection, models)
         if current != HEAD:
             _run_migrations(connection, models)
@@ -145,7 +145,7 @@ def _as_they_are(engine: Engine, models: Models, refused: exc.DBAPIError) -> Col
     from .migrations import missing_columns
 
     impl = impl_for(engine.dialect.name)
-    with engine.connect() as connection:
+    with connected(engine) as connection:
         missing = {table: missing_columns(connection, table) for table in models.tables_for(impl)}
         remedy = ";\n".join(_sql(connection, models)) + ";"
         refusing = {

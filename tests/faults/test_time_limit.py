@@ -16,7 +16,9 @@ from sqlalchemy import Engine, event
 from sqlalchemy.exc import StatementError
 
 from celery_sql_results import DatabaseBackend
-from faults.trouble import engine_on, locked
+from celery_sql_results.dialects import pool
+from concurrency.actors import quick
+from faults.trouble import engine_on, locked, proxied
 from servers import Database
 from servers.pool import on
 from support import app_on, close, request
@@ -67,6 +69,43 @@ def test_the_next_result_is_stored(database: Database, backend: DatabaseBackend)
     assert backend.get_state("struck") in {states.FAILURE, states.SUCCESS}
     assert backend.store.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
     assert database.errors() == []
+
+
+@on("postgresql", "mariadb")
+@pytest.mark.parametrize("operation", ["forget", "cleanup"])
+def test_a_statement_that_is_struck_leaves_no_answer_to_the_next(
+    database: Database, backend: DatabaseBackend, operation: str
+) -> None:
+    """Of the statements that SQLAlchemy runs."""
+    run = backend.cleanup if operation == "cleanup" else lambda: backend.forget("first")
+    with locked(database), pytest.raises(SoftTimeLimitExceeded), time_limit():
+        run()
+    run()
+    backend.store_result("second", 2, states.SUCCESS)
+
+    assert backend.get_result("second") == 2
+    assert database.errors() == []
+
+
+@on("postgresql", "mariadb")
+def test_a_ping_that_is_struck_leaves_no_answer_to_the_next(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection is pinged that was idle."""
+    options = {**POOL, **quick(database.url)}
+    with proxied(database) as (proxy, url):
+        backend = app_on(url, database_engine_options=options, result_backend_max_retries=0).backend
+        backend.store_result("first", 1, states.SUCCESS)
+        proxy.silent = True
+        monkeypatch.setattr(pool, "PING_AFTER", 0.0)
+        with pytest.raises(SoftTimeLimitExceeded), time_limit():
+            backend.store_result("second", 2, states.SUCCESS)
+        monkeypatch.undo()  # who stores next does so at once, and does not ping
+        proxy.silent = False
+        backend.store_result("third", 3, states.SUCCESS)
+
+        assert [backend.get_result(task_id) for task_id in ("first", "third")] == [1, 3]
+        close(backend)
 
 
 def part_returned(backend: DatabaseBackend, task_id: str) -> None:

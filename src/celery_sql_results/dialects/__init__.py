@@ -10,11 +10,11 @@ from typing import Final
 
 from .base import ChangeCounter, DefaultImpl, Listener, Put, as_dicts
 from .mysql import MySQLImpl
-from .pool import PingingPool
+from .pool import PingingPool, connected
 from .postgresql import PostgreSQLImpl
 from .sqlite import SQLiteImpl
 
-__all__ = ["ChangeCounter", "DefaultImpl", "Listener", "PingingPool", "Put", "as_dicts", "impl_for"]
+__all__ = ["ChangeCounter", "DefaultImpl", "Listener", "PingingPool", "Put", "as_dicts", "connected", "impl_for"]
 
 _IMPLS: Final[dict[str, DefaultImpl]] = {
     "postgresql": PostgreSQLImpl(),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
@@ -18,7 +18,8 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.engine.url import URL
 
-from .refusals import reason_of
+from .pool import connected
+from .refusals import UNSENT, reason_of
 
 Row = Mapping[str, Any]
 
@@ -245,7 +246,7 @@ class DefaultImpl:
 
         Where the server just hangs up on a statement that is too large, it is asked for its limit.
         """
-        if isinstance(error, (OverflowError, UnicodeError)):  # by a driver that SQLAlchemy does not speak for
+        if isinstance(error, UNSENT):
             return reason_of(error)
         if not isinstance(error, exc.DBAPIError) or error.orig is None:
             return None
@@ -271,7 +272,7 @@ class AutocommitImpl(DefaultImpl):
     begin = "BEGIN"
 
     def connect(self, engine: Engine) -> AbstractContextManager[Connection]:
-        return engine.connect()
+        return connected(engine)
 
     def put(self, connection: Connection, where: Put, row: Row) -> bool:
         connection.execute(self.upsert(where, tuple(row)), row)
@@ -294,25 +295,19 @@ class AutocommitImpl(DefaultImpl):
 
     @contextmanager
     def _explicit_transaction(self, connection: Connection, begin: str) -> Iterator[None]:
-        """A transaction on a connection that otherwise commits each statement. Struck anywhere, it is not left open."""
+        """A transaction on a connection that otherwise commits each statement. It is not left open.
+
+        Not even by a time limit that strikes as it begins or ends: where it is not rolled back, :func:`connected`
+        closes its connection.
+        """
         try:
             connection.exec_driver_sql(begin)
             yield
             connection.exec_driver_sql("COMMIT")
         except BaseException:
-            _roll_back(connection)
+            with suppress(exc.SQLAlchemyError):  # there is none: it did not begin, or ended with its connection
+                connection.exec_driver_sql("ROLLBACK")
             raise
-
-
-def _roll_back(connection: Connection) -> None:
-    """End a transaction, if one has begun; at worst with its connection."""
-    try:
-        connection.exec_driver_sql("ROLLBACK")
-    except exc.SQLAlchemyError:  # there is none: it did not begin, or ended by itself, or with its connection
-        return
-    except BaseException:  # a time limit strikes anywhere
-        connection.invalidate()
-        raise
 
 
 @lru_cache(maxsize=256)

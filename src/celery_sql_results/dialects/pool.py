@@ -7,12 +7,17 @@ after it was idle; what fails on one that died since is tried again by whoever u
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import pool
+from sqlalchemy import exc, pool
+from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
-__all__ = ["PingingPool", "check_out"]
+from .refusals import UNSENT
+
+__all__ = ["PingingPool", "check_out", "connected"]
 
 #: Seconds after which an unused connection is pinged before it is used again.
 PING_AFTER = 1.0
@@ -38,6 +43,7 @@ class PingingPool(pool.QueuePool):
             if record.dbapi_connection is None or self._answers(record.dbapi_connection):
                 return
         except BaseException:  # a time limit strikes anywhere: the entry goes back, or the pool had one less for good
+            record.invalidate()  # but not with a connection whose answer is still to come
             self._do_return_conn(record)
             raise
         self._invalidate_time = time.time()
@@ -49,6 +55,19 @@ class PingingPool(pool.QueuePool):
             return bool(dialect.do_ping(connection))
         except dialect.loaded_dbapi.Error:
             return False
+
+
+@contextmanager
+def connected(engine: Engine) -> Iterator[Connection]:
+    """A connection that does not go back to its pool in the middle of a statement: then it is closed."""
+    with engine.connect() as connection:
+        try:
+            yield connection
+        except (exc.SQLAlchemyError, *UNSENT):
+            raise
+        except BaseException:  # a time limit strikes anywhere
+            connection.invalidate()
+            raise
 
 
 def check_out(source: Any) -> Any:

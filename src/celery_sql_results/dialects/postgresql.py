@@ -80,7 +80,7 @@ class PostgreSQLImpl(AutocommitImpl):
 
     def connect_quickly(self, engine: Engine) -> AbstractContextManager[Any]:
         """The driver takes and gives the values of our columns as they are. Where somebody listens, he is told."""
-        return engine.connect() if _is_listened_to(engine) else DirectConnection(engine)
+        return self.connect(engine) if _is_listened_to(engine) else DirectConnection(engine)
 
     def put(self, connection: Connection, where: Put, row: Row) -> bool:
         """Whoever is awaited writes twice, so that all others need not even read who waits."""
