@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from celery import chord
+from sqlalchemy import event
 
 from celery_sql_results.models import utc_now
 from chords.actors import end_of_header
@@ -144,6 +145,22 @@ def test_a_result_and_its_part_are_one_commit(post: Post, database: Database, nu
     assert post.backend.sweep_chords() == 1
     [sent] = post.taken()
     assert (sent.id, sent.args[0]) == (part.request.chord["options"]["task_id"], [part.id])
+
+
+def test_who_is_overtaken_sends_no_body(posts: Posts, database: Database) -> None:
+    """Its lease was over before it had read the parts, and another has sent the body and deleted them."""
+    slow, quick = posts(database_engine_options={"pool_size": 1}), posts()
+    parts = begun(slow)
+
+    def overtake(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if "ORDER BY" in statement:
+            set_time(database, "claimed_until", PAST)
+            quick.backend.sweep_chords()
+
+    event.listen(slow.backend.store.engine, "before_cursor_execute", overtake)
+    returned(slow, parts)
+    assert [values for _, values in bodies(quick)] == [[0, 1]]
+    assert bodies(slow) == []
 
 
 @pytest.mark.parametrize("state", ["PROGRESS", "SUCCESS", "FAILURE"])

@@ -104,9 +104,12 @@ def test_the_claim(rows: ChordRows) -> None:
     assert rows.claim("g", "me", PAST)
     assert rows.claim("g", "you", LEASE)
     assert not rows.claim("g", "me", LEASE)
+    rows.count_in(part())
     rows.close("g", "me")  # not his any more
     assert not rows.look("g").is_dispatched  # type: ignore[union-attr]
+    assert results(rows) == [("a", b"1")]
     rows.close("g", "you")
+    assert results(rows) == []
     assert not rows.claim("g", "you", LEASE)
     assert not rows.claim("nobody's", "me", LEASE)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from functools import cached_property
 from typing import Any, TypeVar
@@ -233,9 +233,10 @@ class ChordMixin:
         group_id, since = chord.group_id, time.monotonic()
         claim = lambda: rows.claim(group_id, claimant, self._lease)  # noqa: E731
         try:
-            values = self._join(rows, chord)
+            parts = self._step(f"joining chord {group_id}", lambda: rows.results(group_id))
+            values = self._join(chord, parts) if len(parts) >= chord.size else None
             late = time.monotonic() - since > self._lease.total_seconds() / 2
-            if late and not self._step(f"claiming chord {group_id}", claim):
+            if values is None or (late and not self._step(f"claiming chord {group_id}", claim)):
                 logger.warning("chord %s took too long to join: another process sends its body", group_id)
                 return
             self._publish(body, values)
@@ -259,9 +260,8 @@ class ChordMixin:
         except Exception as error:
             raise ChordError(f"Callback error: {error!r}") from error
 
-    def _join(self, rows: ChordRows, chord: Chord) -> list[Any]:
-        """The results of the header, in one query; those of nested groups as lists."""
-        parts = self._step(f"joining chord {chord.group_id}", lambda: rows.results(chord.group_id))
+    def _join(self, chord: Chord, parts: Sequence[Mapping[str, Any]]) -> list[Any]:
+        """The results of the header; those of nested groups as lists."""
         if chord.header is None:
             return [self._value(part) for part in parts]
         header = result_from_tuple(self.encoding.loads(chord.header, chord.content_type), self.app)

@@ -24,9 +24,15 @@ ADDED = -1
 
 @dataclass(frozen=True)
 class Chord:
-    """How far a chord is. ``header`` is only there if the structure of nested groups must be kept."""
+    """How far a chord is.
+
+    Attributes:
+        size: how many parts it has at least: some may be added. 0 until it is known.
+        header: only there if the structure of nested groups must be kept.
+    """
 
     group_id: str
+    size: int
     is_complete: bool
     header: bytes | None
     body: bytes | None
@@ -111,8 +117,9 @@ class ChordRows:
         """The body was sent, or failed: forget the parts. The chord stays until it expires, to know late copies."""
         with self.impl.connect(self.engine) as connection:
             mine = self._update(group_id).where(self.chords.c.claimed_by == claimant)
-            connection.execute(mine.values(date_dispatched=utc_now(), body=None, header=None))
-            connection.execute(self._delete_parts, {"group_id_": group_id})
+            closing = mine.values(date_dispatched=utc_now(), body=None, header=None)
+            if connection.execute(closing).rowcount == 1:  # else another has the chord, and needs them
+                connection.execute(self._delete_parts, {"group_id_": group_id})
 
     def stuck(self) -> list[Chord]:
         """Complete chords whose claimant let its lease pass, or that nobody claimed."""
@@ -139,6 +146,7 @@ class ChordRows:
         chords = self.chords.c
         return sa.select(
             chords.group_id,
+            sa.func.coalesce(chords.size, 0).label("size"),
             sa.case((self._is_complete, sa.true()), else_=sa.false()).label("is_complete"),
             chords.header,
             chords.body,
