@@ -52,8 +52,11 @@ def elected(rows: ChordRows, row: dict[str, Any]) -> bool:
     return True
 
 
-def end_of_header(url: str, requests: list[dict[str, Any]]) -> None:
-    """Let parts return. If whoever sends the body is condemned, the last of them takes this process along."""
+def end_of_header(url: str, requests: list[dict[str, Any]], error: Exception | None = None) -> None:
+    """Let tasks return, or fail. If whoever sends the body is condemned, the last part takes this process along."""
     backend = MortalBackend(app=app, url=url, engine_options=quick(url))
     for known in requests:
-        backend.mark_as_done(known["id"], known["id"], request=Context(known))
+        if error is None:
+            backend.mark_as_done(known["id"], known["id"], request=Context(known))
+        else:
+            backend.mark_as_failure(known["id"], error, request=Context(known))

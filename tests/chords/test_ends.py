@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from celery import chord
+from celery import chain, chord
 from sqlalchemy import event
 
 from celery_sql_results.models import utc_now
 from chords.actors import end_of_header
-from chords.app import condemn
+from chords.app import condemn, verdict
 from chords.conftest import Posts
 from chords.post import Letter, Post
 from concurrency.nursery import Nursery
@@ -26,9 +26,10 @@ PAST, FUTURE = "2000-01-01 00:00:00", "2100-01-01 00:00:00"
 WITH_PROCESSES = on("postgresql", "mariadb", "sqlite")
 
 
-def begun(post: Post, parts: int = 2, body: Any = None) -> list[Letter]:
+def begun(post: Post, parts: int | list[Any] = 2, body: Any = None) -> list[Letter]:
     """Send a chord, and return the messages of its parts."""
-    chord([post.number(n) for n in range(parts)])(post.number() if body is None else body)
+    header = [post.number(n) for n in range(parts)] if isinstance(parts, int) else parts
+    chord(header)(post.number() if body is None else body)
     return post.taken()
 
 
@@ -145,6 +146,22 @@ def test_a_result_and_its_part_are_one_commit(post: Post, database: Database, nu
     assert post.backend.sweep_chords() == 1
     [sent] = post.taken()
     assert (sent.id, sent.args[0]) == (part.request.chord["options"]["task_id"], [part.id])
+
+
+@WITH_PROCESSES
+def test_a_chain_in_the_header_fails_and_its_process_dies(
+    post: Post, database: Database, nursery: Nursery, tmp_path: Path
+) -> None:
+    """The part is the end of the chain, which has failed in one commit with it: Celery 5.7 counts no second failure."""
+    path, error = tmp_path / "body", ValueError("no")
+    condemn(path, "uncounted")
+    [first] = begun(post, parts=[chain(post.number(0), post.number())], body=post.note(path=str(path)))
+    nursery.at_once([(end_of_header, (database.url, [vars(first.request)], error))])
+    assert not verdict(path, "uncounted").exists()
+    post.backend.mark_as_failure(first.id, error, request=first.request)  # it is delivered again
+    post.backend.sweep_chords()
+    body = first.request.chain[0]["options"]["chord"]["options"]["task_id"]
+    assert (post.backend.get_state(body), counted(database, "parts")) == ("FAILURE", 0)
 
 
 def test_who_is_overtaken_sends_no_body(posts: Posts, database: Database) -> None:

@@ -141,7 +141,9 @@ class ChordMixin:
         Celery counts it in right after the result was stored. Stored in one commit, a part is not lost to a process
         that ends in between: Celery may acknowledge a task whose result is there, and not run it again.
         """
-        if getattr(request, _STAGE, None) != _OUTCOME or not request.chord or not request.group:
+        # Celery lets the rest of a chain fail by storing it, with a request that it has made of a signature.
+        is_outcome = getattr(request, _STAGE, None) == _OUTCOME or hasattr(request, "subtask_type")
+        if not is_outcome or not request.chord or not request.group:
             return None
         return self._part(request, row["status"], row["result"])
 
