@@ -209,7 +209,7 @@ class ChordMixin:
         return len(stuck)
 
     def _stuck(self) -> list[Chord]:
-        return [] if self.chords is None else [chord for chord in self.chords.stuck() if chord.body is not None]
+        return [] if self.chords is None else self.chords.stuck()
 
     # -- the last part -------------------------------------------------------------------------------------------
 

@@ -122,9 +122,10 @@ class ChordRows:
                 connection.execute(self._delete_parts, {"group_id_": group_id})
 
     def stuck(self) -> list[Chord]:
-        """Complete chords whose claimant let its lease pass, or that nobody claimed."""
-        unclaimed = sa.or_(self.chords.c.claimed_until.is_(None), self.chords.c.claimed_until < utc_now())
-        statement = self._all.where(unclaimed, self._is_complete)
+        """Complete chords that nobody claimed, or whose claimant let its lease pass, if others can send the body."""
+        columns = self.chords.c
+        unclaimed = sa.or_(columns.claimed_until.is_(None), columns.claimed_until < utc_now())
+        statement = self._all.where(unclaimed, columns.body.is_not(None), self._is_complete)
         with self.impl.connect(self.engine) as connection:
             return [Chord(**row) for row in as_dicts(connection.execute(statement))]
 
