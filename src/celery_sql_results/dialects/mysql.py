@@ -23,10 +23,13 @@ LOCK_TIMEOUT = 120
 #: Errors after which the same statement may succeed.
 #: https://mariadb.com/docs/server/reference/error-codes/mariadb-error-code-reference
 #: https://dev.mysql.com/doc/mysql-errors/8.4/en/server-error-reference.html
+#: Not 3100, by which group replication refuses also what will always be too large for it.
 TRANSIENT = {
     1020,  # the row has changed since it was read (MariaDB's snapshot isolation)
     1021,  # disk full
     1026,  # error on write: disk full
+    1030,  # an error of the storage engine, of the system's: as a rule disk full
+    1180,  # the same during COMMIT; on Galera also a conflict
     1037,
     1038,
     1041,  # out of memory
@@ -70,6 +73,7 @@ TRANSIENT = {
     2006,
     2013,
     2055,  # connection lost
+    9001,  # ProxySQL: no server of a hostgroup could be reached in time
 }
 #: Errors over values that will never be stored, however often they are sent.
 REFUSED = {
