@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import DBAPIError
 
 from celery_sql_results import DatabaseBackend
 from celery_sql_results.chords.rows import ChordRows
@@ -46,6 +47,14 @@ def test_a_part_counts_once(rows: ChordRows) -> None:
     assert progress(rows, task_id="b", position=1) == (2, True)
     assert progress(rows, task_id="a") == (2, True)
     assert results(rows) == [("a", b"1"), ("b", b"1")]
+
+
+@on("postgresql", "mariadb", "portable")
+def test_a_part_that_is_refused_does_not_vanish(rows: ChordRows, database: Database) -> None:
+    """It is not taken for one that is there."""
+    database.execute("ALTER TABLE celery_taskmeta_parts ADD CHECK (task_id <> 'refused')")
+    with pytest.raises(DBAPIError):
+        rows.count_in(part(task_id="refused"))
 
 
 def test_one_task_at_two_positions_counts_twice(rows: ChordRows) -> None:

@@ -150,14 +150,14 @@ class DefaultImpl:
         table, key, columns = where.table, where.key, tuple(row)
         update = _update(table, key, columns, where.protected)
         values = {**row, "key_": row[key]}
-        if self._found(connection, table, key, row[key]):
+        if self._found(connection, table, row, key):
             connection.execute(update, values)
             return False
         try:
             with connection.begin_nested():
                 connection.execute(_insert(table, columns), row)
         except exc.IntegrityError:
-            if not self._found(connection, table, key, row[key]):
+            if not self._found(connection, table, row, key):
                 raise  # it is something else that the database refuses
             connection.execute(update, values)  # another process inserted the row since we looked
         return False
@@ -173,10 +173,12 @@ class DefaultImpl:
             with connection.begin_nested():
                 connection.execute(_insert(table, tuple(row)), row)
         except exc.IntegrityError:
-            return
+            if not self._found(connection, table, row, *table.primary_key.columns.keys()):
+                raise  # it is something else that the database refuses
 
-    def _found(self, connection: Connection, table: sa.Table, key: str, value: Any) -> bool:
-        return connection.execute(sa.select(sa.true()).where(table.c[key] == value)).first() is not None
+    def _found(self, connection: Connection, table: sa.Table, row: Row, *keys: str) -> bool:
+        same = (table.c[key] == row[key] for key in keys)
+        return connection.execute(sa.select(sa.true()).where(*same)).first() is not None
 
     def counts_changes(self, engine: Engine) -> bool:
         """Whether there is a :meth:`change_counter`."""
