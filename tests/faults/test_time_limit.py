@@ -124,8 +124,8 @@ def locked_until(database: Database, is_locked: threading.Event, arrived: int) -
 @contextmanager
 def locked_until_struck(database: Database) -> Iterator[None]:
     """Nobody writes until a signal has arrived. Its handler then runs as soon as the driver is done waiting."""
-    (arrived, arrives), is_locked = os.pipe2(os.O_NONBLOCK), threading.Event()
-    os.set_blocking(arrived, True)
+    (arrived, arrives), is_locked = os.pipe(), threading.Event()
+    os.set_blocking(arrives, False)
     stranger = threading.Thread(target=locked_until, args=(database, is_locked, arrived))
     stranger.start()
     is_locked.wait()
