@@ -53,6 +53,7 @@ class ChordMixin:
     encode_result: Callable[[Any, str], Any]
     exception_to_python: Callable[[Any], Any]
     get_state: Callable[[str], str]
+    _read: Callable[..., Any]
     _write: Callable[..., Any]
     _or_keep: Callable[[str, Callable[[], Entry], Callable[[], Any]], Any]
     _in_a_hurry: Callable[[], bool]
@@ -209,7 +210,10 @@ class ChordMixin:
         return len(stuck)
 
     def _stuck(self) -> list[Chord]:
-        return [] if self.chords is None else self.chords.stuck()
+        if self.chords is None:
+            return []
+        found: list[Chord] = self._read("looking for stuck chords", self.chords.stuck)
+        return found
 
     # -- the last part -------------------------------------------------------------------------------------------
 
