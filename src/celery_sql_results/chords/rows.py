@@ -65,14 +65,14 @@ class ChordRows:
             "date_created": utc_now(),
             **nothing,
         }
-        with self.impl.connect(self.engine) as connection:
+        with self.impl.connect_quickly(self.engine) as connection:
             self.impl.put(connection, Put(self.chords, "group_id"), row)
             connection.execute(self._delete_parts, {"group_id_": group_id})
 
     def set_size(self, group_id: str, size: int) -> None:
         """Say how many parts there are, known when all but the last are sent. Only of a chord that was begun here."""
-        with self.impl.connect(self.engine) as connection:
-            connection.execute(self._update(group_id).values(size=size))
+        with self.impl.connect_quickly(self.engine) as connection:
+            connection.execute(self._size, {"group_id_": group_id, "size_": size})
 
     def add(self, group_id: str, task_id: str) -> None:
         """Await one part more. A row of its own, so that it counts once, however often this is repeated."""
@@ -81,7 +81,7 @@ class ChordRows:
 
     def count_in(self, part: Mapping[str, Any]) -> Chord | None:
         """Store a part, once, of a task whose result is not stored, and return what :meth:`counted` does."""
-        with self.impl.connect(self.engine) as connection:
+        with self.impl.connect_quickly(self.engine) as connection:
             self.impl.put_once(connection, self.parts, part)
         return self.counted(part["group_id"])
 
@@ -89,7 +89,7 @@ class ChordRows:
         """How far a chord is after a part was stored; ``None`` if there is no such chord."""
         chord = self.look(group_id)
         if chord is None or chord.is_dispatched:  # a late copy of a part, or a chord of Celery's own backend
-            with self.impl.connect(self.engine) as connection:
+            with self.impl.connect_quickly(self.engine) as connection:
                 connection.execute(self._delete_parts, {"group_id_": group_id})
         return chord
 
@@ -101,12 +101,10 @@ class ChordRows:
 
     def claim(self, group_id: str, claimant: str, lease: timedelta) -> bool:
         """Elect ``claimant`` for the length of a lease, or prolong its lease; ``False`` if another holds one."""
-        now, chords = utc_now(), self.chords.c
-        free = sa.or_(chords.claimed_until.is_(None), chords.claimed_until < now, chords.claimed_by == claimant)
-        statement = self._update(group_id).where(chords.date_dispatched.is_(None), free)
-        with self.impl.connect(self.engine) as connection:
-            claim = statement.values(claimed_by=claimant, claimed_until=now + lease)
-            return connection.execute(claim).rowcount == 1
+        now = utc_now()
+        values = {"group_id_": group_id, "claimant_": claimant, "now_": now, "until_": now + lease}
+        with self.impl.connect_quickly(self.engine) as connection:
+            return connection.execute(self._claim, values).rowcount == 1  # type: ignore[no-any-return]
 
     def results(self, group_id: str) -> list[Mapping[str, Any]]:
         """The parts in the order of the header, in one query."""
@@ -115,10 +113,9 @@ class ChordRows:
 
     def close(self, group_id: str, claimant: str) -> None:
         """The body was sent, or failed: forget the parts. The chord stays until it expires, to know late copies."""
-        with self.impl.connect(self.engine) as connection:
-            mine = self._update(group_id).where(self.chords.c.claimed_by == claimant)
-            closing = mine.values(date_dispatched=utc_now(), body=None, header=None)
-            if connection.execute(closing).rowcount == 1:  # else another has the chord, and needs them
+        values = {"group_id_": group_id, "claimant_": claimant, "now_": utc_now()}
+        with self.impl.connect_quickly(self.engine) as connection:
+            if connection.execute(self._close, values).rowcount == 1:  # else another has the chord, and needs them
                 connection.execute(self._delete_parts, {"group_id_": group_id})
 
     def stuck(self) -> list[Chord]:
@@ -131,8 +128,26 @@ class ChordRows:
 
     # -- statements ----------------------------------------------------------------------------------------------
 
-    def _update(self, group_id: str) -> sa.Update:
-        return sa.update(self.chords).where(self.chords.c.group_id == group_id)
+    @cached_property
+    def _update(self) -> sa.Update:
+        return sa.update(self.chords).where(self.chords.c.group_id == sa.bindparam("group_id_"))
+
+    @cached_property
+    def _size(self) -> sa.Update:
+        return self._update.values(size=sa.bindparam("size_"))
+
+    @cached_property
+    def _claim(self) -> sa.Update:
+        chords, claimant = self.chords.c, sa.bindparam("claimant_", type_=self.chords.c.claimed_by.type)
+        passed = chords.claimed_until < sa.bindparam("now_")
+        free = sa.or_(chords.claimed_until.is_(None), passed, chords.claimed_by == claimant)
+        open_and_free = self._update.where(chords.date_dispatched.is_(None), free)
+        return open_and_free.values(claimed_by=claimant, claimed_until=sa.bindparam("until_"))
+
+    @cached_property
+    def _close(self) -> sa.Update:
+        mine = self._update.where(self.chords.c.claimed_by == sa.bindparam("claimant_"))
+        return mine.values(date_dispatched=sa.bindparam("now_"), body=sa.null(), header=sa.null())
 
     @cached_property
     def _is_complete(self) -> sa.ColumnElement[bool]:
