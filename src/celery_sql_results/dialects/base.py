@@ -203,7 +203,7 @@ class DefaultImpl:
         """Remove the rows in ``waiters`` of ``channel_`` and ``ids_``."""
         raise NotImplementedError
 
-    def wake(self, waiters: sa.Table, finished: bool) -> sa.Select[Any]:
+    def wake(self, waiters: sa.Table, finished: bool) -> sa.Executable:
         """Notify everybody who waits for ``task_id_``."""
         raise NotImplementedError
 

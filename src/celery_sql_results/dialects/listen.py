@@ -88,13 +88,13 @@ def withdraw(waiters: sa.Table) -> sa.Delete:
 
 
 @lru_cache(maxsize=256)
-def wake(waiters: sa.Table, finished: bool) -> sa.Select[Any]:
+def wake(waiters: sa.Table, finished: bool) -> sa.Executable:
     """Notify who waits for the task bound as ``task_id_``; when it is finished, remove their rows as well."""
     mine = waiters.c.awaited_id == sa.bindparam("task_id_")
-    if not finished:
-        return sa.select(sa.func.pg_notify(waiters.c.channel, waiters.c.awaited_id), _NO_WAIT).where(mine)
-    gone = sa.delete(waiters).where(mine).returning(waiters.c.channel, waiters.c.awaited_id).cte("gone")
-    return sa.select(sa.func.pg_notify(gone.c.channel, gone.c.awaited_id), _NO_WAIT)
+    notified = sa.func.pg_notify(waiters.c.channel, waiters.c.awaited_id)
+    if finished:
+        return sa.delete(waiters).where(mine).returning(notified, _NO_WAIT)
+    return sa.select(notified, _NO_WAIT).where(mine)
 
 
 @cache
