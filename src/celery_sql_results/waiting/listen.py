@@ -51,6 +51,7 @@ class ListenNotifier:
         self._listener = listener
         self._watched: set[str] = set()
         self._given_up = False
+        self._selector: selectors.BaseSelector = selectors.DefaultSelector()
         self._reset()
 
     def _reset(self) -> None:
@@ -60,6 +61,14 @@ class ListenNotifier:
         self._inner, self._outer = socket.socketpair()
         self._inner.setblocking(False)
         self._outer.setblocking(False)
+        self._select(self._inner)
+
+    def _select(self, *sockets: Any) -> None:
+        """Wait for these from now on. The function ``select`` itself takes no file numbers above 1023."""
+        self._selector.close()
+        self._selector = selectors.DefaultSelector()
+        for each in sockets:
+            self._selector.register(each, selectors.EVENT_READ)
 
     # -- what is watched -----------------------------------------------------------------------------------------
 
@@ -108,17 +117,14 @@ class ListenNotifier:
     def _open(self) -> None:
         """Listen, announce again what is watched (a crashed server forgot it), and send the test message."""
         self._listener.open(self.channel)
+        self._select(self._inner, self._listener)
         self._store.await_many(list(self._watched), self.channel)
         self._store.notify(self.channel, TEST)
         self._last_sign = time.monotonic()
         self._test_ends = self._last_sign + TEST_TIMEOUT
 
     def _wait(self, longest: float) -> Collection[str] | None:
-        sockets: list[Any] = [self._inner, *([self._listener] if self._listener.is_open else [])]
-        with selectors.DefaultSelector() as selector:  # select() itself takes no file numbers above 1023
-            for each in sockets:
-                selector.register(each, selectors.EVENT_READ)
-            readable = [key.fileobj for key, _events in selector.select(longest)]
+        readable = [key.fileobj for key, _events in self._selector.select(longest)]
         if self._inner in readable:
             self._inner.recv(4096)
         if self._listener in readable:
@@ -157,7 +163,9 @@ class ListenNotifier:
 
     def close(self) -> None:
         self._hears = False
-        self._listener.close()
+        if self._listener.is_open:
+            self._select(self._inner)
+            self._listener.close()
 
     def __del__(self) -> None:
         self._close_sockets()
