@@ -113,6 +113,7 @@ class PostgreSQLListener:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._connection: Any = None
+        self._driver: Any = None
 
     @property
     def is_open(self) -> bool:
@@ -122,7 +123,7 @@ class PostgreSQLListener:
         with self._driver_errors():
             connection = self._engine.raw_connection()
             connection.cursor().execute(f'LISTEN "{channel}"')
-        self._connection = connection
+        self._connection, self._driver = connection, connection.driver_connection
 
     @contextmanager
     def _driver_errors(self) -> Iterator[None]:
@@ -131,10 +132,6 @@ class PostgreSQLListener:
             yield
         except self._engine.dialect.loaded_dbapi.Error as error:
             raise ConnectionError(str(error)) from error
-
-    @property
-    def _driver(self) -> Any:
-        return self._connection.driver_connection
 
     def fileno(self) -> int:
         with self._driver_errors():
@@ -146,9 +143,10 @@ class PostgreSQLListener:
             return self._received()
 
     def _received(self) -> list[str]:
-        if hasattr(self._driver, "pgconn"):  # psycopg 3
-            self._driver.pgconn.consume_input()
-            return [message.extra.decode() for message in iter(self._driver.pgconn.notifies, None)]
+        server = getattr(self._driver, "pgconn", None)
+        if server is not None:  # psycopg 3
+            server.consume_input()
+            return [message.extra.decode() for message in iter(server.notifies, None)]
         self._driver.poll()
         messages, self._driver.notifies = self._driver.notifies, []
         return [message.payload for message in messages]
@@ -158,7 +156,7 @@ class PostgreSQLListener:
             self._connection.cursor().execute("SELECT 1")
 
     def close(self) -> None:
-        connection, self._connection = self._connection, None
+        connection, self._connection, self._driver = self._connection, None, None
         if connection is not None:
             connection.invalidate()  # nothing to be put back: the server forgets the channel with the connection
 
