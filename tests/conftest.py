@@ -15,7 +15,7 @@ from celery_sql_results import DatabaseBackend
 from concurrency.nursery import Nursery
 from servers import Database, PgBouncer, PostgreSQL, Redis
 from servers.pool import ALL, MISSING, Pool, or_skip
-from support import Backends, Statements, app_on, close
+from support import Backends, Statements, app_on, closed_at_the_end
 
 
 @pytest.fixture(scope="session")
@@ -86,15 +86,13 @@ def backends(database: Database) -> Iterator[Backends]:
 
     They are on the test's database unless `url` says otherwise.
     """
-    made: list[DatabaseBackend] = []
+    with closed_at_the_end() as made:
 
-    def make(url: str | None = None, **settings: Any) -> DatabaseBackend:
-        made.append(app_on(url or database.url, **settings).backend)
-        return made[-1]
+        def make(url: str | None = None, **settings: Any) -> DatabaseBackend:
+            made.append(app_on(url or database.url, **settings).backend)
+            return made[-1]
 
-    yield make
-    for backend in made:
-        close(backend)
+        yield make
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import celery
@@ -72,3 +72,12 @@ def close(backend: DatabaseBackend) -> None:
             thread.join()
     options = {**backend.engine_options, "short_lived_sessions": backend.short_lived_sessions}
     backend.session_manager.invalidate(backend.settings.url, **options)
+
+
+@contextmanager
+def closed_at_the_end() -> Iterator[list[DatabaseBackend]]:
+    """A list for backends, which are closed when the block has ended."""
+    made: list[DatabaseBackend] = []
+    yield made
+    for backend in made:
+        close(backend)

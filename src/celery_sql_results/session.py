@@ -33,7 +33,7 @@ def session_cleanup(session: Session) -> Iterator[None]:
     """Roll ``session`` back if the block raises, and close it in any case."""
     try:
         yield
-    except BaseException:
+    except BaseException:  # whatever the block raises goes on
         session.rollback()
         raise
     finally:

@@ -17,7 +17,7 @@ from faults.actors import backend_on
 from faults.keepers import app_with_spool
 from faults.load import Load
 from servers import Database
-from support import close
+from support import closed_at_the_end
 
 #: `Load`, but for the processes and their folder.
 Loads = Callable[..., Load]
@@ -42,15 +42,13 @@ def _load(nursery: Nursery, folder: Path, url: str, **options: Any) -> Load:
 @pytest.fixture
 def backends() -> Iterator[Backends]:
     """Makes backends."""
-    made: list[DatabaseBackend] = []
+    with closed_at_the_end() as made:
 
-    def make(url: str, **settings: Any) -> DatabaseBackend:
-        made.append(backend_on(url, **settings))
-        return made[-1]
+        def make(url: str, **settings: Any) -> DatabaseBackend:
+            made.append(backend_on(url, **settings))
+            return made[-1]
 
-    yield make
-    for backend in made:
-        close(backend)
+        yield make
 
 
 @pytest.fixture
@@ -62,16 +60,14 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def apps(database: Database, folder: Path) -> Iterator[Apps]:
     """Make apps, and close what they have opened."""
-    made: list[DatabaseBackend] = []
+    with closed_at_the_end() as made:
 
-    def make(**settings: Any) -> Any:
-        app = app_with_spool(database.url, folder, **{"task_default_queue": uuid.uuid4().hex, **settings})
-        made.append(app.backend)
-        return app
+        def make(**settings: Any) -> Any:
+            app = app_with_spool(database.url, folder, **{"task_default_queue": uuid.uuid4().hex, **settings})
+            made.append(app.backend)
+            return app
 
-    yield make
-    for backend in made:
-        close(backend)
+        yield make
 
 
 @pytest.fixture

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from celery.exceptions import BackendGetMetaError, BackendStoreError
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 from celery.result import AsyncResult
 
+from celery_sql_results import DatabaseBackend
 from chords.actors import part
 from faults.actors import LONG
 from faults.conftest import Backends, Loads
@@ -18,7 +21,7 @@ from faults.load import Verdict, until
 from faults.trouble import lose, proxied
 from servers import Database
 from servers.pool import on
-from servers.proxy import DIRECTIONS, Direction
+from servers.proxy import DIRECTIONS, Direction, Proxy
 from support import close
 
 databases = on("postgresql", "mariadb")
@@ -69,13 +72,26 @@ def bounded(database: Database) -> dict[str, Any]:
     return {"database_engine_options": {"connect_args": BOUNDS[database.kind]}, "result_backend_max_retries": 0}
 
 
-@databases
-def test_black_hole_for_new_connections(database: Database, backends: Backends) -> None:
-    """It accepts and never answers: stores and waits fail as the settings say, and work again when it is over."""
+@contextmanager
+def black_hole(database: Database, backends: Backends) -> Iterator[tuple[DatabaseBackend, Proxy]]:
+    """A backend that has stored once; the server accepts and never answers until the block ends, then all is well."""
     with proxied(database) as (proxy, url):
         backend = backends(url, **bounded(database))
         backend.store_result("before", 1, states.SUCCESS)
         proxy.silent = True
+        yield backend, proxy
+        proxy.silent = False
+        backend.store_result("t", 3, states.SUCCESS)
+
+        assert AsyncResult("t", app=backend.app).get(timeout=LONG) == 3
+        assert backend.get_result("t") == 3
+        close(backend)
+
+
+@databases
+def test_black_hole_for_new_connections(database: Database, backends: Backends) -> None:
+    """Stores and waits fail as the settings say, and work again when it is over."""
+    with black_hole(database, backends) as (backend, proxy):
         proxy.cut()
         with pytest.raises(BackendStoreError):
             backend.store_result("t", 2, states.SUCCESS)
@@ -83,45 +99,23 @@ def test_black_hole_for_new_connections(database: Database, backends: Backends) 
             backend.get_task_meta("t")
         with pytest.raises(CeleryTimeoutError):
             AsyncResult("t", app=backend.app).get(timeout=0.1)
-        proxy.silent = False
-        backend.store_result("t", 3, states.SUCCESS)
-
-        assert AsyncResult("t", app=backend.app).get(timeout=LONG) == 3
-        close(backend)
 
 
 @databases
 def test_black_hole_for_a_large_statement(database: Database, backends: Backends) -> None:
     """On a connection that is open already."""
-    with proxied(database) as (proxy, url):
-        backend = backends(url, **bounded(database))
-        backend.store_result("before", 1, states.SUCCESS)
-        proxy.silent = True
-        with pytest.raises(BackendStoreError):
-            backend.store_result("t", "x" * LARGE, states.SUCCESS)
-        proxy.silent = False
-        backend.store_result("t", 3, states.SUCCESS)
-
-        assert backend.get_result("t") == 3
-        close(backend)
+    with black_hole(database, backends) as (backend, _proxy), pytest.raises(BackendStoreError):
+        backend.store_result("t", "x" * LARGE, states.SUCCESS)
 
 
 @on("mariadb")
 def test_black_hole_for_an_answer(database: Database, backends: Backends) -> None:
     """Not on PostgreSQL, whose drivers know no time-out for an answer."""
-    with proxied(database) as (proxy, url):
-        backend = backends(url, **bounded(database))
-        backend.store_result("before", 1, states.SUCCESS)
-        proxy.silent = True
+    with black_hole(database, backends) as (backend, _proxy):
         with pytest.raises(CeleryTimeoutError):
             AsyncResult("t", app=backend.app).get(timeout=0.1)
         with pytest.raises(BackendStoreError):
             backend.store_result("t", 2, states.SUCCESS)
-        proxy.silent = False
-        backend.store_result("t", 3, states.SUCCESS)
-
-        assert AsyncResult("t", app=backend.app).get(timeout=LONG) == 3
-        close(backend)
 
 
 @databases

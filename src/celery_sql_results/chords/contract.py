@@ -263,7 +263,7 @@ class ChordMixin:
     def _publish(self, body: Any, values: list[Any]) -> None:
         try:
             body.delay(values)
-        except Exception as error:
+        except Exception as error:  # a broker or a router may raise anything
             raise ChordError(f"Callback error: {error!r}") from error
 
     def _join(self, chord: Chord, parts: Sequence[Mapping[str, Any]]) -> list[Any]:

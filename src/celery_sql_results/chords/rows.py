@@ -17,7 +17,6 @@ from celery_sql_results.models import Models, utc_now
 
 __all__ = ["Chord", "ChordRows"]
 
-
 #: The position of a row that is no part that has returned, but says that one more is awaited.
 ADDED = -1
 

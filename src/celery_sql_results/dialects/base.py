@@ -306,7 +306,7 @@ class AutocommitImpl(DefaultImpl):
             connection.exec_driver_sql(begin)
             yield
             connection.exec_driver_sql("COMMIT")
-        except BaseException:
+        except BaseException:  # a time limit strikes anywhere
             with suppress(exc.SQLAlchemyError):  # there is none: it did not begin, or ended with its connection
                 connection.exec_driver_sql("ROLLBACK")
             raise

@@ -78,7 +78,7 @@ def check_out(source: Any) -> Any:
     entry = source._do_get()
     try:
         entry.get_connection()
-    except BaseException as error:
+    except BaseException as error:  # whatever it is, the pool must not have one less for good
         entry._checkin_failed(error, _fairy_was_created=False)
         raise
     return entry

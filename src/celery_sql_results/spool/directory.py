@@ -71,7 +71,7 @@ class Directory:
         try:
             _write(draft, data)
             draft.rename(self.path / (name + ENTRY))
-        except BaseException:
+        except BaseException:  # whatever it is, no draft is left behind
             draft.unlink(missing_ok=True)
             raise
         self._sync()

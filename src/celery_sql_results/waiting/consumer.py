@@ -166,7 +166,7 @@ class Consumer:
         watch = _Watch(task_ids, callback)
         try:
             self._begin(watch)
-        except BaseException:
+        except BaseException:  # nobody will end what did not begin
             self._end(watch)
             raise
 
