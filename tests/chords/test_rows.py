@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
+from celery.utils.functional import regen
+from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 
 from celery_sql_results import DatabaseBackend
@@ -23,7 +26,7 @@ PROCESSES, RETURNING, PARTS = 20, 8, 200
 def rows(backend: DatabaseBackend) -> ChordRows:
     """The rows, with a chord of two parts."""
     assert backend.chords is not None
-    backend.chords.open("g", None, b"{}", "application/json")
+    backend.chords.open("g", b"{}", "application/json")
     backend.chords.set_size("g", 2)
     return backend.chords
 
@@ -71,10 +74,45 @@ def test_results_stand_in_the_order_of_the_header(rows: ChordRows) -> None:
 def test_parts_may_return_before_the_size_is_known(backend: DatabaseBackend) -> None:
     rows = backend.chords
     assert rows is not None
-    rows.open("g", None, None, "application/json")
+    rows.open("g", None, "application/json")
     assert progress(rows, task_id="a") == (1, False)
     rows.set_size("g", 2)
     assert progress(rows, task_id="b") == (2, True)
+
+
+def test_a_size_may_be_known_beforehand(backend: DatabaseBackend) -> None:
+    """What is said when the last part is sent counts, should it differ."""
+    rows = backend.chords
+    assert rows is not None
+    rows.open("g", None, "application/json", size=2)
+    assert progress(rows, task_id="a") == (1, False)
+    assert progress(rows, task_id="b") == (2, True)
+    rows.set_size("g", 3)
+    assert progress(rows, task_id="b") == (2, False)
+
+
+@on("postgresql")
+def test_a_size_that_is_known_is_not_written_again(rows: ChordRows, database: Database) -> None:
+    version = partial(database.execute, "SELECT xmin::text, size FROM celery_taskmeta_chords")
+    before = version()
+    rows.set_size("g", 2)
+    assert version() == before
+    rows.set_size("g", 3)
+    assert version() != before
+
+
+def test_what_is_known_of_a_header_before_it_is_sent(backend: DatabaseBackend) -> None:
+    """The size of a list, the tree of nested groups, and nothing of a generator."""
+    app, rows = backend.app, backend.chords
+    assert rows is not None
+    a, b = app.AsyncResult("a"), app.AsyncResult("b")
+    known = []
+    for members in ([a, b], [a, app.GroupResult("nested", [b])], regen(iter([a, b]))):
+        backend.apply_chord(("g", members), app.signature("body"))
+        chord = rows.look("g")
+        assert chord is not None
+        known.append((chord.size, chord.header is not None))
+    assert known == [(2, False), (0, True), (0, False)]
 
 
 def test_a_part_that_is_added_is_awaited_once(rows: ChordRows) -> None:
@@ -123,12 +161,22 @@ def test_the_claim(rows: ChordRows) -> None:
     assert not rows.claim("nobody's", "me", LEASE)
 
 
+def test_the_claim_while_somebody_listens_to_the_engine(rows: ChordRows) -> None:
+    """Then statements go another way."""
+    event.listen(rows.engine, "before_cursor_execute", lambda *_: None)
+    assert rows.claim("g", "me", LEASE)
+    assert not rows.claim("g", "you", LEASE)
+    rows.count_in(part())
+    rows.close("g", "me")
+    assert results(rows) == []
+
+
 def test_a_chord_that_is_opened_again_begins_anew(rows: ChordRows) -> None:
     for task_id in "ab":
         rows.count_in(part(task_id=task_id))
     rows.add("g", "c")
     rows.claim("g", "me", LEASE)
-    rows.open("g", None, b"{}", "application/json")
+    rows.open("g", b"{}", "application/json")
     rows.set_size("g", 1)
     assert results(rows) == []
     assert progress(rows, task_id="a") == (1, True)
@@ -138,7 +186,7 @@ def test_a_chord_that_is_opened_again_begins_anew(rows: ChordRows) -> None:
 def test_stuck(rows: ChordRows) -> None:
     """Complete and not sent, by nobody or by one who let the lease pass."""
     stuck = lambda: [chord.group_id for chord in rows.stuck()]  # noqa: E731
-    rows.open("that only its own parts can end", None, None, "application/json")
+    rows.open("that only its own parts can end", None, "application/json")
     rows.set_size("that only its own parts can end", 0)
     rows.count_in(part(task_id="a"))
     assert stuck() == []

@@ -142,7 +142,7 @@ def test_a_chord_learns_of_it(strict: Backends) -> None:
     backend = strict()
     rows = backend.chords
     assert rows is not None
-    rows.open("g", None, None, "application/json")
+    rows.open("g", None, "application/json")
     backend.mark_as_done("t", LARGE, request(group="g", chord={"task": "body"}, group_index=0))
     (part,) = rows.results("g")
 

@@ -125,7 +125,7 @@ def test_cut_after_a_part_was_added_to_a_chord(database: Database, backends: Bac
         backend = backends(url)
         rows = backend.chords
         assert rows is not None
-        rows.open("g", None, None, "application/json")
+        rows.open("g", None, "application/json")
         rows.set_size("g", 1)
         proxy.cut_after(0, "to client")
         backend.add_to_chord("g", AsyncResult("added", app=backend.app))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from functools import cached_property
 from typing import Any, TypeVar
@@ -69,16 +69,21 @@ class ChordMixin:
         if rows is None:
             super().apply_chord(header_result_args, body, **kwargs)  # type: ignore[misc]
             return
-        group_id, members = header_result_args[0], header_result_args[1]
-        header = self._structure(members, header_result_args)
-        opening = (group_id, header, _as_json(body), self.encoding.content_type)
-        self._write(f"opening chord {group_id}", lambda: rows.open(*opening))
+        opening = header_result_args[0], _as_json(body), self.encoding.content_type
+        known = self._known_of(header_result_args)
+        self._write(f"opening chord {opening[0]}", lambda: rows.open(*opening, **known))
 
-    def _structure(self, members: Iterable[Any], header_result_args: tuple[Any, ...]) -> bytes | None:
-        """The header as a tree, if it has nested groups: their results reach the body nested as well."""
-        if isinstance(members, type(regen(iter(())))) or not any(isinstance(member, GroupResult) for member in members):
-            return None
-        return self.encoding.dumps(self.app.GroupResult(*header_result_args).as_tuple())
+    def _known_of(self, header_result_args: tuple[Any, ...]) -> dict[str, Any]:
+        """What is known of a header before it is sent: nothing of a generator, which is read as it is sent.
+
+        The results of nested groups reach the body nested as well, so the tree of them is kept.
+        """
+        members = header_result_args[1]
+        if isinstance(members, type(regen(iter(())))):
+            return {}
+        if any(isinstance(member, GroupResult) for member in members):
+            return {"header": self.encoding.dumps(self.app.GroupResult(*header_result_args).as_tuple())}
+        return {"size": len(members)}
 
     def set_chord_size(self, group_id: str, chord_size: int) -> None:
         """Say how many parts a chord has, before its last part is sent."""

@@ -53,11 +53,20 @@ class ChordRows:
         self.chords = models.chords
         self.parts = models.parts
 
-    def open(self, group_id: str, header: bytes | None, body: bytes | None, content_type: str) -> None:
+    def open(
+        self,
+        group_id: str,
+        body: bytes | None,
+        content_type: str,
+        *,
+        size: int | None = None,
+        header: bytes | None = None,
+    ) -> None:
         """Begin a chord. A signature that was frozen can be applied again under the same id: then it begins anew."""
-        nothing = dict.fromkeys(("size", "claimed_by", "claimed_until", "date_dispatched"))
+        nothing = dict.fromkeys(("claimed_by", "claimed_until", "date_dispatched"))
         row = {
             "group_id": group_id,
+            "size": size,
             "header": header,
             "body": body,
             "content_type": content_type,
@@ -69,7 +78,10 @@ class ChordRows:
             connection.execute(self._delete_parts, {"group_id_": group_id})
 
     def set_size(self, group_id: str, size: int) -> None:
-        """Say how many parts there are, known when all but the last are sent. Only of a chord that was begun here."""
+        """Say how many parts there are, known when all but the last are sent. Only of a chord that was begun here.
+
+        Nothing is written, and no disk waited for, where that was known from the beginning.
+        """
         with self.impl.connect_quickly(self.engine) as connection:
             connection.execute(self._size, {"group_id_": group_id, "size_": size})
 
@@ -133,20 +145,25 @@ class ChordRows:
 
     @cached_property
     def _size(self) -> sa.Update:
-        return self._update.values(size=sa.bindparam("size_"))
+        size = sa.bindparam("size_", type_=sa.Integer)
+        return self._update.where(sa.func.coalesce(self.chords.c.size, sa.literal_column("-1")) != size).values(
+            size=size
+        )
 
     @cached_property
-    def _claim(self) -> sa.Update:
+    def _claim(self) -> sa.Executable:
         chords, claimant = self.chords.c, sa.bindparam("claimant_", type_=self.chords.c.claimed_by.type)
         passed = chords.claimed_until < sa.bindparam("now_")
         free = sa.or_(chords.claimed_until.is_(None), passed, chords.claimed_by == claimant)
         open_and_free = self._update.where(chords.date_dispatched.is_(None), free)
-        return open_and_free.values(claimed_by=claimant, claimed_until=sa.bindparam("until_"))
+        # If a crash undoes it, at worst another process sends the body as well.
+        return self.impl.unsynced(open_and_free.values(claimed_by=claimant, claimed_until=sa.bindparam("until_")))
 
     @cached_property
-    def _close(self) -> sa.Update:
+    def _close(self) -> sa.Executable:
         mine = self._update.where(self.chords.c.claimed_by == sa.bindparam("claimant_"))
-        return mine.values(date_dispatched=sa.bindparam("now_"), body=sa.null(), header=sa.null())
+        closed = mine.values(date_dispatched=sa.bindparam("now_"), body=sa.null(), header=sa.null())
+        return self.impl.unsynced(closed)  # what deletes the parts is synced, and this with it
 
     @cached_property
     def _is_complete(self) -> sa.ColumnElement[bool]:

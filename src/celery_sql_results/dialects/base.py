@@ -180,6 +180,10 @@ class DefaultImpl:
         same = (table.c[key] == row[key] for key in keys)
         return connection.execute(sa.select(sa.true()).where(*same)).first() is not None
 
+    def unsynced(self, update: sa.Update) -> sa.Executable:
+        """``update``, but its commit need not wait for the disk: a crash of the server may undo it."""
+        return update
+
     def counts_changes(self, engine: Engine) -> bool:
         """Whether there is a :meth:`change_counter`."""
         return False

@@ -18,12 +18,23 @@ from sqlalchemy.engine import Engine
 
 from .base import Put, guarded, on_conflict_nothing, on_conflict_upsert
 
-__all__ = ["PART", "PostgreSQLListener", "any_of", "leave_rows", "notify", "unless_awaited", "wake", "with_part"]
+__all__ = [
+    "NO_WAIT",
+    "PART",
+    "PostgreSQLListener",
+    "any_of",
+    "leave_rows",
+    "notify",
+    "unless_awaited",
+    "wake",
+    "with_part",
+]
 
 #: The ids of a statement, bound as one array: the text stays the same however many there are, and is planned once.
 IDS = sa.cast(sa.bindparam("ids_", type_=sa.ARRAY(sa.String)), sa.ARRAY(sa.String))
-#: Losing a notification costs time, not a result: so its commit does not wait for the disk.
-_NO_WAIT = sa.func.set_config(sa.literal_column("'synchronous_commit'"), sa.literal_column("'off'"), sa.true())
+#: For statements that a crash may undo, such as a notification, which costs time, not a result: the commit does not
+#: wait for the disk.
+NO_WAIT = sa.func.set_config(sa.literal_column("'synchronous_commit'"), sa.literal_column("'off'"), sa.true())
 
 
 #: What the names of the values of a part begin with, beside those of the row.
@@ -93,14 +104,14 @@ def wake(waiters: sa.Table, finished: bool) -> sa.Executable:
     mine = waiters.c.awaited_id == sa.bindparam("task_id_")
     notified = sa.func.pg_notify(waiters.c.channel, waiters.c.awaited_id)
     if finished:
-        return sa.delete(waiters).where(mine).returning(notified, _NO_WAIT)
-    return sa.select(notified, _NO_WAIT).where(mine)
+        return sa.delete(waiters).where(mine).returning(notified, NO_WAIT)
+    return sa.select(notified, NO_WAIT).where(mine)
 
 
 @cache
 def notify() -> sa.Select[Any]:
     """Send the notification ``message_`` to ``channel_``."""
-    return sa.select(sa.func.pg_notify(sa.bindparam("channel_"), sa.bindparam("message_")), _NO_WAIT)
+    return sa.select(sa.func.pg_notify(sa.bindparam("channel_"), sa.bindparam("message_")), NO_WAIT)
 
 
 class PostgreSQLListener:

@@ -95,6 +95,9 @@ class PostgreSQLImpl(AutocommitImpl):
         values = {**row, **{listen.PART + column: value for column, value in part.items()}}
         return connection.execute(statement, values).rowcount > 0 and where.waiters is not None
 
+    def unsynced(self, update: sa.Update) -> sa.Executable:
+        return update.returning(listen.NO_WAIT)
+
     def may_use(self, connection: Connection, table: sa.Table) -> bool:
         name = connection.dialect.identifier_preparer.format_table(table)
         rights = [sa.func.has_table_privilege(name, right) for right in ("SELECT", "INSERT", "UPDATE", "DELETE")]
