@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
-from benchmarks.contenders import CONTENDERS, Entry, install
+from benchmarks.contenders import CONTENDERS, VARIANTS, Entry, install
 from benchmarks.player import Player
 from servers import Missing, Redis, Server
 from servers.redis import REMEDY
@@ -121,7 +121,7 @@ class Arena:
         Raises:
             Missing: Redis is not installed.
         """
-        return self.redis.url(str(1 + list(CONTENDERS).index(contender)))
+        return self.redis.url(str(1 + [*CONTENDERS, *VARIANTS].index(contender)))
 
     def clear(self) -> None:
         """Forget what Redis holds."""

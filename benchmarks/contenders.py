@@ -185,8 +185,22 @@ class WaitingOff(Ours):
         return {**super().settings(url), "database_listen": False}
 
 
+class Unsynced(Ours):
+    """This project, told not to wait for the disk: a crash may undo what was stored in the last 0.6 s.
+
+    Three times `wal_writer_delay`: https://www.postgresql.org/docs/current/wal-async-commit.html
+    """
+
+    def settings(self, url: str) -> dict[str, Any]:
+        if make_url(url).get_backend_name() != "postgresql":
+            raise RuntimeError("only PostgreSQL lets each connection choose")
+        connect_args = {"options": "-c synchronous_commit=off"}
+        return {**super().settings(url), "database_engine_options": {"connect_args": connect_args}}
+
+
 #: The same under other conditions, for the benchmarks that name them.
 VARIANTS: dict[str, type[Contender]] = {
+    "ours-unsynced": Unsynced,
     "waiting off": WaitingOff,
     "1% awaited": Ours,
     "all awaited": Ours,

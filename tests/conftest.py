@@ -118,7 +118,9 @@ def statements(database: Database) -> Iterator[Statements]:
     @contextmanager
     def collect() -> Iterator[list[str]]:
         seen.clear()
-        yield seen
+        block: list[str] = []
+        yield block
+        block += seen
 
     event.listen(ConnectionPool, "connect", trace)
     yield collect

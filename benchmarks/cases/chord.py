@@ -23,6 +23,7 @@ class Chord10(Benchmark):
     title = f"A chord of 10, from sending it until its result is there; a worker with {CHILDREN} children"
     size: ClassVar[int] = 10
     rounds = 4
+    contenders = (*Benchmark.contenders, "ours-unsynced")
 
     @contextmanager
     def prepare(self, arena: Arena, contender: str) -> Iterator[Play]:

@@ -20,7 +20,7 @@ class Store(Benchmark):
 
     name = "store"
     title = "Store SUCCESS of one task, in a process that was not forked"
-    contenders = (*CONTENDERS, "redis-disk")
+    contenders = (*CONTENDERS, "redis-disk", "ours-unsynced")
     forked: ClassVar[bool] = False
     states: ClassVar[tuple[str, ...]] = (states.SUCCESS,)
 

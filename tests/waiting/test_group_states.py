@@ -53,6 +53,11 @@ def store(backend: DatabaseBackend, stored: dict[str, str]) -> None:
         backend.store_result(task_id, ValueError() if state == states.FAILURE else 1, state)
 
 
+def selects(statements: list[str]) -> int:
+    """How many queries there are among statements; waiting asks SQLite for more, which is none."""
+    return sum(" FROM " in statement.replace("\n", " ") for statement in statements)
+
+
 @pytest.mark.parametrize("case", CASES)
 @databases
 def test_each_question_is_one_query(statements: Statements, backend: DatabaseBackend, case: str) -> None:
@@ -87,6 +92,48 @@ def test_what_is_known_is_not_asked_for(statements: Statements, backend: Databas
         answers = [group.ready(), group.completed_count()]
 
     assert (answers, seen) == ([True, 3], [])
+
+
+@databases
+def test_whether_a_member_failed_is_one_query(statements: Statements, backend: DatabaseBackend) -> None:
+    """What it raised is one more. All that are known are not asked for."""
+    store(backend, CASES["part"][0])
+    unfinished, known = nested(backend), backend.app.GroupResult("g", [backend.app.AsyncResult("a")])
+    known.get(timeout=0)
+    with statements() as before:
+        unfinished.maybe_throw()
+        known.maybe_throw()
+    store(backend, {"b": states.FAILURE, "d": states.FAILURE})
+    with statements() as after, pytest.raises(ValueError):  # noqa: PT011 - what was stored says nothing more
+        unfinished.maybe_throw()
+    unfinished.maybe_throw(propagate=False)
+
+    assert (selects(before), selects(after)) == (1, 2)
+
+
+@databases
+def test_all_that_came_before_a_result_is_one_query(statements: Statements, backend: DatabaseBackend) -> None:
+    """The tasks of a chain and of the header of a chord."""
+    store(backend, {**CASES["part"][0], "e": states.SUCCESS, "f": states.SUCCESS})
+    parent = backend.app.AsyncResult("e", parent=nested(backend))
+    result = backend.app.AsyncResult("f", parent=parent)
+    with statements() as seen:
+        value = result.get(timeout=0)
+    store(backend, {"d": states.FAILURE})
+
+    assert (value, selects(seen)) == (1, 2)
+    with pytest.raises(ValueError):  # noqa: PT011 - what was stored says nothing more
+        result.get(timeout=0)
+
+
+@databases
+def test_each_member_is_called_back(backend: DatabaseBackend) -> None:
+    """With what there is of it, as Celery does."""
+    store(backend, CASES["part"][0])
+    called: dict[str, Any] = {}
+    nested(backend).maybe_throw(callback=called.__setitem__)
+
+    assert called == {"a": 1, "b": None, "c": 1, "d": 1}
 
 
 @on("sqlite")

@@ -1,12 +1,13 @@
 """Celery's result objects, where ours can do better: they are what ``app.AsyncResult`` and ``app.GroupResult`` make.
 
-A group asks for the states of all its members in one query. ``then`` calls back as soon as the result is there, without
-anybody who waits; Celery's own makes every member of every group a result that is awaited for ever.
+A group asks for the states of all its members in one query, and a result for those of all tasks before it. ``then``
+calls back as soon as the result is there, without anybody who waits; Celery's own makes every member of every group a
+result that is awaited for ever.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import celery.result
@@ -33,10 +34,31 @@ def leaves(results: Iterable[Any]) -> Iterator[Any]:
             yield result
 
 
+def _states(results: Iterable[Any], backend: Any) -> dict[str, str]:
+    """The states of the members that have one, by their ids."""
+    members = list(leaves(results))
+    known = {result.id: result._cache["status"] for result in members if result._cache}
+    missing = {result.id for result in members} - known.keys()
+    return known | backend.states_of(missing) if missing else known
+
+
+def _throw(results: Sequence[Any], backend: Any) -> None:
+    """Raise what the first member raised that failed, if one did."""
+    found = _states(results, backend)
+    for result in leaves(results):
+        if found.get(result.id) in states.PROPAGATE_STATES:
+            result.maybe_throw()
+
+
 class AsyncResult(celery.result.AsyncResult):
     """The result of one task."""
 
     backend: Any
+
+    def _maybe_reraise_parent_error(self) -> None:
+        """Celery looks at the tasks before this one as a wait begins, and every half second, at each by itself."""
+        parents = list(self._parents())  # type: ignore[no-untyped-call]
+        _throw(parents[::-1], self.backend)
 
     def then(self, callback: Callable[..., Any], on_error: Callable[..., Any] | None = None, weak: bool = False) -> Any:
         """Call ``callback`` with this result as soon as it is ready, in the thread that looks for results."""
@@ -53,10 +75,7 @@ class _Members:
     on_ready: Any
 
     def _states(self) -> dict[str, str]:
-        members = list(leaves(self.results))
-        known = {result.id: result._cache["status"] for result in members if result._cache}
-        found: dict[str, str] = self.backend.states_of({result.id for result in members} - known.keys())
-        return known | found
+        return _states(self.results, self.backend)
 
     def _all(self, result: Any, of: frozenset[str], found: dict[str, str]) -> bool:
         return all(found.get(leaf.id, states.PENDING) in of for leaf in leaves([result]))
@@ -82,6 +101,13 @@ class _Members:
         """How many of the results succeeded; a nested group counts as one."""
         found = self._states()
         return sum(self._all(result, frozenset({states.SUCCESS}), found) for result in self.results)
+
+    def maybe_throw(self, callback: Callable[[str, Any], object] | None = None, propagate: bool = True) -> None:
+        """Raise what the first member raised that failed, if one did; ``callback`` gets the id and value of each."""
+        if callback is not None:
+            super().maybe_throw(callback=callback, propagate=propagate)  # type: ignore[misc]
+        elif propagate:
+            _throw(self.results, self.backend)
 
     def then(self, callback: Callable[..., Any], on_error: Callable[..., Any] | None = None, weak: bool = False) -> Any:
         """Call ``callback`` with this set as soon as all results are ready, in the thread that looks for results."""
