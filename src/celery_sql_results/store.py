@@ -115,9 +115,13 @@ class Store:
 
     def await_many(self, task_ids: Collection[str], channel: str) -> list[Row]:
         """Like :meth:`fetch_many`; writers of those that are not finished will notify ``channel``."""
-        values = {"ids_": list(task_ids), "channel": channel, "date_added": utc_now()}
+        values: dict[str, Any] = {"channel": channel, "date_added": utc_now()}
+        if len(task_ids) == 1:
+            statement, values["id_"] = self._leave_row, next(iter(task_ids))
+        else:
+            statement, values["ids_"] = self._leave_rows, list(task_ids)
         with self.impl.connect_quickly(self.engine) as connection:
-            return as_dicts(connection.execute(self._leave_rows, values))
+            return as_dicts(connection.execute(statement, values))
 
     def await_no_more(self, task_ids: Collection[str], channel: str) -> None:
         """Take :meth:`await_many` back."""
@@ -173,6 +177,10 @@ class Store:
     def _states(self) -> sa.Select[Any]:
         columns = self.models.task.c
         return sa.select(columns.task_id, columns.status).where(self.impl.one_of(columns.task_id))
+
+    @cached_property
+    def _leave_row(self) -> sa.Select[Any]:
+        return self.impl.leave_row(self._select_task, self.models.waiters, states.READY_STATES)
 
     @cached_property
     def _leave_rows(self) -> sa.Select[Any]:

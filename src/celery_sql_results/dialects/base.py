@@ -193,7 +193,7 @@ class DefaultImpl:
         raise NotImplementedError
 
     def listener(self, engine: Engine) -> Listener:
-        """A connection that listens, on an engine without a pool. For databases that support it, like the next four."""
+        """A connection that listens, on an engine without a pool. For databases that support it, like the next five."""
         raise NotImplementedError
 
     def leave_rows(self, found: sa.Select[Any], waiters: sa.Table, finished: Collection[str]) -> sa.Select[Any]:
@@ -201,6 +201,10 @@ class DefaultImpl:
 
         It binds ``ids_``, ``channel`` and ``date_added``.
         """
+        raise NotImplementedError
+
+    def leave_row(self, found: sa.Select[Any], waiters: sa.Table, finished: Collection[str]) -> sa.Select[Any]:
+        """:meth:`leave_rows` for the one task that ``found`` binds as ``id_``."""
         raise NotImplementedError
 
     def withdraw(self, waiters: sa.Table) -> sa.Delete:

@@ -80,14 +80,23 @@ def leave_rows(found: sa.Select[Any], waiters: sa.Table, finished: Collection[st
 
     One statement, so one round trip; it binds ``ids_``, ``channel`` and ``date_added``.
     """
-    rows = found.cte("found")
     wanted = sa.func.unnest(IDS).table_valued("task_id").render_derived()
-    done = sa.exists().where(
-        rows.c.task_id == wanted.c.task_id,
-        rows.c.status.in_([sa.literal_column(f"'{state}'") for state in sorted(finished)]),
-    )
+    return _leaving(wanted.c.task_id, found, waiters, finished)
+
+
+def leave_row(found: sa.Select[Any], waiters: sa.Table, finished: Collection[str]) -> sa.Select[Any]:
+    """:func:`leave_rows` of one task, bound as ``id_``: the server plans it once, and one with a list each time."""
+    return _leaving(sa.bindparam("id_", type_=sa.String), found, waiters, finished)
+
+
+def _leaving(
+    wanted: sa.ColumnElement[str], found: sa.Select[Any], waiters: sa.Table, finished: Collection[str]
+) -> sa.Select[Any]:
+    rows = found.cte("found")
+    final = rows.c.status.in_([sa.literal_column(f"'{state}'") for state in sorted(finished)])
+    done = sa.exists().where(rows.c.task_id == wanted, final)
     waiter = sa.select(
-        wanted.c.task_id, sa.bindparam("channel", type_=sa.String), sa.bindparam("date_added", type_=sa.DateTime)
+        wanted, sa.bindparam("channel", type_=sa.String), sa.bindparam("date_added", type_=sa.DateTime)
     ).where(~done)
     added = insert(waiters).from_select(["awaited_id", "channel", "date_added"], waiter).on_conflict_do_nothing()
     return sa.select(rows).add_cte(added.cte("added"))

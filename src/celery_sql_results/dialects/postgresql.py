@@ -109,6 +109,7 @@ class PostgreSQLImpl(AutocommitImpl):
     def listener(self, engine: Engine) -> Listener:
         return listen.PostgreSQLListener(engine)
 
+    leave_row = staticmethod(listen.leave_row)
     leave_rows = staticmethod(listen.leave_rows)
     withdraw = staticmethod(listen.withdraw)
     wake = staticmethod(listen.wake)
