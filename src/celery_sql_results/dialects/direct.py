@@ -8,7 +8,7 @@ values pass as they are. Both is checked by whoever uses this.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -18,7 +18,14 @@ from typing_extensions import Self
 
 from .pool import check_out
 
-__all__ = ["DirectConnection"]
+__all__ = ["CURSORS", "DirectConnection"]
+
+#: Under what an entry of the pool keeps the cursors of its connection, by the text that they run. That of psycopg 3
+#: knows how to pass each type of value when it runs the same again: a third of its time.
+CURSORS = "celery_sql_results.cursors"
+#: A cursor holds on to what it was last given and gave. It is kept if no value is longer than this.
+_LIGHT = 10_000
+_SIZED = frozenset({bytes, str, list})
 
 
 class _Compiled(NamedTuple):
@@ -40,6 +47,13 @@ def _compiled(statement: Any, dialect: Dialect) -> _Compiled:
     return _Compiled(str(compiled), brought, names)
 
 
+def _is_light(values: Iterable[Any]) -> bool:
+    for value in values:  # noqa: SIM110 - twice as quick as all()
+        if type(value) in _SIZED and len(value) > _LIGHT:
+            return False
+    return True
+
+
 class DirectResult:
     """What a statement has given; the part of SQLAlchemy's result that the hot path asks for."""
 
@@ -47,6 +61,12 @@ class DirectResult:
         self._names = names
         self._rows: list[Any] = cursor.fetchall() if names else []
         self.rowcount: int = cursor.rowcount
+
+    @property
+    def is_light(self) -> bool:
+        """Whether this is a short row at most."""
+        rows = self._rows
+        return not rows or (len(rows) == 1 and _is_light(rows[0]))
 
     def keys(self) -> tuple[str, ...]:
         """The names of the columns."""
@@ -83,11 +103,15 @@ class DirectConnection:
             sqlalchemy.exc.DBAPIError: as SQLAlchemy's own connection raises it.
         """
         text, brought, names = _compiled(statement, self._engine.dialect)
-        cursor = None
+        cursors = self._entry.info.setdefault(CURSORS, {})
+        cursor = cursors.pop(text, None)
         try:
-            cursor = self._entry.dbapi_connection.cursor()
+            cursor = cursor or self._entry.dbapi_connection.cursor()
             cursor.execute(text, {**brought, **values} if brought else values)
-            return DirectResult(cursor, names)
+            result = DirectResult(cursor, names)
+            if _is_light(values.values()) and result.is_light:
+                cursors[text] = cursor
+            return result
         except self._engine.dialect.loaded_dbapi.Error as error:
             raise self._told(error, text, values, lost=self._is_lost(error, cursor)) from error
 
