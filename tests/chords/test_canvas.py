@@ -133,6 +133,8 @@ def test_every_body_of_a_nest_runs_once(stage: Stage, tmp_path: Path, shape: str
 
 def test_a_frozen_chord_is_applied_again(stage: Stage) -> None:
     """The same parts and the same body under the same ids: the second time it runs as well."""
+    if stage.database is None:
+        pytest.skip("Celery deletes the parts when it has sent the body, and with them those of a quick next run")
     again = chord([stage.number(1), stage.number(2)], stage.note(path=str(stage.folder / "again")))
     again.freeze()
     for times in (1, 2):
