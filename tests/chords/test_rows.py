@@ -183,6 +183,22 @@ def test_a_chord_that_is_opened_again_begins_anew(rows: ChordRows) -> None:
     assert rows.claim("g", "you", LEASE)
 
 
+@on("postgresql", "mariadb", "sqlite")
+def test_old_parts_never_complete_a_chord_that_begins_anew(rows: ChordRows) -> None:
+    """Whenever somebody looks who is late: after each statement that is committed by itself."""
+    for task_id in "ab":
+        rows.count_in(part(task_id=task_id))
+    seen: list[bool] = []
+
+    @event.listens_for(rows.engine, "after_cursor_execute")
+    def look(_connection: Any, _cursor: Any, statement: str, *_: object) -> None:
+        if not statement.startswith("SELECT"):
+            seen.append(rows.look("g").is_complete)  # type: ignore[union-attr]
+
+    rows.open("g", b"{}", "application/json", size=2)
+    assert seen == [False, False]
+
+
 def test_stuck(rows: ChordRows) -> None:
     """Complete and not sent, by nobody or by one who let the lease pass."""
     stuck = lambda: [chord.group_id for chord in rows.stuck()]  # noqa: E731

@@ -97,8 +97,10 @@ def test_black_hole_for_new_connections(database: Database, backends: Backends) 
             backend.store_result("t", 2, states.SUCCESS)
         with pytest.raises(BackendGetMetaError):
             backend.get_task_meta("t")
-        with pytest.raises(CeleryTimeoutError):
-            AsyncResult("t", app=backend.app).get(timeout=0.1)
+        result = backend.app.AsyncResult("t", parent=backend.app.AsyncResult("before"))
+        for follow_parents in (False, True):
+            with pytest.raises(CeleryTimeoutError):
+                result.get(timeout=0.1, follow_parents=follow_parents)
 
 
 @databases

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 from celery import states
+from celery.backends.cache import CacheBackend
+from celery.exceptions import TimeoutError
 from celery.result import GroupResult
 
 from celery_sql_results import DatabaseBackend
@@ -124,6 +126,29 @@ def test_all_that_came_before_a_result_is_one_query(statements: Statements, back
     assert (value, selects(seen)) == (1, 2)
     with pytest.raises(ValueError):  # noqa: PT011 - what was stored says nothing more
         result.get(timeout=0)
+
+
+@databases
+def test_what_has_succeeded_is_not_looked_at_again(statements: Statements, backend: DatabaseBackend) -> None:
+    """However often a wait looks at what came before."""
+    store(backend, {"a": states.SUCCESS})
+    result = backend.app.AsyncResult("z", parent=backend.app.AsyncResult("a"))
+    with statements() as seen, pytest.raises(TimeoutError):
+        result.get(timeout=0.2, interval=0.01)
+
+    assert len([statement for statement in seen if "task_id, celery_taskmeta.status \nFROM" in statement]) == 1
+
+
+@on("sqlite")
+def test_what_came_before_may_be_stored_elsewhere(backend: DatabaseBackend) -> None:
+    """A task may have a backend of its own."""
+    elsewhere = CacheBackend(app=backend.app, url="memory://")
+    elsewhere.store_result("elsewhere", ValueError("poor"), states.FAILURE)
+    parent, member = (backend.app.AsyncResult("elsewhere", backend=elsewhere) for _ in range(2))
+
+    with pytest.raises(ValueError, match="poor"):
+        backend.app.AsyncResult("here", parent=parent).get(timeout=0)
+    assert backend.app.GroupResult("g", [member]).failed()
 
 
 @databases

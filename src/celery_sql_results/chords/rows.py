@@ -74,8 +74,9 @@ class ChordRows:
             **nothing,
         }
         with self.impl.connect_quickly(self.engine) as connection:
-            self.impl.put(connection, Put(self.chords, "group_id"), row)
+            # First, or a look that comes late would find the new chord complete by the old parts.
             connection.execute(self._delete_parts, {"group_id_": group_id})
+            self.impl.put(connection, Put(self.chords, "group_id"), row)
 
     def set_size(self, group_id: str, size: int) -> None:
         """Say how many parts there are, known when all but the last are sent. Only of a chord that was begun here.

@@ -7,7 +7,7 @@ result that is awaited for ever.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import celery.result
@@ -34,17 +34,25 @@ def leaves(results: Iterable[Any]) -> Iterator[Any]:
             yield result
 
 
-def _states(results: Iterable[Any], backend: Any) -> dict[str, str]:
-    """The states of the members that have one, by their ids."""
-    members = list(leaves(results))
-    known = {result.id: result._cache["status"] for result in members if result._cache}
-    missing = {result.id for result in members} - known.keys()
-    return known | backend.states_of(missing) if missing else known
+def _states(results: Iterable[Any]) -> dict[str, str]:
+    """The states of the members that have one, by their ids: one query for all that are stored in one place."""
+    found: dict[str, str] = {}
+    unknown: dict[Any, set[str]] = {}
+    for result in leaves(results):
+        if result._cache:
+            found[result.id] = result._cache["status"]
+        else:
+            unknown.setdefault(result.backend, set()).add(result.id)
+    for backend, ids in unknown.items():
+        if hasattr(backend, "states_of"):
+            found |= backend.states_of(ids)
+        else:  # a task may have a backend of its own
+            found |= {task_id: backend.get_state(task_id) for task_id in ids}
+    return found
 
 
-def _throw(results: Sequence[Any], backend: Any) -> None:
+def _throw(results: Iterable[Any], found: Mapping[str, str]) -> None:
     """Raise what the first member raised that failed, if one did."""
-    found = _states(results, backend)
     for result in leaves(results):
         if found.get(result.id) in states.PROPAGATE_STATES:
             result.maybe_throw()
@@ -54,11 +62,21 @@ class AsyncResult(celery.result.AsyncResult):
     """The result of one task."""
 
     backend: Any
+    #: The ids of tasks before this one that are known to have succeeded.
+    _succeeded: frozenset[str] = frozenset()
 
     def _maybe_reraise_parent_error(self) -> None:
         """Celery looks at the tasks before this one as a wait begins, and every half second, at each by itself."""
-        parents = list(self._parents())  # type: ignore[no-untyped-call]
-        _throw(parents[::-1], self.backend)
+        parents = list(self._parents())[::-1]  # type: ignore[no-untyped-call]
+        before = [result for result in leaves(parents) if result.id not in self._succeeded]
+        try:
+            found = _states(before)
+        except Exception as error:  # a backend may raise anything
+            if not self.backend.exception_safe_to_retry(error):
+                raise
+            return  # the wait outlasts an outage, and looks again
+        self._succeeded |= {task_id for task_id, state in found.items() if state == states.SUCCESS}
+        _throw(before, found)
 
     def then(self, callback: Callable[..., Any], on_error: Callable[..., Any] | None = None, weak: bool = False) -> Any:
         """Call ``callback`` with this result as soon as it is ready, in the thread that looks for results."""
@@ -75,7 +93,7 @@ class _Members:
     on_ready: Any
 
     def _states(self) -> dict[str, str]:
-        return _states(self.results, self.backend)
+        return _states(self.results)
 
     def _all(self, result: Any, of: frozenset[str], found: dict[str, str]) -> bool:
         return all(found.get(leaf.id, states.PENDING) in of for leaf in leaves([result]))
@@ -107,7 +125,9 @@ class _Members:
         if callback is not None:
             super().maybe_throw(callback=callback, propagate=propagate)  # type: ignore[misc]
         elif propagate:
-            _throw(self.results, self.backend)
+            _throw(self.results, self._states())
+
+    maybe_reraise = maybe_throw
 
     def then(self, callback: Callable[..., Any], on_error: Callable[..., Any] | None = None, weak: bool = False) -> Any:
         """Call ``callback`` with this set as soon as all results are ready, in the thread that looks for results."""
