@@ -147,9 +147,7 @@ class ChordRows:
     @cached_property
     def _size(self) -> sa.Update:
         size = sa.bindparam("size_", type_=sa.Integer)
-        return self._update.where(sa.func.coalesce(self.chords.c.size, sa.literal_column("-1")) != size).values(
-            size=size
-        )
+        return self._update.where(self.chords.c.size.is_distinct_from(size)).values(size=size)
 
     @cached_property
     def _claim(self) -> sa.Executable:
