@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
 import pytest
-from celery import states
+from celery import states, uuid
 from celery.exceptions import BackendStoreError, SoftTimeLimitExceeded
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import StatementError
@@ -34,7 +34,8 @@ def backend(database: Database) -> Iterator[DatabaseBackend]:
     """A backend with one connection, which tries nothing twice."""
     options = {**POOL, "connect_args": {"timeout": BUSY}} if database.kind == "sqlite" else POOL
     made: DatabaseBackend = app_on(database.url, database_engine_options=options, result_backend_max_retries=0).backend
-    made.store_result("first", 1, states.SUCCESS)
+    for task_id in ("first", *(uuid() for _ in range(7))):  # often enough for psycopg to prepare the statement
+        made.store_result(task_id, 1, states.SUCCESS)
     yield made
     close(made)
 

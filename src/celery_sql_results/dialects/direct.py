@@ -1,4 +1,4 @@
-"""The driver's own cursor, for the statements of the hot path.
+"""The driver's own connection, for the statements of the hot path.
 
 SQLAlchemy compiles a statement once and hands out its pooled connections here as well. What is left out is its
 execution, which costs as much as the driver's: so nothing is told to those who listen to the engine's events, and
@@ -8,7 +8,7 @@ values pass as they are. Both is checked by whoever uses this.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -17,57 +17,38 @@ from sqlalchemy.engine import Dialect, Engine
 from typing_extensions import Self
 
 from .pool import check_out
+from .prepared import statements_of
 
-__all__ = ["CURSORS", "DirectConnection"]
-
-#: Under what an entry of the pool keeps the cursors of its connection, by the text that they run. That of psycopg 3
-#: knows how to pass each type of value when it runs the same again: a third of its time.
-CURSORS = "celery_sql_results.cursors"
-#: A cursor holds on to what it was last given and gave. It is kept if no value is a list, or longer than this.
-_LIGHT = 10_000
-_SIZED = frozenset({bytes, memoryview, str})
+__all__ = ["DirectConnection"]
 
 
 class _Compiled(NamedTuple):
-    """The text of a statement, the values that it brings along, and the names of the columns of its rows.
+    """The text of a statement, the names of its values, those that it brings along, and the names of its columns.
 
     The driver knows the names as well, but makes an object of each with every result.
     """
 
     text: str
+    values: tuple[str, ...]
     brought: Mapping[str, Any]
-    names: tuple[str, ...]
+    columns: tuple[str, ...]
 
 
 @lru_cache(maxsize=256)
 def _compiled(statement: Any, dialect: Dialect) -> _Compiled:
     compiled = statement.compile(dialect=dialect)
     brought = {name: value for name, value in compiled.params.items() if value is not None}
-    names = tuple(statement.selected_columns.keys()) if statement.is_select else ()
-    return _Compiled(str(compiled), brought, names)
-
-
-def _is_light(values: Iterable[Any]) -> bool:
-    for value in values:
-        kind = type(value)
-        if kind is list or (kind in _SIZED and len(value) > _LIGHT):
-            return False
-    return True
+    columns = tuple(statement.selected_columns.keys()) if statement.is_select else ()
+    return _Compiled(str(compiled), tuple(compiled.params), brought, columns)
 
 
 class DirectResult:
     """What a statement has given; the part of SQLAlchemy's result that the hot path asks for."""
 
-    def __init__(self, cursor: Any, names: tuple[str, ...]) -> None:
+    def __init__(self, names: tuple[str, ...], rows: list[Any], rowcount: int) -> None:
         self._names = names
-        self._rows: list[Any] = cursor.fetchall() if names else []
-        self.rowcount: int = cursor.rowcount
-
-    @property
-    def is_light(self) -> bool:
-        """Whether this is a short row at most."""
-        rows = self._rows
-        return not rows or (len(rows) == 1 and _is_light(rows[0]))
+        self._rows = rows
+        self.rowcount = rowcount
 
     def keys(self) -> tuple[str, ...]:
         """The names of the columns."""
@@ -103,16 +84,18 @@ class DirectConnection:
         Raises:
             sqlalchemy.exc.DBAPIError: as SQLAlchemy's own connection raises it.
         """
-        text, brought, names = _compiled(statement, self._engine.dialect)
-        cursors = self._entry.info.setdefault(CURSORS, {})
-        cursor = cursors.pop(text, None)
+        text, names, brought, columns = _compiled(statement, self._engine.dialect)
+        if brought:
+            values = {**brought, **values}
+        entry, cursor = self._entry, None
         try:
-            cursor = cursor or self._entry.dbapi_connection.cursor()
-            cursor.execute(text, {**brought, **values} if brought else values)
-            result = DirectResult(cursor, names)
-            if _is_light(values.values()) and result.is_light:
-                cursors[text] = cursor
-            return result
+            statements = statements_of(entry)
+            ran = statements and statements.run(text, names, values, bool(columns))
+            if ran:
+                return DirectResult(columns, *ran)
+            cursor = entry.dbapi_connection.cursor()
+            cursor.execute(text, values)
+            return DirectResult(columns, cursor.fetchall() if columns else [], cursor.rowcount)
         except self._engine.dialect.loaded_dbapi.Error as error:
             raise self._told(error, text, values, lost=self._is_lost(error, cursor)) from error
 

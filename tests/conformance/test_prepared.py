@@ -1,0 +1,140 @@
+"""On PostgreSQL with psycopg 3, what runs again on a connection is prepared; nobody can tell but by the time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from celery import states, uuid
+from celery.exceptions import BackendStoreError
+from kombu.utils.encoding import bytes_to_str
+
+from celery_sql_results import DatabaseBackend
+from servers import Database
+from servers.pool import on
+from support import Backends, app_on, close, request
+
+#: More runs than psycopg needs until it prepares a statement; more than one connection would hide what one has.
+OFTEN = 8
+ONE = {"pool_size": 1, "max_overflow": 0}
+NAMES = sa.text("SELECT statement FROM pg_prepared_statements WHERE name LIKE 'celery_sql_results%' ORDER BY 1")
+
+pytestmark = on("postgresql")
+
+
+def use(backend: DatabaseBackend, value: object = 1, **more: Any) -> list[object]:
+    """Store and read often, each time another task, and return what was read."""
+    return [meta["result"] for meta in metas(backend, value, **more)]
+
+
+def metas(backend: DatabaseBackend, value: object, **more: Any) -> list[dict[str, Any]]:
+    """What Celery reads of each."""
+    found = []
+    for _ in range(OFTEN):
+        task_id = uuid()
+        backend.store_result(task_id, value, states.SUCCESS, **more)
+        found.append(backend.get_task_meta(task_id, cache=False))
+    return found
+
+
+def prepared(backend: DatabaseBackend) -> list[str]:
+    """How the statements begin that are prepared on the one connection."""
+    with backend.store.engine.connect() as connection:
+        return [bytes_to_str(text).split()[0] for (text,) in connection.execute(NAMES)]
+
+
+@pytest.fixture
+def one(database: Database, backends: Backends) -> DatabaseBackend:
+    """A backend with one connection."""
+    return backends(database_engine_options=ONE)
+
+
+def test_what_runs_often_is_prepared_once(one: DatabaseBackend) -> None:
+    use(one)
+    use(one)
+    assert prepared(one) == ["INSERT", "SELECT"]
+
+
+@pytest.mark.parametrize(("threshold", "expected"), [(None, []), (0, ["INSERT", "SELECT"]), (OFTEN, [])])
+def test_as_psycopg_is_told(backends: Backends, threshold: int | None, expected: list[str]) -> None:
+    backend = backends(database_engine_options={**ONE, "connect_args": {"prepare_threshold": threshold}})
+    use(backend)
+    assert prepared(backend) == expected
+
+
+@pytest.mark.parametrize("value", [None, 1.5, "ein Ü und 😀", "\x00 \ud800", {"a": [1, None]}, "x" * 100_000])
+def test_what_is_read_is_what_was_read_before(one: DatabaseBackend, value: object) -> None:
+    found = use(one, value, traceback="\x00 Ü", request=request())
+    assert found == [value] * OFTEN
+
+
+def test_all_columns_are_what_they_were_before(backends: Backends) -> None:
+    backend = backends(database_engine_options=ONE, result_extended=True)
+    first, *_, last = metas(backend, 1, traceback="Ü", request=request(retries=2**31 - 1))
+    assert {name for name in first if first[name] != last[name]} == {"task_id", "date_done"}
+    assert [type(value) for value in first.values()] == [type(value) for value in last.values()]
+
+
+def alter(backend: DatabaseBackend) -> None:
+    """What is prepared does not fit any more."""
+    with backend.store.engine.connect() as connection:
+        connection.exec_driver_sql("ALTER TABLE celery_taskmeta ALTER status TYPE varchar(60), ALTER worker TYPE text")
+
+
+def deallocate(backend: DatabaseBackend) -> None:
+    """As a pooler in between does."""
+    with backend.store.engine.connect() as connection:
+        connection.exec_driver_sql("DEALLOCATE ALL")
+
+
+def disconnect(backend: DatabaseBackend) -> None:
+    """The server forgets the connection and all that is on it."""
+    with backend.store.engine.connect() as connection:
+        number = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar()
+    other = app_on(backend.settings.url).backend
+    with other.store.engine.connect() as connection:
+        connection.exec_driver_sql(f"SELECT pg_terminate_backend({number}, 5000)")
+    close(other)
+
+
+@pytest.mark.parametrize("happens", [alter, deallocate, disconnect])
+def test_what_is_not_prepared_any_more(one: DatabaseBackend, happens: Callable[[DatabaseBackend], None]) -> None:
+    """It runs all the same, and is prepared anew."""
+    use(one)
+    happens(one)
+    assert use(one, 2) == [2] * OFTEN
+    assert {*prepared(one)} == {"INSERT", "SELECT"}  # those that do not fit any more are still there
+
+
+def test_an_error_of_the_server_is_told(one: DatabaseBackend) -> None:
+    """As one that a cursor has met."""
+    use(one)
+    with one.store.engine.connect() as connection:
+        connection.exec_driver_sql("ALTER TABLE celery_taskmeta ADD CHECK (task_id <> 'bad')")
+    with pytest.raises(sa.exc.IntegrityError) as told:
+        one.store_result("bad", 1, states.SUCCESS)
+    assert (told.value.orig.sqlstate, told.value.connection_invalidated) == ("23514", False)  # type: ignore[union-attr]
+    assert use(one, 2) == [2] * OFTEN
+
+
+def test_a_busy_server(database: Database, backends: Backends) -> None:
+    """An error that passes, though not in time."""
+    options = {**ONE, "connect_args": {"options": "-c lock_timeout=100ms"}}
+    backend = backends(database_engine_options=options, result_backend_max_retries=1)
+    use(backend)
+    other = app_on(database.url).backend
+    with other.store.engine.connect().execution_options(isolation_level="READ COMMITTED") as connection:
+        connection.exec_driver_sql("LOCK celery_taskmeta")
+        with pytest.raises(BackendStoreError):
+            backend.store_result("t", 1, states.SUCCESS)
+    close(other)
+    assert use(backend, 2) == [2] * OFTEN
+
+
+def test_another_encoding(backends: Backends) -> None:
+    options = {**ONE, "connect_args": {"client_encoding": "latin1"}}
+    backend = backends(database_engine_options=options, result_extended=True)
+    found = metas(backend, "Ü", traceback="Ü", request=request(task="Ü", kwargs={}))
+    assert {(meta["result"], meta["traceback"], meta["name"]) for meta in found} == {("Ü", "Ü", "Ü")}
