@@ -164,10 +164,17 @@ class DatabaseBackend(WaitingMixin, SpoolMixin, ContentMixin, ChordMixin, BaseBa
         return self._impl.refusal(exc, self._engine)
 
     def _retry(
-        self, name: str, operation: Callable[[], T], policy: retry.Policy, gives_up: Callable[[], bool] = retry.never
+        self,
+        name: str,
+        operation: Callable[[], T],
+        policy: retry.Policy,
+        gives_up: Callable[[], bool] = retry.never,
+        failed: retry.Failed | None = None,
     ) -> T:
         is_transient = self.exception_safe_to_retry
-        return retry.call(operation, name=name, is_transient=is_transient, policy=policy, gives_up=gives_up)
+        return retry.call(
+            operation, name=name, is_transient=is_transient, policy=policy, gives_up=gives_up, failed=failed
+        )
 
     def _read(self, name: str, operation: Callable[[], T]) -> T:
         found = self._retry(name, operation, self.settings.retry.reads)
@@ -191,6 +198,13 @@ class DatabaseBackend(WaitingMixin, SpoolMixin, ContentMixin, ChordMixin, BaseBa
         _fitting("task", task_id)
         return {}
 
+    def store_result(
+        self, task_id: str, result: Any, state: str, traceback: str | None = None, request: Any = None, **kwargs: Any
+    ) -> Any:
+        """Store a state and a result, and return the result as it is stored; see :meth:`_store_result`."""
+        result = self.encode_result(result, state)
+        return self._store_result(task_id, result, state, traceback, request, **kwargs)
+
     def _store_result(
         self, task_id: str, result: Any, state: str, traceback: str | None = None, request: Any = None, **kwargs: Any
     ) -> Any:
@@ -209,18 +223,34 @@ class DatabaseBackend(WaitingMixin, SpoolMixin, ContentMixin, ChordMixin, BaseBa
             request,
             self.settings.extended,
         )
+        began = time.monotonic()
+        try:  # nearly always that is all: what helps against errors costs more than the statement, and waits for one
+            part = self._part_with(request, row)
+            self._put(row, part)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is raised again, or helped
+            self._insist(request, row, [retry.Failed(error, began)])
+        else:
+            if part is not None:
+                is_counted(request)
+            if self._waiting:
+                self._catch_up()
+        return result
+
+    def _insist(self, request: Any, row: Mapping[str, Any], failed: list[retry.Failed]) -> None:
+        """Store a row whose first attempt has failed: again, or without what is refused, or in the spool."""
         try:
-            content.put(row, partial(self._put_row, request), self._refusal, self._payload)
+            content.put(row, partial(self._put_row, request, failed), self._refusal, self._payload)
         except SQLAlchemyError as error:
             if not self.exception_safe_to_retry(error):
                 raise
-            raise BackendStoreError("the result database cannot be reached", task_id=task_id, state=state) from error
-        return result
+            ids = {"task_id": row["task_id"], "state": row["status"]}
+            raise BackendStoreError("the result database cannot be reached", **ids) from error
 
-    def _put_row(self, request: Any, row: Mapping[str, Any]) -> None:
+    def _put_row(self, request: Any, failed: list[retry.Failed], row: Mapping[str, Any]) -> None:
         part = self._part_with(request, row)
         name = f"storing {row['status']} of task {row['task_id']}"
-        stored = self._write_or_keep(name, lambda: Entry(TASK, row, part), lambda: self._put(row, part))
+        once = failed.pop() if failed else None
+        stored = self._write_or_keep(name, lambda: Entry(TASK, row, part), lambda: self._put(row, part), once)
         if part is not None:
             is_counted(request, kept=not stored)
 

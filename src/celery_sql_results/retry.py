@@ -27,6 +27,13 @@ class Policy(NamedTuple):
     longest_pause: float
 
 
+class Failed(NamedTuple):
+    """A first attempt that was made already, and when it began, by the monotonic clock."""
+
+    error: Exception
+    began: float
+
+
 def never() -> bool:
     """What never gives up."""
     return False
@@ -39,20 +46,24 @@ def call(
     is_transient: Callable[[BaseException], bool],
     policy: Policy,
     gives_up: Callable[[], bool] = never,
+    failed: Failed | None = None,
 ) -> T:
     """Return what ``operation`` returns, trying again after errors that ``is_transient`` as long as ``policy`` says.
 
     Pauses double from the first to the longest and are jittered, so that a fleet does not come back at once; the last
     attempt is made at the end of the window. As soon as ``gives_up``, there is none more. A connection that turns out
     to be dead costs one attempt more, at once and unlogged: the pool only checks connections that were idle for a
-    while. The operation must be safe to repeat.
+    while. The operation must be safe to repeat. Its first attempt may have been made already, and have ``failed``.
 
     Raises:
         whatever ``operation`` raised last.
     """
-    attempt, stale, deadline = 0, True, time.monotonic() + policy.window
+    attempt, stale, deadline = 0, True, (failed.began if failed else time.monotonic()) + policy.window
     while True:
         try:
+            if failed:
+                error, failed = failed.error, None
+                raise error
             return operation()
         except SQLAlchemyError as error:
             if not is_transient(error):

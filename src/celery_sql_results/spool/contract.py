@@ -14,7 +14,7 @@ from sqlalchemy.engine import URL, make_url
 
 from celery_sql_results import content
 from celery_sql_results.models import Models
-from celery_sql_results.retry import describe, never
+from celery_sql_results.retry import Failed, describe, never
 from celery_sql_results.settings import Settings
 from celery_sql_results.stopping import told_to_stop
 from celery_sql_results.store import Store
@@ -73,15 +73,17 @@ class SpoolMixin:
 
     # -- in ------------------------------------------------------------------------------------------------------
 
-    def _write_or_keep(self, name: str, entry: Callable[[], Entry], operation: Callable[[], T]) -> T | None:
+    def _write_or_keep(
+        self, name: str, entry: Callable[[], Entry], operation: Callable[[], T], failed: Failed | None = None
+    ) -> T | None:
         """Write; what the database cannot take, for whatever reason but its content, goes to the spool.
 
         Raises:
             whatever ``operation`` raised last, if there is no spool, or no room in it.
         """
         if self.spool is None:
-            return self._write(name, operation)
-        return self._or_keep(name, entry, lambda: self._write(name, operation, self._in_a_hurry))
+            return self._write(name, operation, failed=failed)
+        return self._or_keep(name, entry, lambda: self._write(name, operation, self._in_a_hurry, failed))
 
     def _or_keep(self, name: str, entry: Callable[[], Entry], operation: Callable[[], T]) -> T | None:
         if self.spool is None:
@@ -95,8 +97,14 @@ class SpoolMixin:
         self._waiting = True
         return None
 
-    def _write(self, name: str, operation: Callable[[], T], gives_up: Callable[[], bool] = never) -> T:
-        done: T = self._retry(name, operation, self.settings.retry.writes, gives_up)
+    def _write(
+        self,
+        name: str,
+        operation: Callable[[], T],
+        gives_up: Callable[[], bool] = never,
+        failed: Failed | None = None,
+    ) -> T:
+        done: T = self._retry(name, operation, self.settings.retry.writes, gives_up, failed)
         if self._waiting:
             self._catch_up()
         return done
