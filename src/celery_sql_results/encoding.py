@@ -18,6 +18,7 @@ from celery.result import ResultBase
 from kombu.compression import compress
 from kombu.exceptions import ContentDisallowed, DecodeError
 from kombu.serialization import dumps, loads, registry
+from kombu.utils import json
 from kombu.utils.encoding import safe_repr
 
 from .decompression import LIMIT, decompress
@@ -112,6 +113,7 @@ class Encoding:
         self.max_decompressed = max_decompressed
         self.redact = redact or _everything
         self.content_type: str = registry._encoders[serializer].content_type
+        self._encode = _encoder_of(serializer)
         #: What may be read, the app's own first. Pickles are told by their first bytes.
         self._readable = [known for known in dict.fromkeys([self.content_type, *sorted(accept)]) if known != PICKLE]
         #: Nearly all rows are what they say that they are, and need none of kombu's checks.
@@ -125,7 +127,10 @@ class Encoding:
         Raises:
             kombu.exceptions.EncodeError: the serializer cannot write the value.
         """
-        payload = dumps(value, serializer=self.serializer)[2]
+        try:
+            payload = self._encode(value)
+        except Exception:  # noqa: BLE001 - told in kombu's words
+            payload = dumps(value, serializer=self.serializer)[2]
         data: bytes = payload.encode("utf-8", "backslashreplace") if isinstance(payload, str) else payload
         if self.compression:
             body, method = compress(data, self.compression)
@@ -270,6 +275,12 @@ def tree(value: Any) -> Any:
 def _everything(request: Any) -> tuple[Any, Any]:
     """The arguments of a task as they are."""
     return getattr(request, "args", None), getattr(request, "kwargs", None)
+
+
+def _encoder_of(serializer: str) -> Callable[[Any], Any]:
+    """Kombu's for JSON is made anew for each value, though nothing in it changes."""
+    encoder: Callable[[Any], Any] = registry._encoders[serializer].encoder
+    return json.JSONEncoder().encode if encoder is json.dumps else encoder
 
 
 def _encoding_of(content_type: str) -> str:
