@@ -76,7 +76,7 @@ class DirectConnection:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         if kind is not None and not issubclass(kind, exc.SQLAlchemyError):
             self._entry.invalidate(error)  # a time limit may have struck in the middle of a statement
-        self._pool._return_conn(self._entry)
+        self._pool._do_return_conn(self._entry)
 
     def execute(self, statement: Any, values: Mapping[str, Any]) -> DirectResult:
         """Run a statement that binds its values by name.

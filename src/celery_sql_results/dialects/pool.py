@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from sqlalchemy import exc, pool
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.util import queue
 
 from .refusals import UNSENT
 
@@ -23,8 +24,41 @@ __all__ = ["PingingPool", "check_out", "connected"]
 PING_AFTER = 1.0
 
 
+class _Queue(queue.Queue[Any]):
+    """SQLAlchemy's queue, in which only those take its lock who have to wait: its deque can do without."""
+
+    _waiting = 0
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        try:
+            return self._get()
+        except IndexError:
+            if not block:
+                raise queue.Empty from None
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with self.mutex:
+            self._waiting += 1  # first, then another look: who adds something does it the other way round
+            try:
+                while True:
+                    with suppress(IndexError):  # others may be quicker
+                        return super().get(timeout=deadline and max(0.0, deadline - time.monotonic()))
+            finally:
+                self._waiting -= 1
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        """Add something. Nobody waits for room: a pool closes what does not fit. Two threads at once may fit in."""
+        if len(self.queue) >= self.maxsize > 0:
+            raise queue.Full
+        self.queue.append(item)
+        if self._waiting:
+            with self.mutex:
+                self.not_empty.notify()
+
+
 class PingingPool(pool.QueuePool):
     """SQLAlchemy's usual pool. A dead connection takes all others of its age out of the pool with it."""
+
+    _queue_class = _Queue
 
     def _do_return_conn(self, record: Any) -> None:
         record.idle_since = time.monotonic()
@@ -73,7 +107,7 @@ def connected(engine: Engine) -> Iterator[Connection]:
 def check_out(source: Any) -> Any:
     """Take an entry with a live connection out of a pool, as SQLAlchemy does, without its proxy.
 
-    ``source._return_conn(entry)`` puts it back. For pools whose check-outs nobody listens to.
+    ``source._do_return_conn(entry)`` puts it back. For pools whose check-outs nobody listens to.
     """
     entry = source._do_get()
     try:
