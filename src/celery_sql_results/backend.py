@@ -203,7 +203,8 @@ class DatabaseBackend(WaitingMixin, SpoolMixin, ContentMixin, ChordMixin, BaseBa
     ) -> Any:
         """Store a state and a result, and return the result as it is stored; see :meth:`_store_result`."""
         result = self.encode_result(result, state)
-        return self._store_result(task_id, result, state, traceback, request, **kwargs)
+        self._store_result(task_id, result, state, traceback, request=request, **kwargs)
+        return result
 
     def _store_result(
         self, task_id: str, result: Any, state: str, traceback: str | None = None, request: Any = None, **kwargs: Any
@@ -227,13 +228,12 @@ class DatabaseBackend(WaitingMixin, SpoolMixin, ContentMixin, ChordMixin, BaseBa
         try:  # nearly always that is all: what helps against errors costs more than the statement, and waits for one
             part = self._part_with(request, row)
             self._put(row, part)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is raised again, or helped
-            self._insist(request, row, [retry.Failed(error, began)])
-        else:
-            if part is not None:
-                is_counted(request)
             if self._waiting:
                 self._catch_up()
+            if part is not None:
+                is_counted(request)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is raised again, or helped
+            self._insist(request, row, [retry.Failed(error, began)])
         return result
 
     def _insist(self, request: Any, row: Mapping[str, Any], failed: list[retry.Failed]) -> None:

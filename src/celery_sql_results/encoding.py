@@ -16,8 +16,8 @@ from typing import Any
 from celery import states
 from celery.result import ResultBase
 from kombu.compression import compress
-from kombu.exceptions import ContentDisallowed, DecodeError
-from kombu.serialization import dumps, loads, registry
+from kombu.exceptions import ContentDisallowed, DecodeError, EncodeError
+from kombu.serialization import loads, registry
 from kombu.utils import json
 from kombu.utils.encoding import safe_repr
 
@@ -129,8 +129,8 @@ class Encoding:
         """
         try:
             payload = self._encode(value)
-        except Exception:  # noqa: BLE001 - told in kombu's words
-            payload = dumps(value, serializer=self.serializer)[2]
+        except Exception as error:  # as kombu tells it
+            raise EncodeError(error) from error
         data: bytes = payload.encode("utf-8", "backslashreplace") if isinstance(payload, str) else payload
         if self.compression:
             body, method = compress(data, self.compression)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from celery import states, uuid
@@ -89,6 +90,18 @@ def deallocate(backend: DatabaseBackend) -> None:
         connection.exec_driver_sql("DEALLOCATE ALL")
 
 
+def refuse_at_commit(backend: DatabaseBackend) -> None:
+    """The statement works, but not its commit."""
+    with backend.store.engine.connect() as connection:
+        connection.exec_driver_sql(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE serialization_failure; END $$"
+        )
+        connection.exec_driver_sql(
+            "CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON celery_taskmeta DEFERRABLE INITIALLY DEFERRED "
+            "FOR EACH ROW EXECUTE FUNCTION refuse()"
+        )
+
+
 def disconnect(backend: DatabaseBackend) -> None:
     """The server forgets the connection and all that is on it."""
     with backend.store.engine.connect() as connection:
@@ -101,11 +114,10 @@ def disconnect(backend: DatabaseBackend) -> None:
 
 @pytest.mark.parametrize("happens", [alter, deallocate, disconnect])
 def test_what_is_not_prepared_any_more(one: DatabaseBackend, happens: Callable[[DatabaseBackend], None]) -> None:
-    """It runs all the same, and is prepared anew."""
+    """It runs all the same, on that connection unprepared: whatever happened may happen again."""
     use(one)
     happens(one)
     assert use(one, 2) == [2] * OFTEN
-    assert {*prepared(one)} == {"INSERT", "SELECT"}  # those that do not fit any more are still there
 
 
 def test_an_error_of_the_server_is_told(one: DatabaseBackend) -> None:
@@ -117,6 +129,26 @@ def test_an_error_of_the_server_is_told(one: DatabaseBackend) -> None:
         one.store_result("bad", 1, states.SUCCESS)
     assert (told.value.orig.sqlstate, told.value.connection_invalidated) == ("23514", False)  # type: ignore[union-attr]
     assert use(one, 2) == [2] * OFTEN
+
+
+@pytest.mark.parametrize("often", [False, True])
+def test_a_commit_that_fails(backends: Backends, often: bool) -> None:
+    """Its error comes after the result of the statement."""
+    backend = backends(database_engine_options=ONE, result_backend_max_retries=1)
+    if often:
+        use(backend)
+    refuse_at_commit(backend)
+    with pytest.raises(BackendStoreError):
+        backend.store_result("t", 1, states.SUCCESS)
+    assert backend.get_state("t") == states.PENDING
+
+
+def test_another_cursor_is_used(backends: Backends) -> None:
+    """Such as one that sends no parameters, or one that traces."""
+    options = {**ONE, "connect_args": {"cursor_factory": psycopg.ClientCursor}}
+    backend = backends(database_engine_options=options)
+    assert use(backend) == [1] * OFTEN
+    assert prepared(backend) == []
 
 
 def test_a_busy_server(database: Database, backends: Backends) -> None:

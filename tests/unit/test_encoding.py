@@ -6,6 +6,7 @@ import zlib
 
 import pytest
 from celery.backends import base
+from celery.exceptions import SoftTimeLimitExceeded
 from kombu.exceptions import ContentDisallowed, DecodeError, EncodeError
 
 from celery_sql_results.encoding import Encoding
@@ -89,8 +90,22 @@ def test_broken_content_is_an_error() -> None:
 
 def test_a_value_that_cannot_be_serialized_is_an_error() -> None:
     """Celery then stores that error as the task's."""
-    with pytest.raises(EncodeError):
+    with pytest.raises(EncodeError, match="not JSON serializable"):
         encoding(accept=JSON).dumps(object())
+
+
+def test_a_value_is_serialized_once() -> None:
+    """What fails may have been a time limit, or memory, or have used something up."""
+    asked = []
+
+    class Value:
+        def __json__(self) -> object:
+            asked.append(self)
+            raise SoftTimeLimitExceeded
+
+    with pytest.raises(EncodeError, match="SoftTimeLimitExceeded"):
+        encoding(accept=JSON).dumps(Value())
+    assert len(asked) == 1
 
 
 def test_lenient_falls_back_to_repr() -> None:

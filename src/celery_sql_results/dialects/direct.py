@@ -90,9 +90,8 @@ class DirectConnection:
         entry, cursor = self._entry, None
         try:
             statements = statements_of(entry)
-            ran = statements and statements.run(text, names, values, bool(columns))
-            if ran:
-                return DirectResult(columns, *ran)
+            if statements is not None:
+                return DirectResult(columns, *statements.run(text, names, values, bool(columns)))
             cursor = entry.dbapi_connection.cursor()
             cursor.execute(text, values)
             return DirectResult(columns, cursor.fetchall() if columns else [], cursor.rowcount)

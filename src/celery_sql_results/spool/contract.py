@@ -83,12 +83,14 @@ class SpoolMixin:
         """
         if self.spool is None:
             return self._write(name, operation, failed=failed)
-        return self._or_keep(name, entry, lambda: self._write(name, operation, self._in_a_hurry, failed))
+        return self._or_keep(name, entry, lambda: self._write(name, operation, self._in_a_hurry, failed), failed)
 
-    def _or_keep(self, name: str, entry: Callable[[], Entry], operation: Callable[[], T]) -> T | None:
+    def _or_keep(
+        self, name: str, entry: Callable[[], Entry], operation: Callable[[], T], failed: Failed | None = None
+    ) -> T | None:
         if self.spool is None:
             return operation()
-        began = time.monotonic()
+        began = failed.began if failed else time.monotonic()
         try:
             return operation()
         except Exception as error:  # a driver, or what fetches a password for it, may raise anything
