@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Collection, Mapping
-from functools import partial
 from typing import Any, TypeVar
 
 from celery import states
@@ -201,7 +200,10 @@ class DatabaseBackend(WaitingMixin, SpoolMixin, ContentMixin, ChordMixin, BaseBa
     def store_result(
         self, task_id: str, result: Any, state: str, traceback: str | None = None, request: Any = None, **kwargs: Any
     ) -> Any:
-        """Store a state and a result, and return the result as it is stored; see :meth:`_store_result`."""
+        """Store a state and a result, and return the result as it is stored; see :meth:`_store_result`.
+
+        Without the loop that Celery has around it, which :attr:`always_retry` turns off here.
+        """
         result = self.encode_result(result, state)
         self._store_result(task_id, result, state, traceback, request=request, **kwargs)
         return result
@@ -225,7 +227,7 @@ class DatabaseBackend(WaitingMixin, SpoolMixin, ContentMixin, ChordMixin, BaseBa
             self.settings.extended,
         )
         began = time.monotonic()
-        try:  # nearly always that is all: what helps against errors costs more than the statement, and waits for one
+        try:  # nearly always that is all: what helps against errors takes time to make ready, and waits for one
             part = self._part_with(request, row)
             self._put(row, part)
             if self._waiting:
@@ -233,24 +235,24 @@ class DatabaseBackend(WaitingMixin, SpoolMixin, ContentMixin, ChordMixin, BaseBa
             if part is not None:
                 is_counted(request)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is raised again, or helped
-            self._insist(request, row, [retry.Failed(error, began)])
+            self._insist(request, row, retry.Failed(error, began))
         return result
 
-    def _insist(self, request: Any, row: Mapping[str, Any], failed: list[retry.Failed]) -> None:
+    def _insist(self, request: Any, row: Mapping[str, Any], failed: retry.Failed) -> None:
         """Store a row whose first attempt has failed: again, or without what is refused, or in the spool."""
+        once = iter([failed])  # what stands for a row that is refused begins anew
         try:
-            content.put(row, partial(self._put_row, request, failed), self._refusal, self._payload)
+            content.put(row, lambda row: self._put_row(request, row, next(once, None)), self._refusal, self._payload)
         except SQLAlchemyError as error:
             if not self.exception_safe_to_retry(error):
                 raise
             ids = {"task_id": row["task_id"], "state": row["status"]}
             raise BackendStoreError("the result database cannot be reached", **ids) from error
 
-    def _put_row(self, request: Any, failed: list[retry.Failed], row: Mapping[str, Any]) -> None:
+    def _put_row(self, request: Any, row: Mapping[str, Any], failed: retry.Failed | None) -> None:
         part = self._part_with(request, row)
         name = f"storing {row['status']} of task {row['task_id']}"
-        once = failed.pop() if failed else None
-        stored = self._write_or_keep(name, lambda: Entry(TASK, row, part), lambda: self._put(row, part), once)
+        stored = self._write_or_keep(name, lambda: Entry(TASK, row, part), lambda: self._put(row, part), failed)
         if part is not None:
             is_counted(request, kept=not stored)
 
