@@ -220,7 +220,10 @@ class Store:
 
     def _fetch_one(self, statement: sa.Select[Any], id_: str) -> Row | None:
         with self.impl.connect_quickly(self.engine) as connection:
-            return next(iter(as_dicts(connection.execute(statement, {"id_": id_}))), None)
+            found = as_dicts(
+                connection.execute(statement, {"id_": str(id_)})
+            )  # some drivers have other ideas of a UUID
+        return next(iter(found), None)
 
     def _delete(self, column: sa.Column[str], id_: str) -> None:
         with self.impl.connect(self.engine) as connection:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 import pytest
 from celery import states
 from celery.exceptions import Retry, TaskRevokedError, TimeoutError
@@ -157,6 +159,13 @@ def test_ids_differ_by_case_and_accents(backend: DatabaseBackend) -> None:
         backend.store_result(task_id, number, states.SUCCESS)
 
     assert [backend.get_result(task_id) for task_id in ids] == [0, 1, 2, 3]
+
+
+def test_an_id_may_be_a_uuid(backend: DatabaseBackend) -> None:
+    """As it comes out of a column of Django's; however often it is asked for."""
+    task_id = UUID("0b9c3f5e-7d1a-4a53-9e0e-2f6f5a0c8d11")
+    backend.store_result(str(task_id), 1, states.SUCCESS)
+    assert [backend.get_task_meta(task_id, cache=False)["result"] for _ in range(8)] == [1] * 8
 
 
 def test_get_waits_no_longer_than_asked(backend: DatabaseBackend) -> None:

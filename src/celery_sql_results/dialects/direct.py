@@ -1,8 +1,8 @@
 """The driver's own connection, for the statements of the hot path.
 
 SQLAlchemy compiles a statement once and hands out its pooled connections here as well. What is left out is its
-execution, which costs as much as the driver's: so nothing is told to those who listen to the engine's events, and
-values pass as they are. Both is checked by whoever uses this.
+execution, which costs as much as the driver's: so nothing is told to those who listen to the engine's events, which
+whoever uses this checks, and values pass as they are: they must be of the types of their columns.
 """
 
 from __future__ import annotations
