@@ -129,7 +129,7 @@ class Encoding:
         """
         try:
             payload = self._encode(value)
-        except Exception as error:  # as kombu tells it
+        except Exception as error:  # a serializer may raise anything; kombu tells it so
             raise EncodeError(error) from error
         data: bytes = payload.encode("utf-8", "backslashreplace") if isinstance(payload, str) else payload
         if self.compression:

@@ -219,11 +219,9 @@ class Store:
             logger.debug("could not wake those who wait for task %s", row["task_id"], exc_info=True)
 
     def _fetch_one(self, statement: sa.Select[Any], id_: str) -> Row | None:
+        values = {"id_": str(id_)}  # of a UUID, drivers make what they like
         with self.impl.connect_quickly(self.engine) as connection:
-            found = as_dicts(
-                connection.execute(statement, {"id_": str(id_)})
-            )  # some drivers have other ideas of a UUID
-        return next(iter(found), None)
+            return next(iter(as_dicts(connection.execute(statement, values))), None)
 
     def _delete(self, column: sa.Column[str], id_: str) -> None:
         with self.impl.connect(self.engine) as connection:

@@ -81,8 +81,6 @@ class SpoolMixin:
         Raises:
             whatever ``operation`` raised last, if there is no spool, or no room in it.
         """
-        if self.spool is None:
-            return self._write(name, operation, failed=failed)
         return self._or_keep(name, entry, lambda: self._write(name, operation, self._in_a_hurry, failed), failed)
 
     def _or_keep(
