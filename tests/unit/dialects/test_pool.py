@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -11,7 +12,7 @@ from sqlalchemy.util import queue
 
 from celery_sql_results.dialects.pool import _Queue
 
-#: Threads that share so many things, so often; and seconds that nobody waits in vain.
+#: Threads that share so many things, so often; and seconds after which one that still waits was not woken.
 THREADS, THINGS, TIMES, LONG = 12, 2, 3_000, 30
 
 
@@ -34,22 +35,22 @@ def hectic() -> Iterator[None]:
 
 
 def together(work: Callable[[], None]) -> None:
-    """Run it in many threads."""
-    threads = [threading.Thread(target=work) for _ in range(THREADS)]
+    """Run it in many threads; one that never ends is left behind."""
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(THREADS)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(LONG)
 
 
 @pytest.mark.usefixtures("hectic")
 def test_nothing_is_lost_or_taken_twice(idle: _Queue) -> None:
-    """And who waits is woken: nobody waits until his time is over."""
+    """And who waits is woken, though he would wait for ever."""
     locks, taken_twice, rounds = [threading.Lock() for _ in range(THINGS)], [], []
 
     def work() -> None:
         for _ in range(TIMES):
-            thing = idle.get(timeout=LONG)
+            thing = idle.get(timeout=None)
             if not locks[thing].acquire(blocking=False):
                 taken_twice.append(thing)
                 continue
@@ -82,8 +83,10 @@ def test_who_waits_without_an_end_is_woken(idle: _Queue) -> None:
     found = []
     for _ in range(THINGS):
         idle.get()
-    waiting = threading.Thread(target=lambda: found.append(idle.get(timeout=None)))
+    waiting = threading.Thread(target=lambda: found.append(idle.get(timeout=None)), daemon=True)
     waiting.start()
+    while not idle._waiting:
+        time.sleep(0.001)
     idle.put("late")
-    waiting.join()
+    waiting.join(LONG)
     assert found == ["late"]
