@@ -8,7 +8,7 @@ from benchmarks.cases.first_use import FirstUse
 from benchmarks.cases.group import Group
 from benchmarks.cases.price import Price
 from benchmarks.cases.read import Read, ReadForked
-from benchmarks.cases.store import Store, StoreForked, StoreTwice, StoreTwiceForked
+from benchmarks.cases.store import Store, StoreBy2, StoreBy8, StoreBy32, StoreForked, StoreTwice, StoreTwiceForked
 from benchmarks.cases.throughput import Throughput
 from benchmarks.cases.wake_up import WakeUp, WakeUpWithStore
 
@@ -17,6 +17,9 @@ _ALL: list[Benchmark] = [
     StoreForked(),
     StoreTwice(),
     StoreTwiceForked(),
+    StoreBy2(),
+    StoreBy8(),
+    StoreBy32(),
     Read(),
     ReadForked(),
     Group(),
