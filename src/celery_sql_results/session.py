@@ -104,6 +104,9 @@ def _create(url: str, options: dict[str, Any], callback: EngineCallback | None, 
     event.listen(engine, "connect", lambda connection, _record: impl.on_connect(connection))
     if callback is not None:
         callback(engine)
+    level = engine.get_execution_options().get("isolation_level")
+    if impl.isolation_level and level not in {None, impl.isolation_level}:  # another would undo each statement
+        engine.update_execution_options(isolation_level=impl.isolation_level)
     return engine
 
 

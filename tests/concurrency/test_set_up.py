@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import sqlalchemy as sa
 
@@ -11,6 +13,7 @@ from concurrency.conftest import Refused
 from concurrency.nursery import Nursery, Outcome, complaints, errors
 from servers import Database
 from servers.pool import on
+from support import Backends
 
 PROCESSES, ROUNDS, ROUNDS_OF_A_RELEASE = 50, 20, 2
 #: What the one process logs that made the tables ready.
@@ -73,6 +76,27 @@ def test_race_to_upgrade_the_tables_of_an_older_celery(
         renew(database)
         make_old(database, release)
         assert_smooth(race(nursery, database), database, refused)
+
+
+@on("postgresql", "mariadb")
+def test_a_connection_that_is_lost_in_the_middle(database: Database, backends: Backends) -> None:
+    """With the lock that it held. The tables are there in the end, and nobody was told but the log."""
+    own_id, kill = {
+        "postgresql": ("SELECT pg_backend_pid()", "SELECT pg_terminate_backend({})"),
+        "mariadb": ("SELECT connection_id()", "KILL {}"),
+    }[database.kind]
+    victims: list[int] = []
+
+    def strike(_connection: object, cursor: Any, statement: str, *_: object) -> None:
+        if "CREATE TABLE" in statement and not victims:
+            cursor.execute(own_id)
+            victims.append(cursor.fetchone()[0])
+            database.execute(kill.format(*victims))
+
+    settings = {"database_engine_callback": lambda engine: sa.event.listen(engine, "before_cursor_execute", strike)}
+    backends(**settings).store_result("task-1", 1, "SUCCESS")
+
+    assert (len(victims), stored(database)) == (1, 1)
 
 
 @on("portable")

@@ -212,6 +212,19 @@ def test_engine_callback_by_its_import_path(backends: Backends) -> None:
     assert [engine for engine in seen_engines if engine is backend.store.engine] == [backend.store.engine]
 
 
+@pytest.mark.parametrize("by", ["option", "callback"])
+def test_an_isolation_level_among_execution_options(backends: Backends, by: str) -> None:
+    """Would leave each statement to be rolled back; ours stays."""
+    given = {"isolation_level": "SERIALIZABLE"}
+    settings: dict[str, Any] = {"database_engine_options": {"execution_options": given}}
+    if by == "callback":
+        settings = {"database_engine_callback": lambda engine: engine.update_execution_options(**given)}
+    backend = backends(**settings)
+    backend.store_result("t", 1, states.SUCCESS)
+
+    assert backend.get_task_meta("t", cache=False)["result"] == 1
+
+
 @pytest.mark.parametrize("name", ["before_cursor_execute", "do_execute", "handle_error", "checkout", "do_connect"])
 def test_whoever_listens_is_told(postgresql: Database, name: str) -> None:
     """Of what else goes past SQLAlchemy: statements and errors; who only gives passwords slows nothing down."""

@@ -155,8 +155,10 @@ class MySQLImpl(AutocommitImpl):
             raise exc.TimeoutError(f"waited {LOCK_TIMEOUT} s for another process to set up {name}")
         try:
             yield
-        finally:
-            connection.exec_driver_sql(f"SELECT RELEASE_LOCK('{lock}')")
+        except BaseException:  # a server that is away can release nothing; the lock ends with its connection
+            connection.invalidate()
+            raise
+        connection.exec_driver_sql(f"SELECT RELEASE_LOCK('{lock}')")
 
     def _is_transient(self, error: exc.DBAPIError, orig: BaseException) -> bool:
         return bool(orig.args) and orig.args[0] in TRANSIENT
