@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from functools import cache, cached_property
+from functools import cache
 from typing import Any, ClassVar, NamedTuple
 
 import sqlalchemy as sa
 from celery import states
 from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.util import memoized_property
 
 from .dialects import DefaultImpl
 from .dialects.types import TABLE_OPTIONS, Blob, Id, LongText, Timestamp
@@ -227,7 +228,7 @@ class Models:
         """Name of the table that records the schema's version; it stands beside the task table."""
         return f"{self.task.name}_version"
 
-    @cached_property
+    @memoized_property
     def classes(self) -> tuple[type[Any], type[Any], type[Any]]:
         """``Task``, ``TaskExtended`` and ``TaskSet``, mapped on these tables."""
 

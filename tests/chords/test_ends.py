@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from celery import chain, chord
+from celery.exceptions import SoftTimeLimitExceeded
 from sqlalchemy import event
 
 from celery_sql_results.models import utc_now
@@ -178,6 +180,59 @@ def test_who_is_overtaken_sends_no_body(posts: Posts, database: Database) -> Non
     returned(slow, parts)
     assert [values for _, values in bodies(quick)] == [[0, 1]]
     assert bodies(slow) == []
+
+
+def routed(*raised: Exception, first: Callable[[], object] = lambda: None) -> Callable[..., None]:
+    """A router that fails with these errors, one after another, to send a body: what it is given is a list."""
+    left = list(raised)
+
+    def route(_name: str, args: Any, _kwargs: Any, _options: Any, **_: Any) -> None:
+        if args and isinstance(args[0], list) and left:
+            first()
+            raise left.pop(0)
+
+    return route
+
+
+def test_a_time_limit_strikes_the_elected_process(posts: Posts, database: Database) -> None:
+    """Of the last part, whose result is stored: the chord has not failed, whoever looks sends the body."""
+    post = posts(task_routes=(routed(SoftTimeLimitExceeded()),))
+    parts = begun(post)
+    with pytest.raises(SoftTimeLimitExceeded):
+        returned(post, parts)
+    assert (bodies(post), counted(database, "parts")) == ([], 2)
+    assert post.backend.sweep_chords() == 1
+    assert [values for _, values in bodies(post)] == [[0, 1]]
+
+
+def test_who_is_overtaken_fails_no_body(posts: Posts, database: Database) -> None:
+    """The broker has kept it waiting for longer than its lease, and another has sent the body."""
+    quick = posts()
+
+    def overtake() -> None:
+        set_time(database, "claimed_until", PAST)
+        quick.backend.sweep_chords()
+
+    slow = posts(task_routes=(routed(ConnectionError("gone"), first=overtake),))
+    parts = begun(slow)
+    returned(slow, parts)
+    ((body, values),) = bodies(quick)
+    assert (values, quick.app.AsyncResult(body).state) == ([0, 1], "PENDING")
+
+
+@pytest.mark.parametrize(
+    ("settings", "seconds"),
+    [
+        ({}, 10 + 4 * (4 + 1)),
+        ({"result_chord_join_timeout": 60, "task_publish_retry": False}, 120 + 4 + 1),
+        ({"broker_connection_timeout": 1, "task_publish_retry_policy": {"interval_max": 2}}, 10 + 4 * (1 + 2)),
+        ({"task_publish_retry_policy": {"max_retries": None}}, 10 + 60),
+        ({"broker_connection_timeout": None}, 10 + 60),
+    ],
+)
+def test_a_lease_outlasts_a_slow_broker(posts: Posts, settings: dict[str, Any], seconds: float) -> None:
+    """Twice the time to join, and as long as the settings let a process try to publish."""
+    assert posts(**settings).backend._lease == timedelta(seconds=seconds)
 
 
 @pytest.mark.parametrize("state", ["PROGRESS", "SUCCESS", "FAILURE"])

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
-from functools import cached_property
 from typing import Any, TypeVar
 
 from celery import canvas, maybe_signature, states
 from celery.app.task import Context
-from celery.exceptions import ChordError
+from celery.exceptions import ChordError, SoftTimeLimitExceeded
 from celery.result import GroupResult, ResultSet, allow_join_result, result_from_tuple
 from celery.utils.functional import regen
 from celery.utils.log import get_logger
 from kombu.utils.json import dumps as dumps_json
 from kombu.utils.json import loads as loads_json
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.util import memoized_property
 
 from celery_sql_results.encoding import Encoding
 from celery_sql_results.settings import Settings
@@ -30,8 +31,8 @@ __all__ = ["ChordMixin", "is_counted"]
 T = TypeVar("T")
 logger = get_logger(__name__)
 
-#: The shortest time that an elected process has to send the body, before another may take over.
-SHORTEST_LEASE = timedelta(seconds=10)
+#: The shortest time, in seconds, that an elected process has to join the header, and the longest to publish the body.
+SHORTEST_JOIN, LONGEST_PUBLISH = 10.0, 60.0
 #: Seconds that a process has to be elected after the last part was stored, before its chord counts as stuck.
 GRACE = 0.5
 #: The position of a part that has none.
@@ -58,7 +59,7 @@ class ChordMixin:
     _or_keep: Callable[[str, Callable[[], Entry], Callable[[], Any]], Any]
     _in_a_hurry: Callable[[], bool]
 
-    @cached_property
+    @memoized_property
     def chords(self) -> ChordRows | None:
         """The chords of this backend; ``None`` without their tables."""
         raise NotImplementedError
@@ -223,9 +224,20 @@ class ChordMixin:
     # -- the last part -------------------------------------------------------------------------------------------
 
     @property
+    def _time_to_join(self) -> float:
+        """Seconds in which an elected process is to join the header."""
+        return max(2 * (self.app.conf.result_chord_join_timeout or 0.0), SHORTEST_JOIN)
+
+    @property
     def _lease(self) -> timedelta:
-        """Long enough to join the header and to publish the body."""
-        return max(timedelta(seconds=2 * (self.app.conf.result_chord_join_timeout or 0)), SHORTEST_LEASE)
+        """Long enough to join the header, and to publish the body to a broker that is as slow as the settings allow."""
+        conf = self.app.conf
+        policy = conf.task_publish_retry_policy or {}
+        retries = policy.get("max_retries", 3) if conf.task_publish_retry else 0
+        pause = policy.get("interval_max", 1.0)
+        attempts = math.inf if retries is None else retries + 1
+        to_publish = min(attempts * ((conf.broker_connection_timeout or math.inf) + pause), LONGEST_PUBLISH)
+        return timedelta(seconds=self._time_to_join + to_publish)
 
     def _see_through(self, chord: Chord, body: Mapping[str, Any]) -> None:
         """Hand over to the body, unless another process does; if that one dies, take over when its lease is over."""
@@ -246,19 +258,23 @@ class ChordMixin:
         try:
             parts = self._step(f"joining chord {group_id}", lambda: rows.results(group_id))
             values = self._join(chord, parts) if len(parts) >= chord.size else None
-            late = time.monotonic() - since > self._lease.total_seconds() / 2
+            late = time.monotonic() - since > self._time_to_join
             if values is None or (late and not self._step(f"claiming chord {group_id}", claim)):
                 logger.warning("chord %s took too long to join: another process sends its body", group_id)
                 return
             self._publish(body, values)
-        except ChordError as error:
-            logger.exception("chord %s failed", group_id)
-            self.chord_error_from_stack(body, error)
         except SQLAlchemyError:  # when the lease is over, another process tries
+            raise
+        except SoftTimeLimitExceeded:  # of the part, whose result is stored: another process tries at once
+            self._step(f"giving chord {group_id} up", lambda: rows.claim(group_id, claimant, timedelta()))
             raise
         except Exception as error:  # the header or the broker may raise anything, and the body must learn of it
             logger.exception("chord %s failed", group_id)
-            self.chord_error_from_stack(body, ChordError(f"Join error: {error!r}"))
+            if not self._step(f"claiming chord {group_id}", claim):
+                logger.warning("chord %s failed too late: another process sends its body", group_id)
+                return
+            failed = error if isinstance(error, ChordError) else ChordError(f"Join error: {error!r}")
+            self.chord_error_from_stack(body, failed)
         self._step(f"closing chord {group_id}", lambda: rows.close(group_id, claimant))
 
     def _step(self, name: str, operation: Callable[[], T]) -> T:
@@ -266,8 +282,11 @@ class ChordMixin:
         return done
 
     def _publish(self, body: Any, values: list[Any]) -> None:
+        publish = getattr(self.app.amqp, "_retry_publish", _call)  # newer Celery: also when the broker refuses
         try:
-            body.delay(values)
+            publish(body.delay, values)
+        except SoftTimeLimitExceeded:
+            raise
         except Exception as error:  # a broker or a router may raise anything
             raise ChordError(f"Callback error: {error!r}") from error
 
@@ -300,6 +319,10 @@ class ChordMixin:
         if part["status"] in states.PROPAGATE_STATES:
             raise ChordError(f"Dependency {part['task_id']} raised {value!r}") from value
         return value
+
+
+def _call(function: Callable[..., T], *args: Any) -> T:
+    return function(*args)
 
 
 def _leaves(result: Any) -> Iterator[Any]:

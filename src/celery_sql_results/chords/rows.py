@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cached_property
 from typing import Any
 
 import sqlalchemy as sa
 from celery import states
 from sqlalchemy.engine import Engine
+from sqlalchemy.util import memoized_property
 
 from celery_sql_results.dialects import DefaultImpl, Put, as_dicts
 from celery_sql_results.models import Models, utc_now
@@ -140,16 +140,16 @@ class ChordRows:
 
     # -- statements ----------------------------------------------------------------------------------------------
 
-    @cached_property
+    @memoized_property
     def _update(self) -> sa.Update:
         return sa.update(self.chords).where(self.chords.c.group_id == sa.bindparam("group_id_"))
 
-    @cached_property
+    @memoized_property
     def _size(self) -> sa.Update:
         size = sa.bindparam("size_", type_=sa.Integer)
         return self._update.where(self.chords.c.size.is_distinct_from(size)).values(size=size)
 
-    @cached_property
+    @memoized_property
     def _claim(self) -> sa.Executable:
         chords, claimant = self.chords.c, sa.bindparam("claimant_", type_=self.chords.c.claimed_by.type)
         passed = chords.claimed_until < sa.bindparam("now_")
@@ -158,13 +158,13 @@ class ChordRows:
         # If a crash undoes it, at worst another process sends the body as well.
         return self.impl.unsynced(open_and_free.values(claimed_by=claimant, claimed_until=sa.bindparam("until_")))
 
-    @cached_property
+    @memoized_property
     def _close(self) -> sa.Executable:
         mine = self._update.where(self.chords.c.claimed_by == sa.bindparam("claimant_"))
         closed = mine.values(date_dispatched=sa.bindparam("now_"), body=sa.null(), header=sa.null())
         return self.impl.unsynced(closed)  # what deletes the parts is synced, and this with it
 
-    @cached_property
+    @memoized_property
     def _is_complete(self) -> sa.ColumnElement[bool]:
         """Every part has returned, also those that were added, and nobody has sent the body.
 
@@ -175,7 +175,7 @@ class ChordRows:
         returned = sa.select(sa.func.coalesce(sa.func.sum(count), text("0"))).where(parts.group_id == chords.group_id)
         return sa.and_(chords.date_dispatched.is_(None), chords.size <= returned.scalar_subquery())
 
-    @cached_property
+    @memoized_property
     def _all(self) -> sa.Select[Any]:
         chords = self.chords.c
         return sa.select(
@@ -188,17 +188,17 @@ class ChordRows:
             chords.date_dispatched,
         )
 
-    @cached_property
+    @memoized_property
     def _select(self) -> sa.Select[Any]:
         return self._all.where(self.chords.c.group_id == sa.bindparam("group_id_"))
 
-    @cached_property
+    @memoized_property
     def _select_parts(self) -> sa.Select[Any]:
         parts = self.parts.c
         columns = (parts.task_id, parts.status, parts.result, parts.content_type)
         statement = sa.select(*columns).where(parts.group_id == sa.bindparam("group_id_"), parts.position != ADDED)
         return statement.order_by(parts.position, parts.task_id)
 
-    @cached_property
+    @memoized_property
     def _delete_parts(self) -> sa.Delete:
         return sa.delete(self.parts).where(self.parts.c.group_id == sa.bindparam("group_id_"))

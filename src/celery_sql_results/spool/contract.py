@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, TypeVar
 
 from celery import states
 from celery.exceptions import SoftTimeLimitExceeded
 from celery.utils.log import get_logger
 from sqlalchemy.engine import URL, make_url
+from sqlalchemy.util import memoized_property
 
 from celery_sql_results import content
 from celery_sql_results.models import Models
@@ -51,7 +52,7 @@ class SpoolMixin:
     #: Whether something may wait that is for this process to store.
     _waiting = False
 
-    @cached_property
+    @memoized_property
     def store(self) -> Store:
         """The rows of this backend."""
         raise NotImplementedError
