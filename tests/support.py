@@ -60,7 +60,7 @@ def request(task_id: str = "t", **more: Any) -> Context:
 def close(backend: DatabaseBackend) -> None:
     """Close the connections of a backend, and end the thread that looks for results, which else lingers for a while.
 
-    That thread must be gone before its database is dropped: it may be opening a connection just then.
+    That thread must be gone before its database is dropped, with the one that may be opening a connection just then.
     """
     waiting = vars(backend).get("_consumer")
     thread = waiting and waiting._thread
@@ -68,8 +68,11 @@ def close(backend: DatabaseBackend) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(consumer_module, "LINGER", 0.0)
             waiting._subscriptions.clear()
+            opening = vars(waiting._notifier).get("_opening")
             waiting._notifier.interrupt()
             thread.join()
+            if opening is not None:
+                opening.join()
     options = {**backend.engine_options, "short_lived_sessions": backend.short_lived_sessions}
     backend.session_manager.invalidate(backend.settings.url, **options)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 from celery import states
@@ -118,7 +119,7 @@ class DatabaseBackend(WaitingMixin, SpoolMixin, ContentMixin, ChordMixin, BaseBa
         """Whether no connection is held while idle."""
         return self.settings.short_lived_sessions
 
-    @memoized_property  # functools.cached_property holds a lock before Python 3.12, which a forked child would inherit
+    @memoized_property
     def store(self) -> Store:
         """The rows of this backend, on tables that are ready."""
         columns = self.session_manager.prepare_models(self._engine, self.models)
@@ -318,11 +319,15 @@ class DatabaseBackend(WaitingMixin, SpoolMixin, ContentMixin, ChordMixin, BaseBa
 
     def _notifier(self) -> Notifier:
         """The best way to wait that the database has."""
-        if self.store.notifies:
-            url = self.settings.listen_url or self.settings.url
-            engine = self.session_manager.get_engine(url, short_lived_sessions=True, **self.settings.engine_options)
-            return ListenNotifier(self.store, self._impl.listener(engine))
-        return ChangeNotifier(self.store) if self.store.counts_changes else PollNotifier(self.store)
+        store, impl = self.store, self._impl
+        url = self.settings.listen_url if store.notifies else None
+        # Not of the pool: what is held while somebody waits must not be missing elsewhere.
+        held = partial(self.session_manager.get_engine, url or self.settings.url, short_lived_sessions=True)
+        if store.notifies:
+            return ListenNotifier(store, impl.listener(held(**self.settings.engine_options)))
+        if impl.counts_changes(store.engine):
+            return ChangeNotifier(store, partial(impl.change_counter, held(**self.settings.engine_options)))
+        return PollNotifier(store)
 
     # -- groups --------------------------------------------------------------------------------------------------
 

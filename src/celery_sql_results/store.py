@@ -6,7 +6,6 @@ The guard of a write lives here: SUCCESS is never overwritten, a finished state 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from functools import cached_property
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,8 +13,9 @@ from celery import states
 from celery.utils.log import get_logger
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.util import memoized_property
 
-from .dialects import ChangeCounter, DefaultImpl, Put, as_dicts
+from .dialects import DefaultImpl, Put, as_dicts
 from .models import EXTENDED_COLUMNS, TASK_COLUMNS, Models, utc_now
 
 __all__ = ["Store"]
@@ -98,7 +98,7 @@ class Store:
 
     def exists(self, task_id: str) -> bool:
         """Whether the task has a row, in whatever state."""
-        statement = sa.select(sa.true()).where(self.models.task.c.task_id == task_id)
+        statement = sa.select(sa.true()).where(self.models.task.c.task_id == str(task_id))
         with self.impl.connect(self.engine) as connection:
             return connection.execute(statement).first() is not None
 
@@ -133,15 +133,6 @@ class Store:
         with self.impl.connect_quickly(self.engine) as connection:
             connection.execute(self.impl.notify(), {"channel_": channel, "message_": message})
 
-    @property
-    def counts_changes(self) -> bool:
-        """Whether there is a :meth:`change_counter`."""
-        return self.impl.counts_changes(self.engine)
-
-    def change_counter(self) -> ChangeCounter:
-        """A way to know whether anybody has written; it holds a connection."""
-        return self.impl.change_counter(self.engine)
-
     # -- groups --------------------------------------------------------------------------------------------------
 
     def put_group(self, row: Row) -> None:
@@ -160,47 +151,47 @@ class Store:
 
     # -- statements ----------------------------------------------------------------------------------------------
 
-    @cached_property
+    @memoized_property
     def _select_tasks(self) -> sa.Select[Any]:
         table = self.models.task
         return sa.select(*(table.c[name] for name in self._names if name in self._columns[table]))
 
-    @cached_property
+    @memoized_property
     def _select_task(self) -> sa.Select[Any]:
         return self._select_tasks.where(self.models.task.c.task_id == sa.bindparam("id_"))
 
-    @cached_property
+    @memoized_property
     def _select_many(self) -> sa.Select[Any]:
         return self._select_tasks.where(self.impl.one_of(self.models.task.c.task_id))
 
-    @cached_property
+    @memoized_property
     def _states(self) -> sa.Select[Any]:
         columns = self.models.task.c
         return sa.select(columns.task_id, columns.status).where(self.impl.one_of(columns.task_id))
 
-    @cached_property
+    @memoized_property
     def _leave_row(self) -> sa.Select[Any]:
         return self.impl.leave_row(self._select_task, self.models.waiters, states.READY_STATES)
 
-    @cached_property
+    @memoized_property
     def _leave_rows(self) -> sa.Select[Any]:
         return self.impl.leave_rows(self._select_many, self.models.waiters, states.READY_STATES)
 
-    @cached_property
+    @memoized_property
     def _withdraw(self) -> sa.Delete:
         return self.impl.withdraw(self.models.waiters)
 
-    @cached_property
+    @memoized_property
     def _select_group(self) -> sa.Select[Any]:
         table = self.models.group
         columns = (column for column in table.columns if column.name in self._columns[table] - {"id"})
         return sa.select(*columns).where(table.c.taskset_id == sa.bindparam("id_"))
 
-    @cached_property
+    @memoized_property
     def _put_finished(self) -> Put:
         return Put(self.models.task, "task_id", _FINAL, self._waiters)
 
-    @cached_property
+    @memoized_property
     def _put_unfinished(self) -> Put:
         return Put(self.models.task, "task_id", _FINISHED, self._waiters)
 
@@ -225,7 +216,7 @@ class Store:
 
     def _delete(self, column: sa.Column[str], id_: str) -> None:
         with self.impl.connect(self.engine) as connection:
-            connection.execute(sa.delete(column.table).where(column == id_))
+            connection.execute(sa.delete(column.table).where(column == str(id_)))
 
 
 def _batches(ids: Sequence[str], size: int) -> Iterator[Sequence[str]]:

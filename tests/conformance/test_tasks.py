@@ -166,6 +166,10 @@ def test_an_id_may_be_a_uuid(backend: DatabaseBackend) -> None:
     task_id = UUID("0b9c3f5e-7d1a-4a53-9e0e-2f6f5a0c8d11")
     backend.store_result(str(task_id), 1, states.SUCCESS)
     assert [backend.get_task_meta(task_id, cache=False)["result"] for _ in range(8)] == [1] * 8
+    found = backend.app.AsyncResult(task_id)
+    assert (found.get(timeout=0), backend.app.GroupResult("g", [found]).ready()) == (1, True)
+    backend.forget(task_id)
+    assert not backend.task_result_exists(task_id)
 
 
 def test_get_waits_no_longer_than_asked(backend: DatabaseBackend) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import resource
+import socket
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
@@ -15,6 +18,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from celery_sql_results import DatabaseBackend
+from celery_sql_results.waiting import listen
 from servers import Database
 from servers.pool import on
 from support import Backends
@@ -57,13 +61,16 @@ def complaints(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 @with_notifications
-def test_a_notification_that_is_lost(backend: DatabaseBackend, writer: Writer, aside: Aside) -> None:
+def test_a_notification_that_is_lost(
+    database: Database, backend: DatabaseBackend, writer: Writer, aside: Aside
+) -> None:
     """The writer sends none, as Celery's own backend: a look from time to time finds the result."""
     value = aside(backend.app.AsyncResult("t").get, timeout=PATIENCE)
     until_told(backend, "t")
     writer.having(database_listen=False).store("t", 1)
 
     assert value.result() == 1
+    assert database.execute("SELECT * FROM celery_taskmeta_waiters") == []  # the writer did not remove it
 
 
 @with_notifications
@@ -75,6 +82,66 @@ def test_a_waiter_that_is_forgotten(database: Database, backend: DatabaseBackend
     writer.store("t", 1)
 
     assert value.result() == 1
+
+
+@with_notifications
+def test_a_listen_url_that_is_never_answered(
+    database: Database, backends: Backends, writer: Writer, aside: Aside
+) -> None:
+    """As behind a firewall that drops what is sent: whoever connects there waits, and results are polled meanwhile."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = make_url(database.url).set(port=silent.getsockname()[1], query={"connect_timeout": "1000"})
+        backend = backends(database_listen_url=url.render_as_string(hide_password=False))
+        value = aside(backend.app.AsyncResult("t").get, timeout=PATIENCE)
+        until_awaited(backend, "t")
+        connected, _address = silent.accept()
+        writer.store("t", 1)
+
+        assert value.result() == 1
+        connected.close()
+
+
+@with_notifications
+def test_a_listen_url_that_is_wrong(
+    database: Database,
+    backends: Backends,
+    writer: Writer,
+    aside: Aside,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One warning, which names the setting, however often it is tried; results are polled."""
+    monkeypatch.setattr(listen, "FIRST_RECONNECT", 0.01)
+    backend = backends(
+        database_listen_url=database.server.url("nowhere", driver=make_url(database.url).get_driver_name())
+    )
+    value = aside(backend.app.AsyncResult("t").get, timeout=PATIENCE)
+    until_awaited(backend, "t")
+    until(lambda: backend.consumer._notifier._failures > 3)
+    writer.store("t", 1)
+
+    assert value.result() == 1
+    assert [("database_listen_url" in complaint) for complaint in complaints(caplog)] == [True]
+
+
+@everywhere
+def test_no_thread_to_spare(backend: DatabaseBackend, writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system refuses one: that wait fails, and the next one does not."""
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    backend.states_of(["warm"])
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError):
+            backend.app.AsyncResult("t").get(timeout=PATIENCE)
+    with ThreadPoolExecutor(1) as aside:
+        value = aside.submit(backend.app.AsyncResult("t").get, timeout=PATIENCE)
+        until_awaited(backend, "t")
+        writer.store("t", 1)
+
+        assert value.result() == 1
 
 
 @with_notifications

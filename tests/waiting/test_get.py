@@ -13,7 +13,7 @@ from celery.result import AsyncResult
 from celery_sql_results import DatabaseBackend
 from servers.pool import on
 from support import Backends
-from waiting.conftest import PATIENCE, Aside, everywhere, until_awaited, until_told
+from waiting.conftest import PATIENCE, Aside, everywhere, until, until_awaited, until_told
 from waiting.writer import Writer
 
 notified = on("postgresql", "psycopg2", "sqlite")
@@ -214,3 +214,16 @@ def test_wait_for(backend: DatabaseBackend, writer: Writer, aside: Aside) -> Non
     writer.store("t", "no", states.FAILURE)
 
     assert (meta.result()["status"], str(meta.result()["result"])) == (states.FAILURE, "no")
+
+
+@everywhere
+def test_a_pool_of_one_connection(backends: Backends, writer: Writer, aside: Aside) -> None:
+    """Whoever waits does not keep it from others."""
+    backend = backends(database_engine_options={"pool_size": 1, "max_overflow": 0, "pool_timeout": 5})
+    value = aside(backend.app.AsyncResult("t").get, timeout=PATIENCE)
+    until_awaited(backend, "t")
+    until(lambda: backend.consumer._looked > 0)
+    states_then = backend.states_of(["t"])
+    writer.store("t", 1)
+
+    assert (value.result(), states_then) == (1, {})

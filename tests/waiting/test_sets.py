@@ -72,6 +72,54 @@ def test_a_nested_group(backend: DatabaseBackend, writer: Writer, aside: Aside) 
     assert values.result() == ["a", ["b", "c"], "d"]
 
 
+@pytest.mark.parametrize("timeout", [0, 0.1])
+def test_timeout_in_a_nested_group(backend: DatabaseBackend, writer: Writer, aside: Aside, timeout: float) -> None:
+    """Is a timeout of the whole."""
+    writer.store_all(successes("ab"))
+    inner = group(backend, results(backend, "bc"), "inner")
+    values = aside(group(backend, [*results(backend, "a"), inner]).get, timeout=timeout)
+
+    try:
+        with pytest.raises(TimeoutError):
+            values.result(PATIENCE)
+    finally:
+        writer.store("c", "c")  # or the thread would never end
+
+
+def test_an_error_in_a_nested_group(backend: DatabaseBackend, writer: Writer, aside: Aside) -> None:
+    """Is raised although those after it are missing."""
+    inner = group(backend, results(backend, "bcd"), "inner")
+    raised = aside(group(backend, [inner, *results(backend, "a")]).get, timeout=PATIENCE)
+    until_awaited(backend, *"abcd")
+    writer.store("c", "no", states.FAILURE)
+    writer.store("b", "b")
+
+    with pytest.raises(ValueError, match="no"):
+        raised.result()
+
+
+def test_nested_groups_are_awaited_together(backend: DatabaseBackend, writer: Writer, aside: Aside) -> None:
+    """With one timeout, `on_message` for each, and a group as soon as it is ready."""
+    seen: list[str] = []
+    messages: list[str] = []
+    first, second = (group(backend, results(backend, ids), f"of {ids}") for ids in ("ab", "bc"))
+    outer = group(backend, [first, second, *results(backend, "bd")], "outer")
+
+    def iterate() -> None:
+        found = outer.iter_native(timeout=PATIENCE, on_message=lambda meta: messages.append(meta["task_id"]))
+        seen.extend(member_id for member_id, _found in found)
+
+    done = aside(iterate)
+    for task_id in "acbd":
+        until_awaited(backend, task_id)
+        writer.store(task_id, task_id)
+        until(lambda: task_id not in awaited(backend))  # noqa: B023  called at once
+    done.result()
+
+    assert (seen, messages) == (["b", "of ab", "of bc", "d"], ["a", "c", "b", "d"])
+    assert outer.get(timeout=0) == [["a", "b"], ["b", "c"], "b", "d"]
+
+
 def test_an_error_of_a_member(backend: DatabaseBackend, writer: Writer, aside: Aside) -> None:
     """Is raised although others are missing, or stands in the list."""
     raised = aside(group(backend, results(backend, "abc")).get, timeout=PATIENCE)

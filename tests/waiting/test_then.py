@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -112,3 +113,59 @@ def test_a_callback_that_raises(
     assert [record.message for record in caplog.records if record.levelname == "ERROR"] == [
         "a callback of result bad failed"
     ]
+
+
+@on("sqlite")
+def test_a_callback_that_wants_to_end_the_program(backend: DatabaseBackend, writer: Writer, result: Result) -> None:
+    """Ends nothing but itself: the thread that calls it serves all waits."""
+    called = Noted()
+
+    def leave(found: object) -> None:
+        called(found)
+        sys.exit()
+
+    result("bad").then(leave)
+    writer.store("bad", 1)
+    called.wait()
+    awaited = result("t")
+    writer.store("t", 1)
+
+    assert awaited.get(timeout=PATIENCE) == 1
+    result("late").then(later := Noted())
+    until_awaited(backend, "late")
+    writer.store("late", 1)
+    later.wait()
+
+
+@on("sqlite")
+def test_a_callback_that_waits(backend: DatabaseBackend, writer: Writer, result: Result) -> None:
+    """Would wait for its own thread: it is told so. For what is there it may ask."""
+    errors: list[BaseException] = []
+    called, after = Noted(), Noted()
+
+    def wait(found: object) -> None:
+        assert result("there").get(timeout=PATIENCE) == 1
+        try:
+            result("missing").get(timeout=PATIENCE)
+        except RuntimeError as error:
+            errors.append(error)
+        called(found)
+
+    writer.store("there", 1)
+    result("t").then(wait)
+    result("after").then(after)
+    until_awaited(backend, "t", "after")
+    writer.store_all([(task_id, 1, states.SUCCESS) for task_id in ("t", "after")])
+    called.wait()
+    after.wait()
+
+    assert len(errors) == 1
+
+
+def test_two_results_of_one_task(backend: DatabaseBackend, writer: Writer, result: Result) -> None:
+    """Both are fulfilled, so a set of them is ready."""
+    twice = backend.app.ResultSet([result("t"), result("t")])
+    twice.then(called := Noted())
+    until_awaited(backend, "t")
+    writer.store("t", 1)
+    called.wait()

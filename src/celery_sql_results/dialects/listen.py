@@ -142,7 +142,11 @@ class PostgreSQLListener:
     def open(self, channel: str) -> None:
         with self._driver_errors():
             connection = self._engine.raw_connection()
-            connection.cursor().execute(f'LISTEN "{channel}"')
+            try:
+                connection.cursor().execute(f'LISTEN "{channel}"')
+            except BaseException:
+                connection.invalidate()
+                raise
         self._connection, self._driver = connection, connection.driver_connection
 
     @contextmanager

@@ -157,6 +157,8 @@ class Consumer:
         subscription = Subscription(task_ids, ready_states, every_state)
         try:
             self._begin(subscription)
+            if subscription.missing and threading.current_thread() is self._thread:
+                raise RuntimeError("a callback of then() may not wait: it runs in the thread that looks for results")
             yield subscription
         finally:
             self._end(subscription)
@@ -204,7 +206,7 @@ class Consumer:
     def _wake_thread(self) -> None:
         """Start the thread, or make it think anew how long to pause."""
         with self._lock:
-            if self._thread is None:
+            if self._thread is None or not self._thread.is_alive():  # the system may have had none to spare
                 self._thread = threading.Thread(target=self._run, name="celery-sql-results", daemon=True)
                 self._thread.start()
         self._notifier.interrupt()
@@ -278,9 +280,10 @@ class Consumer:
         self._reachable = True
         with self._lock:
             subscriptions = list(self._subscriptions)
-        for row in rows:
-            for subscription in subscriptions:
-                subscription.offer(row)
+        found = {row["task_id"]: row for row in rows}
+        for subscription in subscriptions:
+            for task_id in subscription.missing & found.keys():
+                subscription.offer(found[task_id])
         if rows:
             time.sleep(COURTESY)
         for subscription in subscriptions:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from celery.result import ResultSet
 from celery.utils.log import get_logger
 
 from .consumer import Consumer, Subscription
+from .results import leaves
 
 __all__ = ["WaitingMixin"]
 
@@ -103,20 +105,16 @@ class WaitingMixin:
         on_message: Callable[[Meta], object] | None = None,
         on_interval: Callable[[], object] | None = None,
     ) -> Iterator[tuple[str, Any]]:
-        """Yield ``(id, meta)`` of the members of a set as they become ready; of a nested set, its id and results."""
+        """Yield ``(id, meta)`` of the members of a set as they become ready; of a nested set, its id and results.
+
+        Whoever joins asks each result of a nested set for its value, in order and without a timeout. So the set is
+        yielded when none of that needs a wait: all are ready, or all before one that failed.
+        """
         self._ensure_not_eager()
-        members: dict[str, list[Any]] = {}
-        for member in result.results:
-            if isinstance(member, ResultSet):
-                yield member.id, member.results  # type: ignore[attr-defined]  # a group, in fact
-            elif member._cache:
-                yield member.id, member._cache
-            else:
-                members.setdefault(member.id, []).append(member)
-        for meta in self._await(members, timeout, interval, on_interval, on_message):
-            for member in members[meta["task_id"]]:
-                member._maybe_set_cache(meta)
-            yield meta["task_id"], meta
+        members = _Members(result.results)
+        yield from members.at_hand
+        for meta in self._await(members.missing, timeout, interval, on_interval, on_message):
+            yield from members.take(meta)
 
     def get_many(
         self,
@@ -195,12 +193,64 @@ class WaitingMixin:
 
     def watch(self, results: Collection[Any]) -> None:
         """Fulfil results as soon as they are ready, in the thread that looks for results."""
-        waiting = {result.id: result for result in results if not result._cache}
+        waiting: dict[str, list[Any]] = {}
+        for result in results:
+            if not result._cache:
+                waiting.setdefault(result.id, []).append(result)
         if waiting:
             self.consumer.watch(waiting, lambda row: self._fulfil(waiting[row["task_id"]], row))
 
-    def _fulfil(self, result: Any, row: Mapping[str, Any]) -> None:
-        try:
-            result._maybe_set_cache(self._remember(self._meta(row)))
-        except Exception:  # whatever a callback raises, it must not end the thread that serves all waits
-            logger.exception("a callback of result %s failed", result.id)
+    def _fulfil(self, results: Collection[Any], row: Mapping[str, Any]) -> None:
+        for result in results:
+            try:
+                result._maybe_set_cache(self._remember(self._meta(row)))
+            except BaseException:  # whatever a callback raises, it must not end the thread that serves all waits
+                logger.exception("a callback of result %s failed", result.id)
+
+
+class _Members:
+    """The members of a set: those that are at hand, and those that become so as results come for what is missing."""
+
+    def __init__(self, results: Iterable[Any]) -> None:
+        self.at_hand: list[tuple[str, Any]] = []
+        self.missing: dict[str, list[Any]] = {}
+        self._nested: dict[str, list[tuple[Any, deque[Any]]]] = {}
+        sets = []
+        for member in results:
+            if isinstance(member, ResultSet):
+                sets.append(member)
+            elif member._cache:
+                self.at_hand.append((member.id, member._cache))
+            else:
+                self.missing.setdefault(member.id, []).append(member)
+        self._own = frozenset(self.missing)
+        for nested in sets:
+            self._add(nested)
+
+    def _add(self, nested: Any) -> None:
+        left = deque(leaves([nested]))
+        if _needs_no_wait(left):
+            self.at_hand.append((nested.id, nested.results))
+        for leaf in left:
+            if not leaf._cache:
+                self.missing.setdefault(leaf.id, []).append(leaf)
+                self._nested.setdefault(leaf.id, []).append((nested, left))
+
+    def take(self, meta: Meta) -> Iterator[tuple[str, Any]]:
+        """Keep what has come, and yield the members that it makes ready."""
+        task_id = meta["task_id"]
+        for result in self.missing[task_id]:
+            result._maybe_set_cache(meta)
+        if task_id in self._own:
+            yield task_id, meta
+        for nested, left in self._nested.get(task_id, ()):
+            if left and _needs_no_wait(left):
+                yield nested.id, nested.results
+
+
+def _needs_no_wait(left: deque[Any]) -> bool:
+    """Whether each result is at hand, up to the first that failed; those that are at hand are taken from ``left``."""
+    while left and left[0]._cache:
+        if left.popleft()._cache["status"] in states.PROPAGATE_STATES:
+            left.clear()
+    return not left

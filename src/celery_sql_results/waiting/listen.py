@@ -10,15 +10,18 @@ from __future__ import annotations
 import os
 import selectors
 import socket
+import threading
 import time
 import uuid
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
+from celery import states
 from celery.utils.log import get_logger
 from sqlalchemy.exc import ProgrammingError, SQLAlchemyError
 
 from celery_sql_results.dialects import Listener
+from celery_sql_results.retry import describe
 from celery_sql_results.store import Store
 
 from .notifier import Row
@@ -31,11 +34,58 @@ logger = get_logger(__name__)
 MOST_ROWS = 100
 #: Seconds that the test message may take.
 TEST_TIMEOUT = 2.0
-#: Seconds before a lost connection is opened again.
-RECONNECT_INTERVAL = 1.0
+#: Seconds before a lost connection is opened again, doubled each time that this fails.
+FIRST_RECONNECT, LAST_RECONNECT = 1.0, 60.0
 #: Seconds between two signs of life on a quiet connection; a dead one would go unnoticed.
 KEEPALIVE_INTERVAL = 30.0
+#: The warning comes with this failure in a row to open the connection.
+WARN_AFTER = 2
 TEST = "test"
+_FINISHED = states.READY_STATES
+
+
+class _Opening(threading.Thread):
+    """Opens a listener. That may take half a minute, and the looks must go on meanwhile."""
+
+    def __init__(self, listener: Listener, channel: str, store: Store, when_done: Callable[[], None]) -> None:
+        super().__init__(name="celery-sql-results-listen", daemon=True)
+        self.listener = listener
+        self.error: Exception | None = None
+        #: Whether it failed although the database itself can be reached.
+        self.is_odd = False
+        self.is_done = False
+        self._channel, self._store, self._when_done = channel, store, when_done
+        self._lock, self._unwanted = threading.Lock(), False
+
+    def run(self) -> None:
+        """Open it, or note the error."""
+        try:
+            self.listener.open(self._channel)
+        except (SQLAlchemyError, OSError) as error:
+            self.error, self.is_odd = error, self._database_answers()
+        finally:
+            self._done()
+            self._when_done()
+
+    def _done(self) -> None:
+        with self._lock:
+            self.is_done = True
+            if self._unwanted:
+                self.listener.close()
+
+    def abandon(self) -> None:
+        """Have the connection closed, now or as soon as it is open."""
+        with self._lock:
+            self._unwanted = True
+            if self.is_done:
+                self.listener.close()
+
+    def _database_answers(self) -> bool:
+        try:
+            self._store.exists(self._channel)
+        except SQLAlchemyError:
+            return False
+        return True
 
 
 class ListenNotifier:
@@ -49,13 +99,16 @@ class ListenNotifier:
     def __init__(self, store: Store, listener: Listener) -> None:
         self._store = store
         self._listener = listener
-        self._watched: set[str] = set()
         self._given_up = False
         self._selector: selectors.BaseSelector = selectors.DefaultSelector()
         self._reset()
 
     def _reset(self) -> None:
         self.channel = f"celery_{os.getpid()}_{uuid.uuid4().hex[:16]}"
+        self._watched: set[str] = set()
+        self._left: set[str] = set()  # those with a row that no writer is known to have removed
+        self._opening: _Opening | None = None
+        self._failures = 0
         self._hears = False
         self._test_ends = self._next_try = self._last_sign = 0.0
         self._inner, self._outer = socket.socketpair()
@@ -82,14 +135,16 @@ class ListenNotifier:
             self._given_up = True
             return self.fetch(task_ids)
         self._watched.update(task_ids)
+        self._left.update(set(task_ids).difference(row["task_id"] for row in rows if row["status"] in _FINISHED))
         return rows
 
     def fetch(self, task_ids: Collection[str]) -> list[Row]:
         return self._store.fetch_many(task_ids)
 
     def remove(self, task_ids: Collection[str], unfinished: Collection[str]) -> None:
-        left = self._watched.intersection(unfinished)
+        left = self._watched.intersection(unfinished) | self._left.intersection(task_ids)
         self._watched.difference_update(task_ids)
+        self._left.difference_update(task_ids)
         if left:
             try:
                 self._store.await_no_more(left, self.channel)
@@ -103,25 +158,53 @@ class ListenNotifier:
 
     def wait(self, longest: float) -> Collection[str] | None:
         try:
-            if not self._listener.is_open and not self._given_up and time.monotonic() >= self._next_try:
-                self._open()
+            self._connect()
             return self._wait(longest)
         except (SQLAlchemyError, OSError) as error:
             logger.info(
                 "the connection for notifications was lost (%s), polling until it is back", type(error).__name__
             )
             self.close()
-            self._next_try = time.monotonic() + RECONNECT_INTERVAL
+            self._next_try = time.monotonic() + FIRST_RECONNECT
             return None
 
-    def _open(self) -> None:
-        """Listen, announce again what is watched (a crashed server forgot it), and send the test message."""
-        self._listener.open(self.channel)
+    def _connect(self) -> None:
+        """Have the connection opened if there is none, and use it when it is."""
+        opening = self._opening
+        if opening is not None and opening.is_done:
+            self._opening = None
+            if opening.error is None:
+                self._use(opening.listener)
+            else:
+                self._failed(opening.error, opening.is_odd)
+        elif opening is None and self._may_connect():
+            self._opening = _Opening(self._listener.copy(), self.channel, self._store, self.interrupt)
+            self._opening.start()
+
+    def _may_connect(self) -> bool:
+        return not self._given_up and not self._listener.is_open and time.monotonic() >= self._next_try
+
+    def _use(self, listener: Listener) -> None:
+        """Announce again what is watched, since a crashed server forgot it, and send the test message."""
+        self._listener, self._failures = listener, 0
         self._select(self._inner, self._listener)
         self._store.await_many(list(self._watched), self.channel)
+        self._left.update(self._watched)
         self._store.notify(self.channel, TEST)
         self._last_sign = time.monotonic()
         self._test_ends = self._last_sign + TEST_TIMEOUT
+
+    def _failed(self, error: Exception, is_odd: bool) -> None:
+        """Try again later. One warning, and none for an outage, of which others tell, nor as one has just ended."""
+        pause = min(FIRST_RECONNECT * 2**self._failures, LAST_RECONNECT)
+        self._failures += 1
+        self._next_try = time.monotonic() + pause
+        log = logger.warning if is_odd and self._failures == WARN_AFTER else logger.info
+        log(
+            "no connection for notifications (%s), so results are polled and it is tried again, every %d s at last. "
+            "Is database_listen_url right, or should database_listen be False?",
+            *(describe(error), LAST_RECONNECT),
+        )
 
     def _wait(self, longest: float) -> Collection[str] | None:
         readable = [key.fileobj for key, _events in self._selector.select(longest)]
@@ -135,6 +218,7 @@ class ListenNotifier:
 
     def _heard(self, messages: list[str]) -> Collection[str] | None:
         if TEST not in messages:
+            self._left.difference_update(messages)  # whoever notifies of a finished task has removed the row
             return messages
         self._hears = True  # what changed before is looked at once more, from now on we are told
         return None
@@ -163,6 +247,9 @@ class ListenNotifier:
 
     def close(self) -> None:
         self._hears = False
+        if self._opening is not None:
+            self._opening.abandon()
+            self._opening = None
         if self._listener.is_open:
             self._select(self._inner)
             self._listener.close()
@@ -181,9 +268,8 @@ class ListenNotifier:
         if not in_child:
             return
         self._close_sockets()
-        _left_to_parent.append(self._listener)
+        _left_to_parent.extend((self._listener, self._opening))
         self._listener = self._listener.copy()
-        self._watched = set()
         self._reset()
 
 

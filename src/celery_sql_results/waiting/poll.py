@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -61,10 +61,11 @@ class PollNotifier:
 
 
 class ChangeNotifier(PollNotifier):
-    """A database in a file: a counter says whether anybody has written."""
+    """A database in a file: a counter, which ``count`` makes, says whether anybody has written."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, count: Callable[[], ChangeCounter]) -> None:
         super().__init__(store)
+        self._count = count
         self._counter: ChangeCounter | None = None
         self._in_use = threading.Lock()
 
@@ -87,7 +88,7 @@ class ChangeNotifier(PollNotifier):
         """Whether anybody has written; true for a counter that is new, since nobody knows what was before."""
         with self._in_use:
             if self._counter is None:
-                self._counter = self._store.change_counter()
+                self._counter = self._count()
                 return True
             try:
                 return self._counter.has_changed()

@@ -65,6 +65,10 @@ class AsyncResult(celery.result.AsyncResult):
     #: The ids of tasks before this one that are known to have succeeded.
     _succeeded: frozenset[str] = frozenset()
 
+    def __init__(self, id: object, *args: Any, **kwargs: Any) -> None:
+        text = None if id is None else str(id)  # a UUID is another key than its text
+        super().__init__(text, *args, **kwargs)  # type: ignore[no-untyped-call]
+
     def _maybe_reraise_parent_error(self) -> None:
         """Celery looks at the tasks before this one as a wait begins, and every half second, at each by itself."""
         parents = list(self._parents())[::-1]  # type: ignore[no-untyped-call]
