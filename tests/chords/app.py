@@ -57,11 +57,11 @@ def taken(path: Path) -> bool:
 
 
 class Doubled(Task):  # type: ignore[misc]
-    """A task of which one message in five is sent twice, as a broker may deliver it twice."""
+    """A task of which one message in five is sent twice, as a broker may deliver it twice: the last of a header too."""
 
     def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
         """Send it."""
-        if args[0] % 5 == 0:
+        if args[0] % 5 == 4:
             super().apply_async(args, kwargs, **options)
         return super().apply_async(args, kwargs, **options)
 

@@ -1,4 +1,4 @@
-"""A real worker with two children and a real broker, and whoever calls it."""
+"""A real worker, by default with two children, and a real broker, and whoever calls it."""
 
 from __future__ import annotations
 
@@ -47,6 +47,25 @@ class Stage:
         ((count,),) = self.database.execute(f"SELECT COUNT(*) FROM celery_taskmeta_{table}")
         return int(count)
 
+    def settle(self) -> None:
+        """Return when every message was dealt with, and those sent meanwhile, so that whatever comes twice has come."""
+        assert eventually(lambda: at_rest(self.app), True)
+
+
+def at_rest(app: Celery) -> bool:
+    """Whether nothing is queued, and the worker has nothing in hand, nor took anything between two looks."""
+    before = in_hand(app)
+    with app.connection_for_read() as connection:
+        queued = connection.default_channel.queue_declare(app.conf.task_default_queue).message_count
+    return queued == 0 and before[:2] == ([], []) and in_hand(app) == before
+
+
+def in_hand(app: Celery) -> tuple[list[Any], list[Any], dict[str, int]]:
+    """The tasks that the only worker runs, those that it will run next, and how many it has begun so far."""
+    asked = app.control.inspect(timeout=PATIENCE, limit=1)
+    [active], [reserved], [stats] = (answer().values() for answer in (asked.active, asked.reserved, asked.stats))
+    return active, reserved, stats["total"]
+
 
 def eventually(found: Callable[[], object], expected: object) -> bool:
     """Whether something becomes as expected, sooner or later."""
@@ -74,7 +93,7 @@ def close(app: Celery, database: Database | None) -> None:
 
 @contextmanager
 def staged(
-    servers: Pool, kind: str | Database, folder: Path, user: User | None = None, **settings: Any
+    servers: Pool, kind: str | Database, folder: Path, user: User | None = None, pool: str = "prefork", **settings: Any
 ) -> Iterator[Stage]:
     """Start a worker on a database, by default a fresh one of a kind, or on Celery's own Redis backend."""
     with ExitStack() as ending:
@@ -84,7 +103,7 @@ def staged(
         database = ending.enter_context(chosen(servers, kind))
         url = user(database) if user and database else database and database.url
         backend = {"database_url": url} if url else {"result_backend": redis.url("1")}
-        yield from acted(ending, folder, database, {"broker_url": redis.url(), **backend, **settings})
+        yield from acted(ending, folder, database, pool, {"broker_url": redis.url(), **backend, **settings})
 
 
 @contextmanager
@@ -97,7 +116,9 @@ def chosen(servers: Pool, kind: str | Database) -> Iterator[Database | None]:
             yield database
 
 
-def acted(ending: ExitStack, folder: Path, database: Database | None, settings: dict[str, Any]) -> Iterator[Stage]:
+def acted(
+    ending: ExitStack, folder: Path, database: Database | None, pool: str, settings: dict[str, Any]
+) -> Iterator[Stage]:
     """Start the worker and the caller's app."""
     complete = settings_for(
         folder,
@@ -110,7 +131,8 @@ def acted(ending: ExitStack, folder: Path, database: Database | None, settings: 
             **settings,
         },
     )
-    worker, app = Worker(folder, complete, "--concurrency=2"), make_app(complete)
+    size = 2 if pool == "prefork" else 20
+    worker, app = Worker(folder, complete, f"--pool={pool}", f"--concurrency={size}"), make_app(complete)
     ending.callback(close, app, database)
     ending.enter_context(running(worker))
     yield Stage(app, worker, folder, database)

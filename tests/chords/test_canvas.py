@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from celery import chain, chord, group
 from celery.canvas import StampingVisitor
+from celery.result import AsyncResult
 
 from acceptance.worker import PATIENCE
 from chords.stage import AND_YARDSTICK, UNLOCK, Stage, eventually, lines, staged
 from servers.pool import Pool
 
 CHORDS = 100
+#: Sizes of headers.
+SIZES = (0, 1, 10, 1000)
 
 #: Each shape: what is sent, and what its end returns.
 SHAPES: dict[str, tuple[Callable[[Stage], Any], Any]] = {
-    "of none": (lambda t: chord([], t.number()), []),
-    "of one": (lambda t: chord([t.number(7)], t.number()), [7]),
-    "of ten": (lambda t: chord([t.number(n) for n in range(10)], t.number()), list(range(10))),
-    "of a thousand": (lambda t: chord([t.number(n) for n in range(1000)], t.number()), list(range(1000))),
     "of a generator": (lambda t: chord((t.number(n) for n in range(5)), t.number()), list(range(5))),
     "one signature twice": (lambda t: chord([t.number(1)] * 2, t.number()), [1, 1]),
     "a body that takes nothing": (lambda t: chord([t.number(1), t.number(2)], t.number(7).set(immutable=True)), 7),
@@ -105,15 +104,26 @@ def test_shape(stage: Stage, shape: str) -> None:
     assert made(stage).apply_async().get(timeout=PATIENCE) == expected
 
 
+@pytest.mark.parametrize("parts", SIZES)
+def test_the_body_runs_once(stage: Stage, tmp_path: Path, parts: int) -> None:
+    check_bodies(stage, tmp_path, [parts])
+
+
 def test_many_at_once(stage: Stage, tmp_path: Path) -> None:
     """Each body runs once."""
-    paths = [tmp_path / str(number) for number in range(CHORDS)]
-    sent = [
-        chord([stage.number(n), stage.number(1), stage.number(2)])(stage.note(path=str(path)))
-        for n, path in enumerate(paths)
-    ]
-    assert [result.get(timeout=PATIENCE) for result in sent] == [[n, 1, 2] for n in range(CHORDS)]
-    assert [lines(path) for path in paths] == [[result.id] for result in sent]
+    check_bodies(stage, tmp_path, [3] * CHORDS)
+
+
+def check_bodies(stage: Stage, folder: Path, sizes: Iterable[int]) -> None:
+    """Chords of some sizes at once: each body runs, has all results, and does not run again."""
+    bodies: dict[Path, AsyncResult] = {}
+    values = [[number, *range(1, size)][:size] for number, size in enumerate(sizes)]
+    for number, header in enumerate(values):
+        path = folder / f"body-{number}"
+        bodies[path] = chord([stage.number(value) for value in header])(stage.note(path=str(path)))
+    assert [body.get(timeout=PATIENCE) for body in bodies.values()] == values
+    stage.settle()
+    assert [lines(path) for path in bodies] == [[body.id] for body in bodies.values()]
 
 
 @pytest.mark.parametrize("shape", ["chord in header", "chord in body"])
@@ -128,6 +138,7 @@ def test_every_body_of_a_nest_runs_once(stage: Stage, tmp_path: Path, shape: str
         sent = chord(parts, chord([stage.number(), inner], outer))
         expected = [list(range(10))] * 2
     assert sent.apply_async().get(timeout=PATIENCE) == expected
+    stage.settle()
     assert [len(lines(tmp_path / name)) for name in ("inner", "outer")] == [1, 1]
 
 

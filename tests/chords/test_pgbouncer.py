@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from celery import chord, group
+from celery import group
 
 from acceptance.worker import PATIENCE
-from chords.stage import UNLOCK, Stage, eventually, lines, staged
-from chords.test_canvas import CHORDS, SHAPES
+from chords.stage import UNLOCK, Stage, eventually, staged
+from chords.test_canvas import CHORDS, SHAPES, SIZES, check_bodies
 from servers import Database, PgBouncer, PostgreSQL
 from servers.pool import Pool, or_skip
 
@@ -56,15 +57,17 @@ def test_storing_and_waiting(stage: Stage) -> None:
     assert (again.completed_count(), again.get(timeout=PATIENCE)) == (200, list(range(200)))
 
 
-@pytest.mark.parametrize("shape", ["of none", "of one", "of a thousand", "chords in chords in header", "chord in body"])
+@pytest.mark.parametrize("parts", SIZES)
+def test_the_body_runs_once(stage: Stage, tmp_path: Path, parts: int) -> None:
+    check_bodies(stage, tmp_path, [parts])
+
+
+@pytest.mark.parametrize("shape", ["chords in chords in header", "chord in body"])
 def test_chords(stage: Stage, shape: str) -> None:
     made, expected = SHAPES[shape]
     assert made(stage).apply_async().get(timeout=PATIENCE) == expected
 
 
-def test_many_chords_at_once(stage: Stage) -> None:
+def test_many_chords_at_once(stage: Stage, tmp_path: Path) -> None:
     """One body for each."""
-    paths = [stage.folder / f"body-{n}" for n in range(CHORDS)]
-    sent = [chord([stage.number(n), stage.number(1)])(stage.note(path=str(path))) for n, path in enumerate(paths)]
-    assert [body.get(timeout=PATIENCE) for body in sent] == [[n, 1] for n in range(CHORDS)]
-    assert [lines(path) for path in paths] == [[body.id] for body in sent]
+    check_bodies(stage, tmp_path, [2] * CHORDS)
