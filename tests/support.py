@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 import celery
@@ -25,6 +26,13 @@ SERIALIZERS = ("json", "pickle", "yaml", "msgpack")
 Backends = Callable[..., DatabaseBackend]
 #: `with statements() as seen` collects what a server is asked.
 Statements = Callable[[], AbstractContextManager[list[str]]]
+
+
+def need(pool: str) -> None:
+    """Skip the test of a pool whose library may be missing on some Python; in CI, fail."""
+    if pool in ("gevent", "eventlet") and find_spec(pool) is None:
+        give_up = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
+        give_up(f"{pool} is missing: pip install {pool}")
 
 
 def app_on(url: str | None, scheme: str = "sql", **settings: Any) -> Celery:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from celery import Celery, Task
+from celery.result import allow_join_result
 
 import acceptance.broker  # noqa: F401  makes the broker known
 from acceptance.nasty import misbehave
@@ -50,6 +51,13 @@ def follow(self: Task, task_id: str) -> int:
     return value + 1
 
 
+def ask(self: Task, x: int, y: int) -> int:
+    """Have another task do it, and wait for that inside of this one, as Celery has to be allowed."""
+    with allow_join_result():
+        answer: int = self.app.tasks["add"].delay(x, y).get(timeout=60)
+    return answer
+
+
 def spawn(self: Task, number: int) -> list[str]:
     """Send some tasks, and name them: they become children of this one."""
     return [self.app.tasks["add"].delay(n, 1).id for n in range(number)]
@@ -61,7 +69,7 @@ def make_app(settings: Mapping[str, Any]) -> Celery:
     app.conf.update(settings)
     for task in (add, total, fail, nap, misbehave):
         app.task(name=task.__name__)(task)
-    for task in (retry, spawn, follow):
+    for task in (retry, spawn, follow, ask):
         app.task(name=task.__name__, bind=True)(task)
     return app
 

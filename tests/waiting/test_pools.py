@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import uuid
-from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from acceptance.shop import make_app
 from acceptance.worker import Worker, running, settings_for
 from servers import Database
 from servers.pool import on
+from support import need
 from waiting.conftest import PATIENCE
 
 PROGRAM = Path(__file__).with_name("greenlets.py")
@@ -29,13 +29,6 @@ POOLS = [
     ("postgresql", "threads"),
     ("sqlite", "threads"),
 ]
-
-
-def need(module: str) -> None:
-    """Skip the test without a library that may be missing on some Python; in CI, fail."""
-    if module != "threads" and find_spec(module) is None:
-        give_up = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
-        give_up(f"{module} is missing: pip install {module}")
 
 
 @on("postgresql", "psycopg2", "mariadb", "sqlite", "portable")
@@ -82,4 +75,19 @@ def test_a_worker_stores_while_a_caller_waits(database: Database, pool: str, tmp
 
     assert values[:45] == [number + 1 for number in range(45)]
     assert [str(value) for value in values[45:]] == ["no"] * 5
+    assert (worker.complaints, database.errors()) == ([], [])
+
+
+@on("postgresql", "mariadb", "sqlite")
+def test_tasks_wait_in_the_children_of_a_worker(database: Database, tmp_path: Path) -> None:
+    """Each for another that a sibling runs; and each child more than once, in other tasks."""
+    settings = settings_for(tmp_path, f"sql+{database.url}")
+    worker = Worker(tmp_path, settings, "--pool=prefork", "--concurrency=4")
+    app = make_app(settings)
+    with running(worker):
+        assert followers(app, 3).get(timeout=PATIENCE) == 4
+        for _ in range(5):
+            some = group(app.tasks["ask"].s(number, 1) for number in range(3)).apply_async()
+            assert some.get(timeout=PATIENCE) == [1, 2, 3]
+
     assert (worker.complaints, database.errors()) == ([], [])
