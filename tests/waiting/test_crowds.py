@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
 from celery import states
 
 from celery_sql_results import DatabaseBackend
+from celery_sql_results.waiting.consumer import Subscription
+from celery_sql_results.waiting.notifier import Row
 from concurrency.nursery import Nursery, complaints, errors
 from servers import Database
 from servers.pool import on
@@ -93,6 +96,30 @@ def test_a_thousand_waiters_in_one_process(backend: DatabaseBackend, writer: Wri
 
     assert [value.result() for value in values] == single
     assert joined.result() == many
+
+
+@on("postgresql", "mariadb", "sqlite")
+def test_a_thousand_waits_for_tasks_that_have_begun(
+    backend: DatabaseBackend, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each by itself; nobody is offered a row that he does not miss, so a look costs no more than its rows."""
+    begun, offered, offer = ids(1000), Counter[bool](), Subscription.offer
+
+    def noted(wait: Subscription, row: Row) -> None:
+        offered[row["task_id"] in wait.task_ids] += 1
+        offer(wait, row)
+
+    monkeypatch.setattr(Subscription, "offer", noted)
+    writer.store_all([(task_id, None, states.STARTED) for task_id in begun])
+    finished: set[str] = set()
+    for task_id in begun:
+        backend.app.AsyncResult(task_id).then(lambda result: finished.add(result.id))
+    until_awaited(backend, *begun)
+    until(lambda: offered[True] > 2 * len(begun))
+    writer.store_all([(task_id, task_id, states.SUCCESS) for task_id in begun])
+    until(lambda: len(finished) == len(begun))
+
+    assert offered[False] == 0
 
 
 @on("postgresql")
