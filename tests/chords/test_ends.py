@@ -205,6 +205,16 @@ def test_a_time_limit_strikes_the_elected_process(posts: Posts, database: Databa
     assert [values for _, values in bodies(post)] == [[0, 1]]
 
 
+def test_a_time_limit_strikes_where_nobody_else_has_the_body(posts: Posts, database: Database) -> None:
+    """Only pickle could have written it: it fails, or it would be awaited for ever."""
+    post = posts(task_routes=(routed(SoftTimeLimitExceeded()),))
+    parts = begun(post)
+    database.execute("UPDATE celery_taskmeta_chords SET body = NULL")
+    returned(post, parts)
+    assert counted(database, "chords WHERE date_dispatched IS NULL") == 0
+    assert [row[0] for row in database.execute("SELECT status FROM celery_taskmeta")].count("FAILURE") == 1
+
+
 def test_who_is_overtaken_fails_no_body(posts: Posts, database: Database) -> None:
     """The broker has kept it waiting for longer than its lease, and another has sent the body."""
     quick = posts()

@@ -124,6 +124,34 @@ def test_a_listen_url_that_is_wrong(
     assert [("database_listen_url" in complaint) for complaint in complaints(caplog)] == [True]
 
 
+@with_notifications
+def test_whatever_keeps_a_connection_for_notifications_from_being_opened(
+    backends: Backends,
+    writer: Writer,
+    aside: Aside,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Such as a function that fetches a password: results are polled, with one warning that names it."""
+    monkeypatch.setattr(listen, "FIRST_RECONNECT", 0.001)
+
+    def fetch(*_: object) -> None:
+        raise LookupError("no password today")
+
+    def callback(engine: sa.Engine) -> None:
+        if isinstance(engine.pool, sa.NullPool):
+            sa.event.listen(engine, "do_connect", fetch)
+
+    backend = backends(database_engine_callback=callback)
+    value = aside(backend.app.AsyncResult("t").get, timeout=PATIENCE)
+    until_awaited(backend, "t")
+    until(lambda: backend.consumer._notifier._failures > 3)
+    writer.store("t", 1)
+
+    assert value.result() == 1
+    assert [("no password today" in complaint) for complaint in complaints(caplog)] == [True]
+
+
 @everywhere
 def test_no_thread_to_spare(backend: DatabaseBackend, writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
     """The system refuses one: that wait fails, and the next one does not."""

@@ -98,6 +98,28 @@ def test_an_error_in_a_nested_group(backend: DatabaseBackend, writer: Writer, as
         raised.result()
 
 
+@anywhere
+def test_an_error_in_a_nested_group_that_is_to_be_returned(backend: DatabaseBackend, writer: Writer) -> None:
+    """Ends no wait; the timeout does."""
+    writer.store("b", "no", states.FAILURE)
+    inner = group(backend, results(backend, "bc"), "inner")
+    with pytest.raises(TimeoutError):
+        group(backend, [inner]).get(timeout=0.1, propagate=False)
+
+    writer.store("c", "c")
+    ((error, value),) = group(backend, [inner]).get(timeout=PATIENCE, propagate=False)
+    assert (str(error), value) == ("no", "c")
+
+
+@anywhere
+def test_a_task_before_one_in_a_nested_group_fails(backend: DatabaseBackend, writer: Writer) -> None:
+    """Its error is raised, for the other one will never run."""
+    writer.store("a", "no", states.FAILURE)
+    after = backend.app.AsyncResult("b", parent=backend.app.AsyncResult("a"))
+    with pytest.raises(ValueError, match="no"):
+        group(backend, [group(backend, [after], "inner")]).get(timeout=PATIENCE, interval=0.01)
+
+
 def test_nested_groups_are_awaited_together(backend: DatabaseBackend, writer: Writer, aside: Aside) -> None:
     """With one timeout, `on_message` for each, and a group as soon as it is ready."""
     seen: list[str] = []

@@ -265,10 +265,10 @@ class ChordMixin:
             self._publish(body, values)
         except SQLAlchemyError:  # when the lease is over, another process tries
             raise
-        except SoftTimeLimitExceeded:  # of the part, whose result is stored: another process tries at once
-            self._step(f"giving chord {group_id} up", lambda: rows.claim(group_id, claimant, timedelta()))
-            raise
         except Exception as error:  # the header or the broker may raise anything, and the body must learn of it
+            if isinstance(error, SoftTimeLimitExceeded) and chord.body is not None:  # of a part that has returned
+                self._step(f"giving chord {group_id} up", lambda: rows.claim(group_id, claimant, timedelta()))
+                raise  # another process tries at once
             logger.exception("chord %s failed", group_id)
             if not self._step(f"claiming chord {group_id}", claim):
                 logger.warning("chord %s failed too late: another process sends its body", group_id)

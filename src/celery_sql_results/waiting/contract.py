@@ -108,12 +108,18 @@ class WaitingMixin:
         """Yield ``(id, meta)`` of the members of a set as they become ready; of a nested set, its id and results.
 
         Whoever joins asks each result of a nested set for its value, in order and without a timeout. So the set is
-        yielded when none of that needs a wait: all are ready, or all before one that failed.
+        yielded when none of that needs a wait: all are ready, or all before one that failed and ends the join.
         """
         self._ensure_not_eager()
-        members = _Members(result.results)
+        members = _Members(result.results, getattr(result, "propagates", False))
         yield from members.at_hand
-        for meta in self._await(members.missing, timeout, interval, on_interval, on_message):
+
+        def look() -> None:
+            members.raise_of_parents()
+            if on_interval is not None:
+                on_interval()
+
+        for meta in self._await(members.missing, timeout, interval, look, on_message):
             yield from members.take(meta)
 
     def get_many(
@@ -209,11 +215,18 @@ class WaitingMixin:
 
 
 class _Members:
-    """The members of a set: those that are at hand, and those that become so as results come for what is missing."""
+    """The members of a set: those that are at hand, and those that become so as results come for what is missing.
 
-    def __init__(self, results: Iterable[Any]) -> None:
+    Args:
+        propagates: whether whoever joins goes no further than to a result that failed.
+    """
+
+    def __init__(self, results: Iterable[Any], propagates: bool) -> None:
+        self._propagates = propagates
         self.at_hand: list[tuple[str, Any]] = []
         self.missing: dict[str, list[Any]] = {}
+        #: Of nested sets, what is not at hand yet, in order; and by the ids of these results, the sets.
+        self._lefts: list[deque[Any]] = []
         self._nested: dict[str, list[tuple[Any, deque[Any]]]] = {}
         sets = []
         for member in results:
@@ -229,12 +242,14 @@ class _Members:
 
     def _add(self, nested: Any) -> None:
         left = deque(leaves([nested]))
-        if _needs_no_wait(left):
+        missing = [leaf for leaf in left if not leaf._cache]  # first: another thread may fulfil some just now
+        if self._needs_no_wait(left):
             self.at_hand.append((nested.id, nested.results))
-        for leaf in left:
-            if not leaf._cache:
-                self.missing.setdefault(leaf.id, []).append(leaf)
-                self._nested.setdefault(leaf.id, []).append((nested, left))
+            return
+        self._lefts.append(left)
+        for leaf in missing:
+            self.missing.setdefault(leaf.id, []).append(leaf)
+            self._nested.setdefault(leaf.id, []).append((nested, left))
 
     def take(self, meta: Meta) -> Iterator[tuple[str, Any]]:
         """Keep what has come, and yield the members that it makes ready."""
@@ -244,13 +259,19 @@ class _Members:
         if task_id in self._own:
             yield task_id, meta
         for nested, left in self._nested.get(task_id, ()):
-            if left and _needs_no_wait(left):
+            if left and self._needs_no_wait(left):
                 yield nested.id, nested.results
 
+    def raise_of_parents(self) -> None:
+        """Raise what a task before a nested one has raised, as its own ``get`` would: it may never run then."""
+        if self._propagates:
+            for left in self._lefts:
+                if left and left[0].parent is not None:
+                    left[0]._maybe_reraise_parent_error()
 
-def _needs_no_wait(left: deque[Any]) -> bool:
-    """Whether each result is at hand, up to the first that failed; those that are at hand are taken from ``left``."""
-    while left and left[0]._cache:
-        if left.popleft()._cache["status"] in states.PROPAGATE_STATES:
-            left.clear()
-    return not left
+    def _needs_no_wait(self, left: deque[Any]) -> bool:
+        """Whether each result is at hand, up to one that ends the join; what is at hand is taken from ``left``."""
+        while left and left[0]._cache:
+            if left.popleft()._cache["status"] in states.PROPAGATE_STATES and self._propagates:
+                left.clear()
+        return not left

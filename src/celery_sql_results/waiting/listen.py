@@ -38,7 +38,7 @@ TEST_TIMEOUT = 2.0
 FIRST_RECONNECT, LAST_RECONNECT = 1.0, 60.0
 #: Seconds between two signs of life on a quiet connection; a dead one would go unnoticed.
 KEEPALIVE_INTERVAL = 30.0
-#: The warning comes with this failure in a row to open the connection.
+#: The warning comes with the failure of this number to open the connection while the database can be reached.
 WARN_AFTER = 2
 TEST = "test"
 _FINISHED = states.READY_STATES
@@ -61,8 +61,9 @@ class _Opening(threading.Thread):
         """Open it, or note the error."""
         try:
             self.listener.open(self._channel)
-        except (SQLAlchemyError, OSError) as error:
-            self.error, self.is_odd = error, self._database_answers()
+        except Exception as error:  # noqa: BLE001 - whatever a driver or a callback raises, it is told
+            self.error = error
+            self.is_odd = self._database_answers()
         finally:
             self._done()
             self._when_done()
@@ -83,7 +84,7 @@ class _Opening(threading.Thread):
     def _database_answers(self) -> bool:
         try:
             self._store.exists(self._channel)
-        except SQLAlchemyError:
+        except Exception:  # noqa: BLE001 - then it does not
             return False
         return True
 
@@ -108,7 +109,7 @@ class ListenNotifier:
         self._watched: set[str] = set()
         self._left: set[str] = set()  # those with a row that no writer is known to have removed
         self._opening: _Opening | None = None
-        self._failures = 0
+        self._failures = self._odd_failures = 0
         self._hears = False
         self._test_ends = self._next_try = self._last_sign = 0.0
         self._inner, self._outer = socket.socketpair()
@@ -179,14 +180,18 @@ class ListenNotifier:
                 self._failed(opening.error, opening.is_odd)
         elif opening is None and self._may_connect():
             self._opening = _Opening(self._listener.copy(), self.channel, self._store, self.interrupt)
-            self._opening.start()
+            try:
+                self._opening.start()
+            except RuntimeError as error:  # the system has no thread to spare
+                self._opening = None
+                self._failed(error, is_odd=True)
 
     def _may_connect(self) -> bool:
         return not self._given_up and not self._listener.is_open and time.monotonic() >= self._next_try
 
     def _use(self, listener: Listener) -> None:
         """Announce again what is watched, since a crashed server forgot it, and send the test message."""
-        self._listener, self._failures = listener, 0
+        self._listener, self._failures, self._odd_failures = listener, 0, 0
         self._select(self._inner, self._listener)
         self._store.await_many(list(self._watched), self.channel)
         self._left.update(self._watched)
@@ -196,10 +201,10 @@ class ListenNotifier:
 
     def _failed(self, error: Exception, is_odd: bool) -> None:
         """Try again later. One warning, and none for an outage, of which others tell, nor as one has just ended."""
-        pause = min(FIRST_RECONNECT * 2**self._failures, LAST_RECONNECT)
+        self._next_try = time.monotonic() + min(FIRST_RECONNECT * 2 ** min(self._failures, 10), LAST_RECONNECT)
         self._failures += 1
-        self._next_try = time.monotonic() + pause
-        log = logger.warning if is_odd and self._failures == WARN_AFTER else logger.info
+        self._odd_failures += is_odd
+        log = logger.warning if is_odd and self._odd_failures == WARN_AFTER else logger.info
         log(
             "no connection for notifications (%s), so results are polled and it is tried again, every %d s at last. "
             "Is database_listen_url right, or should database_listen be False?",

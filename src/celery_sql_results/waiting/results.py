@@ -95,6 +95,13 @@ class _Members:
     results: list[Any]
     backend: Any
     on_ready: Any
+    #: Whether the join that is under way ends with the first result that failed.
+    propagates = False
+
+    def join_native(self, timeout: float | None = None, propagate: bool = True, *args: Any, **kwargs: Any) -> Any:
+        """The values of all results, read together; see :meth:`~.contract.WaitingMixin.iter_native`."""
+        self.propagates = propagate
+        return super().join_native(timeout, propagate, *args, **kwargs)  # type: ignore[misc]
 
     def _states(self) -> dict[str, str]:
         return _states(self.results)
