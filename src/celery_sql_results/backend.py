@@ -319,14 +319,14 @@ class DatabaseBackend(WaitingMixin, SpoolMixin, ContentMixin, ChordMixin, BaseBa
 
     def _notifier(self) -> Notifier:
         """The best way to wait that the database has."""
-        store, impl = self.store, self._impl
-        url = self.settings.listen_url if store.notifies else None
+        store, impl, settings = self.store, self._impl, self.settings
+        url = (settings.listen_url if store.notifies else None) or settings.url
         # Not of the pool: what is held while somebody waits must not be missing elsewhere.
-        held = partial(self.session_manager.get_engine, url or self.settings.url, short_lived_sessions=True)
+        engine = partial(self.session_manager.get_engine, url, short_lived_sessions=True, **settings.engine_options)
         if store.notifies:
-            return ListenNotifier(store, impl.listener(held(**self.settings.engine_options)))
+            return ListenNotifier(store, impl.listener(engine()))
         if impl.counts_changes(store.engine):
-            return ChangeNotifier(store, partial(impl.change_counter, held(**self.settings.engine_options)))
+            return ChangeNotifier(store, partial(impl.change_counter, engine()))
         return PollNotifier(store)
 
     # -- groups --------------------------------------------------------------------------------------------------
