@@ -38,11 +38,9 @@ from .settings import Settings
 from .spool.contract import SpoolMixin
 from .spool.entry import GROUP, TASK, Entry
 from .store import Store
+from .waiting.choice import notifier_for
 from .waiting.consumer import Consumer
 from .waiting.contract import WaitingMixin
-from .waiting.listen import ListenNotifier
-from .waiting.notifier import Notifier
-from .waiting.poll import ChangeNotifier, PollNotifier
 from .waiting.results import install
 
 __all__ = ["DatabaseBackend"]
@@ -310,24 +308,11 @@ class DatabaseBackend(WaitingMixin, SpoolMixin, ContentMixin, ChordMixin, BaseBa
             raise CeleryTimeoutError("The result database could not be reached in time.") from error
 
     def _make_consumer(self) -> Consumer:
-        return Consumer(
-            self._notifier(),
-            self.exception_safe_to_retry,
-            self.settings.poll_min_interval,
-            self.settings.poll_max_interval,
-        )
-
-    def _notifier(self) -> Notifier:
-        """The best way to wait that the database has."""
-        store, impl, settings = self.store, self._impl, self.settings
+        store, settings = self.store, self.settings
         url = (settings.listen_url if store.notifies else None) or settings.url
-        # Not of the pool: what is held while somebody waits must not be missing elsewhere.
         engine = partial(self.session_manager.get_engine, url, short_lived_sessions=True, **settings.engine_options)
-        if store.notifies:
-            return ListenNotifier(store, impl.listener(engine()))
-        if impl.counts_changes(store.engine):
-            return ChangeNotifier(store, partial(impl.change_counter, engine()))
-        return PollNotifier(store)
+        bounds = settings.poll_min_interval, settings.poll_max_interval
+        return Consumer(notifier_for(store, engine), self.exception_safe_to_retry, *bounds)
 
     # -- groups --------------------------------------------------------------------------------------------------
 

@@ -101,6 +101,15 @@ def test_a_listen_url_that_is_never_answered(
         connected.close()
 
 
+def stored_while_it_cannot_listen(backend: DatabaseBackend, writer: Writer, aside: Aside) -> None:
+    """A result comes when the connection for notifications could not be opened some times."""
+    value = aside(backend.app.AsyncResult("t").get, timeout=PATIENCE)
+    until_awaited(backend, "t")
+    until(lambda: backend.consumer._notifier._failures > 3)
+    writer.store("t", 1)
+    assert value.result() == 1
+
+
 @with_notifications
 def test_a_listen_url_that_is_wrong(
     database: Database,
@@ -115,12 +124,8 @@ def test_a_listen_url_that_is_wrong(
     backend = backends(
         database_listen_url=database.server.url("nowhere", driver=make_url(database.url).get_driver_name())
     )
-    value = aside(backend.app.AsyncResult("t").get, timeout=PATIENCE)
-    until_awaited(backend, "t")
-    until(lambda: backend.consumer._notifier._failures > 3)
-    writer.store("t", 1)
+    stored_while_it_cannot_listen(backend, writer, aside)
 
-    assert value.result() == 1
     assert [("database_listen_url" in complaint) for complaint in complaints(caplog)] == [True]
 
 
@@ -143,12 +148,8 @@ def test_whatever_keeps_a_connection_for_notifications_from_being_opened(
             sa.event.listen(engine, "do_connect", fetch)
 
     backend = backends(database_engine_callback=callback)
-    value = aside(backend.app.AsyncResult("t").get, timeout=PATIENCE)
-    until_awaited(backend, "t")
-    until(lambda: backend.consumer._notifier._failures > 3)
-    writer.store("t", 1)
+    stored_while_it_cannot_listen(backend, writer, aside)
 
-    assert value.result() == 1
     assert [("no password today" in complaint) for complaint in complaints(caplog)] == [True]
 
 
