@@ -15,7 +15,7 @@ from celery import Celery
 from celery.app.task import Context
 
 from celery_sql_results import DatabaseBackend
-from celery_sql_results.waiting import consumer as consumer_module
+from celery_sql_results.waiting import looker as consumer_module
 
 #: Celery's own version, to skip what needs the `db+` backend of 5.7.
 CELERY = tuple(int(part) for part in celery.__version__.split(".")[:2])

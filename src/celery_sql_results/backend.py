@@ -20,28 +20,26 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 from sqlalchemy.util import memoized_property
 
-from . import (
-    content,
-    retention,
-    retry,
-    upkeep,  # noqa: F401 - it listens to the signals of a worker
-)
-from .chords.contract import ChordMixin, is_counted
-from .chords.rows import ChordRows
-from .content import ContentMixin
+from .chords.chords import ChordMixin, is_counted
 from .dialects import DefaultImpl, impl_for
-from .encoding import tree
 from .errors import TaskIdTooLong
 from .models import NAME_LENGTH, Models, Task, TaskSet, models_for, utc_now
+from .payload.encoding import tree
+from .rows import cleanup as retention
+from .rows.chords import ChordRows
+from .rows.tasks import Store
 from .session import SessionManager
-from .settings import Settings
-from .spool.contract import SpoolMixin
-from .spool.entry import GROUP, TASK, Entry
-from .store import Store
+from .settings import Policy, Settings
 from .waiting.choice import notifier_for
-from .waiting.consumer import Consumer
-from .waiting.contract import WaitingMixin
+from .waiting.looker import Consumer
 from .waiting.results import install
+from .waiting.waits import WaitingMixin
+from .worker import upkeep  # noqa: F401 - it listens to the signals of a worker
+from .writing import retry
+from .writing import stand_ins as content
+from .writing.keep import SpoolMixin
+from .writing.spool.entry import GROUP, TASK, Entry
+from .writing.stand_ins import ContentMixin
 
 __all__ = ["DatabaseBackend"]
 
@@ -165,7 +163,7 @@ class DatabaseBackend(WaitingMixin, SpoolMixin, ContentMixin, ChordMixin, BaseBa
         self,
         name: str,
         operation: Callable[[], T],
-        policy: retry.Policy,
+        policy: Policy,
         gives_up: Callable[[], bool] = retry.never,
         failed: retry.Failed | None = None,
     ) -> T:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,13 +16,17 @@ from sqlalchemy import create_engine, event, exc, pool
 from sqlalchemy.engine import Engine, make_url
 from sqlalchemy.orm import Session, sessionmaker
 
-from . import schema
 from .dialects import PingingPool, impl_for
 from .errors import SettingError
 from .models import Models, models_for
-from .settings import ENGINE_OPTIONS, EngineCallback
+from .schema import Columns, prepare_models
 
-__all__ = ["SessionManager", "session_cleanup"]
+__all__ = ["ENGINE_OPTIONS", "EngineCallback", "SessionManager", "session_cleanup"]
+
+EngineCallback = Callable[[Engine], object]
+
+#: What a connection pool does unless ``database_engine_options`` says otherwise.
+ENGINE_OPTIONS: dict[str, Any] = {"pool_pre_ping": True, "pool_recycle": 3600}
 
 #: Options that mean nothing to a pool that keeps no connection.
 _POOL_OPTIONS = ("pool_size", "max_overflow", "pool_timeout", "pool_use_lifo", "pool_recycle", "pool_pre_ping")
@@ -168,9 +172,9 @@ class SessionManager:
         self.prepare_models(engine)
         return maker()
 
-    def prepare_models(self, engine: Engine, models: Models | None = None) -> schema.Columns:
+    def prepare_models(self, engine: Engine, models: Models | None = None) -> Columns:
         """Create the tables, or add the columns that they lack, unless that was done. See :mod:`.schema`."""
-        return schema.prepare_models(engine, models or models_for())
+        return prepare_models(engine, models or models_for())
 
     def invalidate(self, dburi: str, **options: Any) -> None:
         """Close the engine of a URL and options, as :meth:`get_engine` gave it; the next use makes a new one."""

@@ -8,30 +8,26 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from os import PathLike
-from typing import Any
+from typing import Any, NamedTuple
 
 from celery.utils.imports import symbol_by_name
 from kombu.compression import encoders, get_encoder
 from kombu.serialization import registry
-from sqlalchemy.engine import Engine, make_url
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from .decompression import LIMIT
 from .errors import SettingError
 from .models import TableNames
-from .redact import Redact
-from .retry import Policy
+from .payload.compression import LIMIT
+from .payload.redaction import Redact
+from .session import ENGINE_OPTIONS, EngineCallback
 
-__all__ = ["EngineCallback", "RetryPolicy", "Settings"]
+__all__ = ["Policy", "RetryPolicy", "Settings"]
 
-EngineCallback = Callable[[Engine], object]
-
-#: What a connection pool does unless ``database_engine_options`` says otherwise.
-ENGINE_OPTIONS: dict[str, Any] = {"pool_pre_ping": True, "pool_recycle": 3600}
 #: Longest table name: PostgreSQL's limit of 63, less ``_version``.
 LONGEST_TABLE_NAME = 55
 #: For how many seconds a write, and how often a read is tried again while ``result_backend_max_retries`` is not set. A
@@ -45,6 +41,15 @@ UPKEEP_INTERVAL = 30.0
 POLL_MIN_INTERVAL, POLL_MAX_INTERVAL = 0.002, 0.25
 #: Without any pause, a wait would keep the database busy for nothing.
 POLL_LEAST = 0.0005
+
+
+class Policy(NamedTuple):
+    """How often and how long something is tried again, and the bounds of its pauses; times in seconds."""
+
+    retries: float
+    window: float
+    first_pause: float
+    longest_pause: float
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ def test_the_wheel_is_complete(wheel: Path) -> None:
     source = {str(path.relative_to(package.parent)) for path in package.rglob("*.py")}
     names = set(zipfile.ZipFile(wheel).namelist())
     assert source | {"celery_sql_results/py.typed"} <= names
-    assert any(name.startswith("celery_sql_results/migrations/versions/") for name in names)
+    assert any(name.startswith("celery_sql_results/schema/migrations/versions/") for name in names)
     assert {name.partition("/")[0] for name in names if ".dist-info" not in name} == {"celery_sql_results"}
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from celery.app.task import Context
 
-from celery_sql_results.chords.rows import ChordRows
+from celery_sql_results.rows.chords import ChordRows
 from chords.app import MortalBackend
 from concurrency.actors import app, backend_on, quick
 

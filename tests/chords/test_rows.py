@@ -12,7 +12,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 
 from celery_sql_results import DatabaseBackend
-from celery_sql_results.chords.rows import ChordRows
+from celery_sql_results.rows.chords import ChordRows
 from chords.actors import claimed, part, returned
 from concurrency.nursery import Nursery, errors
 from servers import Database

@@ -10,7 +10,7 @@ from celery import chord, states
 from kombu.exceptions import EncodeError
 
 from celery_sql_results import DatabaseBackend, TaskIdTooLong
-from celery_sql_results.redact import REDACTED
+from celery_sql_results.payload.redaction import REDACTED
 from servers import Database
 from support import SERIALIZERS, Backends, app_on, close, request
 

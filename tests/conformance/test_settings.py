@@ -16,7 +16,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.pool import NullPool
 
 from celery_sql_results import DatabaseBackend, SessionManager, session_cleanup
-from celery_sql_results.dialects.direct import DirectConnection
+from celery_sql_results.connections.quick import DirectConnection
 from celery_sql_results.models import EXTENDED_COLUMNS
 from servers import Database
 from servers.pool import on

@@ -14,7 +14,7 @@ from celery import states
 
 from acceptance import shop
 from celery_sql_results import DatabaseBackend
-from celery_sql_results.spool.entry import Entry
+from celery_sql_results.writing.spool.entry import Entry
 from concurrency.actors import quick
 from servers import Database
 from support import app_on
@@ -51,7 +51,7 @@ def waiting(folder: Path) -> list[Path]:
 
 def complaints(caplog: pytest.LogCaptureFixture) -> list[str]:
     """What was logged about the spool, as a warning or worse."""
-    ours = (record for record in caplog.records if record.name.startswith("celery_sql_results.spool"))
+    ours = (record for record in caplog.records if record.name.startswith("celery_sql_results.writing"))
     return [record.getMessage() for record in ours if record.levelno >= logging.WARNING]
 
 

@@ -24,7 +24,7 @@ from kombu.compression import compress
 from kombu.exceptions import ContentDisallowed, DecodeError
 
 from celery_sql_results import DatabaseBackend, PayloadTooLarge
-from celery_sql_results.encoding import COMPRESSED
+from celery_sql_results.payload.encoding import COMPRESSED
 from servers import Database
 from support import app_on, close
 

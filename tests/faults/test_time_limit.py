@@ -16,7 +16,7 @@ from sqlalchemy import Engine, event
 from sqlalchemy.exc import StatementError
 
 from celery_sql_results import DatabaseBackend
-from celery_sql_results.dialects import pool
+from celery_sql_results.connections import pool
 from concurrency.actors import quick
 from faults.trouble import engine_on, locked, proxied
 from servers import Database

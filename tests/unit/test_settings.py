@@ -12,8 +12,8 @@ from sqlalchemy.engine import Engine
 
 from celery_sql_results import SettingError
 from celery_sql_results.models import TableNames
-from celery_sql_results.retry import Policy
 from celery_sql_results.settings import RetryPolicy, Settings
+from celery_sql_results.writing.retry import Policy
 from support import app_on
 
 URL = "postgresql+psycopg://user:secret@host/db"

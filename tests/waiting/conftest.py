@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from celery_sql_results import DatabaseBackend
-from celery_sql_results.waiting import consumer as consumer_module
+from celery_sql_results.waiting import looker as consumer_module
 from conftest import fresh
 from servers import Database
 from servers.pool import ALL, Pool, on

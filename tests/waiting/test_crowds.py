@@ -10,7 +10,7 @@ import pytest
 from celery import states
 
 from celery_sql_results import DatabaseBackend
-from celery_sql_results.waiting.consumer import Subscription
+from celery_sql_results.waiting.looker import Subscription
 from celery_sql_results.waiting.notifier import Row
 from concurrency.nursery import Nursery, complaints, errors
 from servers import Database

@@ -18,7 +18,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from celery_sql_results import DatabaseBackend
-from celery_sql_results.waiting import listen
+from celery_sql_results.waiting import listening as listen
 from servers import Database
 from servers.pool import on
 from support import Backends

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from celery import states
 
-from celery_sql_results.waiting import listen
+from celery_sql_results.waiting import listening as listen
 from servers import Database
 from support import Backends
 from waiting.conftest import PATIENCE, Aside, until, until_awaited, until_told

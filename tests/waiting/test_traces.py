@@ -7,7 +7,7 @@ from celery import states
 from celery.exceptions import TimeoutError
 
 from celery_sql_results import DatabaseBackend
-from celery_sql_results.waiting import consumer as consumer_module
+from celery_sql_results.waiting import looker as consumer_module
 from servers import Database
 from servers.pool import on
 from waiting.conftest import PATIENCE, Aside, everywhere, until, until_told

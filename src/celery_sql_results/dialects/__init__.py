@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from celery_sql_results.connections.pool import PingingPool, connected
+
 from .base import ChangeCounter, DefaultImpl, Listener, Put, as_dicts
 from .mysql import MySQLImpl
-from .pool import PingingPool, connected
 from .postgresql import PostgreSQLImpl
 from .sqlite import SQLiteImpl
 

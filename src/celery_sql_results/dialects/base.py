@@ -18,8 +18,9 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.engine.url import URL
 
-from .pool import connected
-from .refusals import UNSENT, reason_of
+from celery_sql_results.connections.pool import UNSENT, connected
+
+from .refusals import reason_of
 
 Row = Mapping[str, Any]
 

@@ -13,9 +13,10 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.engine.url import URL
 
-from . import listen
+from celery_sql_results.connections.quick import DirectConnection
+
+from . import postgresql_notify as listen
 from .base import AutocommitImpl, Listener, Put, Row, on_conflict_nothing, on_conflict_upsert
-from .direct import DirectConnection
 from .refusals import wire_size
 
 #: SQLSTATEs (a class of two characters, or a code of five) after which the same statement may succeed.

@@ -6,10 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-__all__ = ["UNSENT", "reason_of", "wire_size"]
-
-#: What a driver raises over a value that it cannot send, and SQLAlchemy does not speak for.
-UNSENT = (OverflowError, UnicodeEncodeError)
+__all__ = ["reason_of", "wire_size"]
 
 #: The words of a driver end here at the latest: what follows may be a piece of the payload.
 QUOTATION = re.compile(r"[:'\"`\n]")

@@ -7,11 +7,11 @@ from functools import partial
 
 from sqlalchemy.engine import Engine
 
-from celery_sql_results.store import Store
+from celery_sql_results.rows.tasks import Store
 
-from .listen import ListenNotifier
+from .listening import ListenNotifier
 from .notifier import Notifier
-from .poll import ChangeNotifier, PollNotifier
+from .polling import ChangeNotifier, PollNotifier
 
 __all__ = ["notifier_for"]
 

@@ -9,7 +9,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Dialect
 
-from celery_sql_results.dialects import Put, base, impl_for, listen
+from celery_sql_results.dialects import Put, base, impl_for
+from celery_sql_results.dialects import postgresql_notify as listen
 from celery_sql_results.models import models_for
 
 MODELS = models_for()

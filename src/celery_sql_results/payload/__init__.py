@@ -1,0 +1,1 @@
+"""What a row is made of: payloads, exceptions, and what is hidden of arguments."""

@@ -1,0 +1,277 @@
+"""Celery's contract of waiting, in terms of the consumer."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Any
+
+from celery import states
+from celery.exceptions import TimeoutError as CeleryTimeoutError
+from celery.result import ResultSet
+from celery.utils.log import get_logger
+
+from .looker import Consumer, Subscription
+from .results import leaves
+
+__all__ = ["WaitingMixin"]
+
+Meta = dict[str, Any]
+logger = get_logger(__name__)
+
+#: Seconds between two calls of ``on_interval``, and so between two looks at the parents of a result.
+INTERVAL = 0.5
+
+
+class WaitingMixin:
+    """The methods of a backend that wait. The backend brings the rest."""
+
+    _cache: Any
+    _ensure_not_eager: Callable[[], None]
+
+    @property
+    def is_async(self) -> bool:
+        """Results call back by themselves."""
+        return True
+
+    @property
+    def consumer(self) -> Consumer:
+        """What is awaited through this backend."""
+        raise NotImplementedError
+
+    def _consumer_by(self, deadline: float | None) -> Consumer:
+        """:attr:`consumer`, which needs the tables when it is made: tried for as long as the wait may take.
+
+        Raises:
+            celery.exceptions.TimeoutError: the database could not be reached until the ``deadline``.
+        """
+        raise NotImplementedError
+
+    def _meta(self, row: Mapping[str, Any]) -> Meta:
+        raise NotImplementedError
+
+    # -- one task ------------------------------------------------------------------------------------------------
+
+    def wait_for(
+        self,
+        task_id: str,
+        timeout: float | None = None,
+        interval: float | None = INTERVAL,
+        no_ack: bool = True,
+        on_interval: Callable[[], object] | None = None,
+    ) -> Meta:
+        """Return the meta of a task when it is ready.
+
+        Raises:
+            celery.exceptions.TimeoutError: ``timeout`` seconds have passed; 0 looks once.
+        """
+        self._ensure_not_eager()
+        return next(self._await({task_id}, timeout, interval, on_interval))
+
+    def wait_for_pending(
+        self,
+        result: Any,
+        timeout: float | None = None,
+        interval: float | None = INTERVAL,
+        no_ack: bool = True,
+        on_message: Callable[[Meta], object] | None = None,
+        on_interval: Callable[[], object] | None = None,
+        callback: Callable[[str, Any], object] | None = None,
+        propagate: bool = True,
+    ) -> Any:
+        """Return the value of a result when it is ready, or raise what its task raised; see ``AsyncResult.get``."""
+        self._ensure_not_eager()
+        for meta in self._await({result.id}, timeout, interval, on_interval, on_message):
+            result._maybe_set_cache(meta)
+        return result.maybe_throw(callback=callback, propagate=propagate)
+
+    def add_pending_result(self, result: Any, weak: bool = False) -> Any:
+        """Nothing to prepare: a wait begins with :meth:`wait_for_pending`, and ``then`` with :meth:`watch`."""
+        return result
+
+    def remove_pending_result(self, result: Any) -> Any:
+        """Nothing to undo. This is called whenever a result object ends, so it must not wait for anything."""
+        return result
+
+    # -- many tasks ----------------------------------------------------------------------------------------------
+
+    def iter_native(
+        self,
+        result: Any,
+        timeout: float | None = None,
+        interval: float | None = INTERVAL,
+        no_ack: bool = True,
+        on_message: Callable[[Meta], object] | None = None,
+        on_interval: Callable[[], object] | None = None,
+    ) -> Iterator[tuple[str, Any]]:
+        """Yield ``(id, meta)`` of the members of a set as they become ready; of a nested set, its id and results.
+
+        Whoever joins asks each result of a nested set for its value, in order and without a timeout. So the set is
+        yielded when none of that needs a wait: all are ready, or all before one that failed and ends the join.
+        """
+        self._ensure_not_eager()
+        members = _Members(result.results, getattr(result, "propagates", False))
+        yield from members.at_hand
+
+        def look() -> None:
+            members.raise_of_parents()
+            if on_interval is not None:
+                on_interval()
+
+        for meta in self._await(members.missing, timeout, interval, look, on_message):
+            yield from members.take(meta)
+
+    def get_many(
+        self,
+        task_ids: Iterable[str],
+        timeout: float | None = None,
+        interval: float | None = INTERVAL,
+        no_ack: bool = True,
+        on_message: Callable[[Meta], object] | None = None,
+        on_interval: Callable[[], object] | None = None,
+        max_iterations: int | None = None,
+        READY_STATES: frozenset[str] = states.READY_STATES,
+    ) -> Iterator[tuple[str, Meta]]:
+        """Yield ``(task id, meta)`` of each task as it is found in one of ``READY_STATES``.
+
+        ``max_iterations`` ends the wait, without an error, when that many intervals have begun.
+
+        Raises:
+            celery.exceptions.TimeoutError: ``timeout`` seconds have passed and some are not ready; 0 looks once.
+        """
+        if max_iterations is not None:
+            timeout = (max_iterations - 1) * (interval or INTERVAL)
+        try:
+            for meta in self._await(set(task_ids), timeout, interval, on_interval, on_message, READY_STATES):
+                yield meta["task_id"], meta
+        except CeleryTimeoutError:
+            if max_iterations is None:
+                raise
+
+    def _await(
+        self,
+        task_ids: Collection[str],
+        timeout: float | None,
+        interval: float | None,
+        on_interval: Callable[[], object] | None = None,
+        on_message: Callable[[Meta], object] | None = None,
+        ready_states: frozenset[str] = states.READY_STATES,
+    ) -> Iterator[Meta]:
+        """Yield the meta of each task when it is ready; ``on_message`` gets those of other states as well."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        cached = [self._cache[task_id] for task_id in task_ids if task_id in self._cache]
+        yield from cached
+        missing = set(task_ids).difference(meta["task_id"] for meta in cached)
+        if not missing:
+            return
+        with self._consumer_by(deadline).subscribe(missing, ready_states, every_state=on_message is not None) as wait:
+            for meta in self._take(wait, deadline, INTERVAL if interval is None else interval, on_interval):
+                if on_message is not None:
+                    on_message(meta)
+                if meta["status"] in ready_states:
+                    yield meta
+
+    def _take(
+        self, wait: Subscription, deadline: float | None, interval: float, on_interval: Callable[[], object] | None
+    ) -> Iterator[Meta]:
+        """Yield what comes for a wait, until nothing is missing or the time is over; ``on_interval`` in between."""
+        called = time.monotonic()
+        while True:
+            left = interval if deadline is None else min(interval, deadline - time.monotonic())
+            for row in wait.take(max(left, 0.0)):
+                yield self._remember(self._meta(row))
+            now = time.monotonic()
+            if not wait.untaken:
+                return
+            if deadline is not None and now >= deadline:
+                raise CeleryTimeoutError("The operation timed out.")
+            if on_interval is not None and now - called >= interval:
+                called = now
+                on_interval()
+
+    def _remember(self, meta: Meta) -> Meta:
+        if meta["status"] == states.SUCCESS:
+            self._cache[meta["task_id"]] = meta
+        return meta
+
+    # -- then ----------------------------------------------------------------------------------------------------
+
+    def watch(self, results: Collection[Any]) -> None:
+        """Fulfil results as soon as they are ready, in the thread that looks for results."""
+        waiting: dict[str, list[Any]] = {}
+        for result in results:
+            if not result._cache:
+                waiting.setdefault(result.id, []).append(result)
+        if waiting:
+            self.consumer.watch(waiting, lambda row: self._fulfil(waiting[row["task_id"]], row))
+
+    def _fulfil(self, results: Collection[Any], row: Mapping[str, Any]) -> None:
+        for result in results:
+            try:
+                result._maybe_set_cache(self._remember(self._meta(row)))
+            except BaseException:  # whatever a callback raises, it must not end the thread that serves all waits
+                logger.exception("a callback of result %s failed", result.id)
+
+
+class _Members:
+    """The members of a set: those that are at hand, and those that become so as results come for what is missing.
+
+    Args:
+        propagates: whether whoever joins goes no further than to a result that failed.
+    """
+
+    def __init__(self, results: Iterable[Any], propagates: bool) -> None:
+        self._propagates = propagates
+        self.at_hand: list[tuple[str, Any]] = []
+        self.missing: dict[str, list[Any]] = {}
+        #: Of nested sets, what is not at hand yet, in order; and by the ids of these results, the sets.
+        self._lefts: list[deque[Any]] = []
+        self._nested: dict[str, list[tuple[Any, deque[Any]]]] = {}
+        sets = []
+        for member in results:
+            if isinstance(member, ResultSet):
+                sets.append(member)
+            elif member._cache:
+                self.at_hand.append((member.id, member._cache))
+            else:
+                self.missing.setdefault(member.id, []).append(member)
+        self._own = frozenset(self.missing)
+        for nested in sets:
+            self._add(nested)
+
+    def _add(self, nested: Any) -> None:
+        left = deque(leaves([nested]))
+        missing = [leaf for leaf in left if not leaf._cache]  # first: another thread may fulfil some just now
+        if self._needs_no_wait(left):
+            self.at_hand.append((nested.id, nested.results))
+            return
+        self._lefts.append(left)
+        for leaf in missing:
+            self.missing.setdefault(leaf.id, []).append(leaf)
+            self._nested.setdefault(leaf.id, []).append((nested, left))
+
+    def take(self, meta: Meta) -> Iterator[tuple[str, Any]]:
+        """Keep what has come, and yield the members that it makes ready."""
+        task_id = meta["task_id"]
+        for result in self.missing[task_id]:
+            result._maybe_set_cache(meta)
+        if task_id in self._own:
+            yield task_id, meta
+        for nested, left in self._nested.get(task_id, ()):
+            if left and self._needs_no_wait(left):
+                yield nested.id, nested.results
+
+    def raise_of_parents(self) -> None:
+        """Raise what a task before a nested one has raised, as its own ``get`` would: it may never run then."""
+        if self._propagates:
+            for left in self._lefts:
+                if left and left[0].parent is not None:
+                    left[0]._maybe_reraise_parent_error()
+
+    def _needs_no_wait(self, left: deque[Any]) -> bool:
+        """Whether each result is at hand, up to one that ends the join; what is at hand is taken from ``left``."""
+        while left and left[0]._cache:
+            if left.popleft()._cache["status"] in states.PROPAGATE_STATES and self._propagates:
+                left.clear()
+        return not left

@@ -1,0 +1,166 @@
+"""The files of a spool: who may read them, how many there may be, who may empty it."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from celery_sql_results import SettingError
+from celery_sql_results.writing.spool import directory as module
+from celery_sql_results.writing.spool.directory import Directory, Full
+from celery_sql_results.writing.spool.entry import Unreadable
+from support import fork
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Directory:
+    """An empty one of 100 bytes."""
+    return Directory(str(tmp_path / "new" / "spool"), "owner", 100)
+
+
+def mode(path: Path) -> int:
+    """Who may do what."""
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_only_the_owner_may_read(spool: Directory) -> None:
+    """Whatever the mask of the process is."""
+    before = os.umask(0)
+    try:
+        spool.add(b"1")
+        with spool.alone():
+            found = {mode(path) for path in spool.path.iterdir()}
+    finally:
+        os.umask(before)
+
+    assert (mode(spool.path.parent), mode(spool.path), found) == (0o700, 0o700, {0o600})
+
+
+@pytest.mark.parametrize("others", [0o720, 0o702, 0o777, 0o1777])
+def test_a_directory_that_others_may_write_to_is_refused(tmp_path: Path, others: int) -> None:
+    """They could plant results."""
+    tmp_path.chmod(others)
+
+    with pytest.raises(SettingError, match=r"^database_spool_dir is .* chmod go-w"):
+        Directory(str(tmp_path), "owner", 100)
+
+
+def test_a_directory_of_another_user_is_refused(tmp_path: Path) -> None:
+    """He could plant results, also where the superuser is who reads them."""
+    others = tmp_path if os.geteuid() == 0 else Path("/")
+    if others is tmp_path:
+        os.chown(others, 65534, -1)
+
+    with pytest.raises(SettingError, match=rf"^database_spool_dir is .* chown {os.geteuid()} "):
+        Directory(str(others), "owner", 100)
+
+
+def test_a_file_is_no_directory(tmp_path: Path) -> None:
+    """Nor is anything below it."""
+    (tmp_path / "file").touch()
+
+    for path in ("file", "file/below"):
+        with pytest.raises(SettingError, match=r"^database_spool_dir is "):
+            Directory(str(tmp_path / path), "owner", 100)
+
+
+def test_oldest_first(spool: Directory) -> None:
+    """And what was added is what is read."""
+    for number in range(12):
+        spool.add(b"%d" % number)
+
+    assert [spool.read(name) for name in spool.names()] == [b"%d" % number for number in range(12)]
+
+
+def test_it_is_never_larger_than_it_may_be(spool: Directory) -> None:
+    """What is removed makes room, what is rejected does not."""
+    spool.add(b"x" * 60)
+    with pytest.raises(Full):
+        spool.add(b"x" * 41)
+    spool.add(b"x" * 40)
+    for name, get_rid in zip(spool.names(), (spool.remove, spool.reject), strict=True):
+        get_rid(name)
+    again = Directory(str(spool.path.parent), "owner", 100)
+    with pytest.raises(Full):
+        again.add(b"x" * 61)
+    again.add(b"x" * 60)
+
+    assert len(again.names()) == 1
+
+
+def test_what_others_add_counts(spool: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not at once: a directory is not measured for each entry."""
+    other = Directory(str(spool.path.parent), "owner", 100)
+    spool.add(b"x" * 60)
+    other.add(b"x" * 40)
+    monkeypatch.setattr(module, "MEASURED_FOR", -1.0)
+
+    with pytest.raises(Full):
+        spool.add(b"x")
+
+
+def test_owners_have_nothing_in_common(spool: Directory) -> None:
+    """Nor has one that is named in part."""
+    spool.add(b"1")
+
+    assert Directory(str(spool.path.parent), "another", 100).names() == []
+
+
+def test_a_failed_write_leaves_nothing(spool: Directory) -> None:
+    """As on a disk that is full."""
+    with pytest.raises(TypeError):
+        spool.add([1])  # type: ignore[arg-type]
+
+    assert list(spool.path.iterdir()) == []
+
+
+def test_one_at_a_time(spool: Directory) -> None:
+    """Another process or thread comes away empty-handed, and has its turn afterwards."""
+    with spool.alone() as first, spool.alone() as second:
+        assert (first, second) == (True, False)
+    with spool.alone() as third:
+        assert third
+
+
+def test_a_child_does_not_hold_the_lock(spool: Directory) -> None:
+    """One that was forked in the middle, as a worker does, and lives on."""
+    reading, writing = os.pipe()
+    with spool.alone():
+        child = fork()
+        if not child:
+            os.close(writing)
+            os.read(reading, 1)
+            os._exit(0)
+    with spool.alone() as again:
+        found = again
+    os.close(reading)
+    os.close(writing)
+    os.waitpid(child, 0)
+
+    assert found
+
+
+def test_what_a_dead_process_left_half_done_is_removed(spool: Directory) -> None:
+    """But not what a living one is about to finish."""
+    old, new = (spool.path / f"{name}.draft" for name in ("old", "new"))
+    for path in (old, new):
+        path.write_bytes(b"12")
+    os.utime(old, (0, 0))
+    used = spool.used()
+
+    assert (used, old.exists(), new.exists(), spool.names()) == (2, False, True, [])
+
+
+def test_only_files_are_read(spool: Directory, tmp_path: Path) -> None:
+    """No link to a file that somebody else may read, and no pipe that never ends."""
+    (tmp_path / "secret").write_bytes(b"{}")
+    (spool.path / "link").symlink_to(tmp_path / "secret")
+    (spool.path / "folder").mkdir()
+    os.mkfifo(spool.path / "pipe")
+
+    for name in ("link", "folder", "pipe"):
+        with pytest.raises(Unreadable, match=r"^it is not a file$"):
+            spool.read(name)
