@@ -1,22 +1,22 @@
 """Engines and sessions: one pooled engine per URL and options, for the whole process.
 
-All threads and all backends of a process share it. A forked child leaves its parent's connections alone and opens its
-own.
+All threads and all backends of a process share it, and it ends with the last of them. A forked child leaves its
+parent's connections alone and opens its own.
 """
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from sqlalchemy import create_engine, event, exc, pool
-from sqlalchemy.engine import Engine, make_url
+from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.orm import Session, sessionmaker
 
-from .dialects import PingingPool, impl_for
+from .connections.engines import Engines
+from .dialects import DefaultImpl, impl_for, pool_options
 from .errors import SettingError
 from .models import Models, models_for
 from .schema import Columns, prepare_models
@@ -25,11 +25,16 @@ __all__ = ["ENGINE_OPTIONS", "EngineCallback", "SessionManager", "session_cleanu
 
 EngineCallback = Callable[[Engine], object]
 
+#: The option that no user may set for the statements of a backend.
+LEVEL = "isolation_level"
+
 #: What a connection pool does unless ``database_engine_options`` says otherwise.
 ENGINE_OPTIONS: dict[str, Any] = {"pool_pre_ping": True, "pool_recycle": 3600}
 
 #: Options that mean nothing to a pool that keeps no connection.
 _POOL_OPTIONS = ("pool_size", "max_overflow", "pool_timeout", "pool_use_lifo", "pool_recycle", "pool_pre_ping")
+#: Seconds for which SQLAlchemy lets somebody wait for a connection, unless ``pool_timeout`` says otherwise.
+POOL_TIMEOUT = 30.0
 
 
 @contextmanager
@@ -44,38 +49,14 @@ def session_cleanup(session: Session) -> Iterator[None]:
         session.close()
 
 
-class _Engines:
-    """The engines of this process by what they were made from, which is kept with them so that ids stay unique."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._engines: dict[Any, tuple[Engine, Any]] = {}
-        os.register_at_fork(before=self._before_fork, after_in_child=self._after_fork_in_child)
-
-    def get(self, url: str, options: Mapping[str, Any], callback: EngineCallback | None, pooled: bool) -> Engine:
-        key = (url, _frozen(options), callback, pooled)
-        with self._lock:
-            if key not in self._engines:
-                self._engines[key] = (_create(url, dict(options), callback, pooled), options)
-            return self._engines[key][0]
-
-    def forget(self, engine: Engine) -> None:
-        with self._lock:
-            self._engines = {key: entry for key, entry in self._engines.items() if entry[0] is not engine}
-        engine.dispose()
-
-    def _before_fork(self) -> None:
-        for engine, _options in list(self._engines.values()):
-            if impl_for(engine.dialect.name).closes_before_fork:
-                engine.dispose()
-
-    def _after_fork_in_child(self) -> None:
-        self._lock = threading.Lock()  # another thread of the parent may have held the old one
-        for engine, _options in self._engines.values():
-            engine.dispose(close=False)
+def _is_one_connection(url: URL) -> bool:
+    return impl_for(url.get_backend_name()).is_one_connection(url)
 
 
-_engines = _Engines()
+_engines = Engines(
+    is_kept=lambda engine: _is_one_connection(engine.url),
+    is_closed=lambda engine: impl_for(engine.dialect.name).closes_before_fork,
+)
 
 
 def _frozen(value: Any) -> Any:
@@ -93,25 +74,50 @@ def _frozen(value: Any) -> Any:
 
 def _create(url: str, options: dict[str, Any], callback: EngineCallback | None, pooled: bool) -> Engine:
     """Make an engine on which each statement commits itself."""
-    impl = impl_for(make_url(url).get_backend_name())
-    needed = impl.engine_options(make_url(url))
+    parsed = make_url(url)
+    impl = impl_for(parsed.get_backend_name())
+    needed = impl.engine_options(parsed)
     connect_args = {**needed.pop("connect_args", {}), **options.pop("connect_args", {})}
+    # A level of isolation stands beside ours, not over it: each statement of ours commits itself, or its block does.
+    of_execution = {name: value for name, value in options.pop("execution_options", {}).items() if name != LEVEL}
     options = {"hide_parameters": True, **needed, **options, "connect_args": connect_args}
+    options |= {"execution_options": of_execution} if of_execution else {}
     if impl.isolation_level:
         options.update(isolation_level=impl.isolation_level, skip_autocommit_rollback=True)
-    if not pooled:
-        options = {name: value for name, value in options.items() if name not in _POOL_OPTIONS}
-        options["poolclass"] = pool.NullPool
-    elif options["pool_pre_ping"] and not {"poolclass", "pool"} & options.keys():
-        options = {**options, "poolclass": PingingPool, "pool_pre_ping": False}
-    engine = _create_engine(url, options)
+    is_shared, timeout = impl.is_one_connection(parsed), options.get("pool_timeout", POOL_TIMEOUT)
+    engine = _create_engine(url, _with_pool(options, pooled, is_shared))
     event.listen(engine, "connect", lambda connection, _record: impl.on_connect(connection))
     if callback is not None:
         callback(engine)
+    event.listen(engine, "connect", lambda connection, _record: impl.settle(connection))
+    if is_shared and isinstance(engine.pool, pool.NullPool):
+        impl.share(engine, timeout)
+    _commit_each_statement(engine, impl)
+    return engine
+
+
+def _with_pool(options: dict[str, Any], pooled: bool, is_shared: bool) -> dict[str, Any]:
+    """The options of an engine with those of its pool: the user's, ours that pings, or none that keeps connections."""
+    has_own = bool({"poolclass", "pool"} & options.keys())
+    if is_shared and not has_own:
+        kept_by_pool = "creator" in options  # which is asked for each connection, and might give another database
+        return {**_without_pool(options), "poolclass": pool.StaticPool if kept_by_pool else pool.NullPool}
+    if not pooled:
+        return {**_without_pool(options), "poolclass": pool.NullPool}
+    if options["pool_pre_ping"] and not has_own:
+        return {**options, **pool_options()}
+    return options
+
+
+def _without_pool(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name not in _POOL_OPTIONS}
+
+
+def _commit_each_statement(engine: Engine, impl: DefaultImpl) -> None:
+    """Whatever else a callback has said."""
     level = engine.get_execution_options().get("isolation_level")
     if impl.isolation_level and level not in {None, impl.isolation_level}:  # another would undo each statement
         engine.update_execution_options(isolation_level=impl.isolation_level)
-    return engine
 
 
 def _create_engine(url: str, options: dict[str, Any]) -> Engine:
@@ -137,9 +143,12 @@ class SessionManager:
 
     def __init__(self, engine_callback: EngineCallback | None = None) -> None:
         self.engine_callback = engine_callback
+        self._given: set[Engine] = set()  # what was given out lives as long as this
 
     def get_engine(self, dburi: str, *, short_lived_sessions: bool = False, **options: Any) -> Engine:
         """Return the engine of this process for a URL and options of ``create_engine``.
+
+        It ends, and closes its connections, with the last manager that gave it out and the last who has it.
 
         Each statement commits itself on it, in one round trip. For transactions see :meth:`create_session`.
 
@@ -148,7 +157,11 @@ class SessionManager:
         """
         options = {**ENGINE_OPTIONS, **options}
         options.pop("isolation_level", None)
-        return _engines.get(dburi, options, self.engine_callback, pooled=not short_lived_sessions)
+        pooled = not short_lived_sessions or _is_one_connection(make_url(dburi))
+        key = (dburi, _frozen(options), self.engine_callback, pooled)
+        engine = _engines.get(key, options, partial(_create, dburi, dict(options), self.engine_callback, pooled))
+        self._given.add(engine)
+        return engine
 
     def create_session(
         self, dburi: str, short_lived_sessions: bool = False, **options: Any
@@ -178,4 +191,6 @@ class SessionManager:
 
     def invalidate(self, dburi: str, **options: Any) -> None:
         """Close the engine of a URL and options, as :meth:`get_engine` gave it; the next use makes a new one."""
-        _engines.forget(self.get_engine(dburi, **options))
+        engine = self.get_engine(dburi, **options)
+        self._given.discard(engine)
+        _engines.forget(engine)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import os
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +16,7 @@ from celery.exceptions import BackendStoreError
 from kombu.utils.encoding import bytes_to_str
 
 from celery_sql_results import DatabaseBackend
+from celery_sql_results.dialects import impl_for
 from servers import Database
 from servers.pool import on
 from support import Backends, app_on, close, request
@@ -22,7 +26,10 @@ OFTEN = 8
 ONE = {"pool_size": 1, "max_overflow": 0}
 NAMES = sa.text("SELECT statement FROM pg_prepared_statements WHERE name LIKE 'celery_sql_results%' ORDER BY 1")
 
-pytestmark = on("postgresql")
+pytestmark = [
+    on("postgresql"),
+    pytest.mark.skipif(os.environ.get("WITHOUT_QUICK_PATH") == "1", reason="only the quick path prepares"),
+]
 
 
 def use(backend: DatabaseBackend, value: object = 1, **more: Any) -> list[object]:
@@ -42,7 +49,7 @@ def metas(backend: DatabaseBackend, value: object, **more: Any) -> list[dict[str
 
 def prepared(backend: DatabaseBackend) -> list[str]:
     """How the statements begin that are prepared on the one connection."""
-    with backend.store.engine.connect() as connection:
+    with backend.database.engine.connect() as connection:
         return [bytes_to_str(text).split()[0] for (text,) in connection.execute(NAMES)]
 
 
@@ -65,6 +72,42 @@ def test_as_psycopg_is_told(backends: Backends, threshold: int | None, expected:
     assert prepared(backend) == expected
 
 
+def few(engine: sa.Engine) -> None:
+    """Let each connection prepare ten statements at most."""
+    sa.event.listen(engine, "connect", lambda connection, _: setattr(connection, "prepared_max", 10))
+
+
+def test_of_many_tables_only_the_last_statements_stay_prepared(backends: Backends) -> None:
+    """What was prepared before is forgotten by the server, and runs again all the same."""
+    settings = {"database_engine_options": ONE, "database_engine_callback": few}
+    made = [
+        backends(database_table_names={"task": f"task_{number}", "group": f"g_{number}"}, **settings)
+        for number in range(9)
+    ]
+    found = [use(backend, number) for _ in range(2) for number, backend in enumerate(made)]
+
+    assert found == [[number] * OFTEN for _ in range(2) for number in range(9)]
+    assert 2 <= len(prepared(made[0])) <= 10
+
+
+def test_what_ran_ends_with_its_tables(database: Database, one: DatabaseBackend) -> None:
+    """Though the engine goes on."""
+    use(one)
+    database.execute("CREATE TABLE strange (LIKE celery_taskmeta INCLUDING ALL)")
+    columns = (sa.Column("id", sa.Integer), sa.Column("task_id", sa.String), sa.Column("status", sa.String))
+    table = sa.Table("strange", sa.MetaData(), *columns)
+    for number in range(OFTEN):
+        with impl_for("postgresql").connect_quickly(one.store.engine) as connection:
+            insert = sa.insert(table).values({name: sa.bindparam(name) for name in ("id", "task_id", "status")})
+            connection.execute(insert, {"id": number, "task_id": str(number), "status": "x"})
+    watch = weakref.ref(table)
+    del table, insert, connection, columns
+    gc.collect()
+
+    assert watch() is None
+    assert use(one) == [1] * OFTEN
+
+
 @pytest.mark.parametrize("value", [None, 1.5, "ein Ü und 😀", "\x00 \ud800", {"a": [1, None]}, "x" * 100_000])
 def test_what_is_read_is_what_was_read_before(one: DatabaseBackend, value: object) -> None:
     found = use(one, value, traceback="\x00 Ü", request=request())
@@ -80,19 +123,19 @@ def test_all_columns_are_what_they_were_before(backends: Backends) -> None:
 
 def alter(backend: DatabaseBackend) -> None:
     """What is prepared does not fit any more."""
-    with backend.store.engine.connect() as connection:
+    with backend.database.engine.connect() as connection:
         connection.exec_driver_sql("ALTER TABLE celery_taskmeta ALTER status TYPE varchar(60), ALTER worker TYPE text")
 
 
 def deallocate(backend: DatabaseBackend) -> None:
     """As a pooler in between does."""
-    with backend.store.engine.connect() as connection:
+    with backend.database.engine.connect() as connection:
         connection.exec_driver_sql("DEALLOCATE ALL")
 
 
 def refuse_at_commit(backend: DatabaseBackend) -> None:
     """The statement works, but not its commit."""
-    with backend.store.engine.connect() as connection:
+    with backend.database.engine.connect() as connection:
         connection.exec_driver_sql(
             "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE serialization_failure; END $$"
         )
@@ -104,10 +147,10 @@ def refuse_at_commit(backend: DatabaseBackend) -> None:
 
 def disconnect(backend: DatabaseBackend) -> None:
     """The server forgets the connection and all that is on it."""
-    with backend.store.engine.connect() as connection:
+    with backend.database.engine.connect() as connection:
         number = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar()
     other = app_on(backend.settings.url).backend
-    with other.store.engine.connect() as connection:
+    with other.database.engine.connect() as connection:
         connection.exec_driver_sql(f"SELECT pg_terminate_backend({number}, 5000)")
     close(other)
 
@@ -123,7 +166,7 @@ def test_what_is_not_prepared_any_more(one: DatabaseBackend, happens: Callable[[
 def test_an_error_of_the_server_is_told(one: DatabaseBackend) -> None:
     """As one that a cursor has met."""
     use(one)
-    with one.store.engine.connect() as connection:
+    with one.database.engine.connect() as connection:
         connection.exec_driver_sql("ALTER TABLE celery_taskmeta ADD CHECK (task_id <> 'bad')")
     with pytest.raises(sa.exc.IntegrityError) as told:
         one.store_result("bad", 1, states.SUCCESS)
@@ -157,7 +200,7 @@ def test_a_busy_server(database: Database, backends: Backends) -> None:
     backend = backends(database_engine_options=options, result_backend_max_retries=1)
     use(backend)
     other = app_on(database.url).backend
-    with other.store.engine.connect().execution_options(isolation_level="READ COMMITTED") as connection:
+    with other.database.engine.connect().execution_options(isolation_level="READ COMMITTED") as connection:
         connection.exec_driver_sql("LOCK celery_taskmeta")
         with pytest.raises(BackendStoreError):
             backend.store_result("t", 1, states.SUCCESS)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+import threading
+import time
+import weakref
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +15,11 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session
-from sqlalchemy.pool import NullPool, StaticPool
+from sqlalchemy.pool import NullPool, QueuePool
 
 from celery_sql_results import SessionManager, Task, session_cleanup
 from celery_sql_results.dialects import PingingPool
+from servers import Database
 
 
 @pytest.fixture
@@ -104,13 +110,108 @@ def test_pool(manager: SessionManager, url: str, short: bool, expected: type[Any
     assert type(engine.pool) is expected
 
 
-def test_a_database_in_memory_is_one_connection() -> None:
-    """It ends with its connection."""
-    manager = SessionManager()
-    pool = manager.get_engine("sqlite://").pool
-    manager.invalidate("sqlite://")
+def connections_to(database: Database) -> int:
+    """How many the server has, once those that were closed have gone."""
+    others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    ((found,),) = database.execute(others)
+    for _ in range(200):
+        time.sleep(0.01)
+        ((later,),) = database.execute(others)
+        if later == found:
+            return int(found)
+        found = later
+    raise AssertionError("they come and go")
 
-    assert type(pool) is StaticPool
+
+def used(manager: SessionManager, url: str, **options: Any) -> weakref.ref[Engine]:
+    """Use an engine, which leaves an idle connection, and look at it from afar."""
+    engine = manager.get_engine(url, **options)
+    with engine.connect() as connection:
+        connection.exec_driver_sql("SELECT 1")
+    return weakref.ref(engine)
+
+
+@pytest.mark.parametrize("options", [{}, {"poolclass": QueuePool}, {"short_lived_sessions": True}], ids=str)
+def test_an_engine_ends_with_its_last_user(postgresql: Database, options: dict[str, Any]) -> None:
+    """And so do its connections. The last user is a manager that gave it out, or whoever has it."""
+    one, other = SessionManager(), SessionManager()
+    engine = used(one, postgresql.url, **options)
+    assert used(other, postgresql.url, **options) == engine
+    del one
+    gc.collect()
+    assert engine() is not None
+    kept = other.get_engine(postgresql.url, **options)
+    del other
+    gc.collect()
+    assert engine() is kept
+    del kept
+    gc.collect()
+
+    assert (engine(), connections_to(postgresql)) == (None, 0)
+
+
+def test_engines_of_apps_that_are_gone(postgresql: Database) -> None:
+    """Each had a callback and options of its own, which end as well."""
+    engines, watched = [], []
+    for number in range(20):
+        tag = {number}
+        callback = lambda engine, tag=tag: None  # noqa: E731
+        watched.append(weakref.ref(callback))
+        engines.append(used(SessionManager(callback), postgresql.url, execution_options={"tag": tag}))
+    del callback, tag
+    gc.collect()
+
+    assert [found for found in engines + watched if found() is not None] == []
+    assert connections_to(postgresql) == 0
+
+
+def test_a_manager_keeps_its_engine(manager: SessionManager, url: str) -> None:
+    """Also where nobody else has it, with its idle connections."""
+    engine = used(manager, url)
+    gc.collect()
+
+    assert engine() is manager.get_engine(url)
+    assert "Connections in pool: 1" in manager.get_engine(url).pool.status()
+
+
+def test_only_who_wants_the_same_engine_waits_while_it_is_made(tmp_path: Path) -> None:
+    """A callback may take its time: it might fetch a password."""
+    begun, go_on = threading.Event(), threading.Event()
+    seen: list[Engine] = []
+
+    def slow(engine: Engine) -> None:
+        seen.append(engine)
+        begun.set()
+        go_on.wait(30)
+
+    manager, url = SessionManager(slow), f"sqlite:///{tmp_path / 'slow.db'}"
+    with ThreadPoolExecutor(3) as threads:
+        same = [threads.submit(manager.get_engine, url) for _ in range(2)]
+        begun.wait(30)
+        other = threads.submit(SessionManager().get_engine, f"sqlite:///{tmp_path / 'other.db'}").result(30)
+        finished = [future.done() for future in same]
+        go_on.set()
+        engines = {future.result(30) for future in same}
+
+    assert finished == [False, False]
+    assert engines == {*seen} != {other}
+    assert len(seen) == 1
+
+
+def test_an_engine_that_cannot_be_made_is_no_engine(url: str) -> None:
+    """The next who asks for it tries anew, and nothing is kept."""
+    asked = []
+
+    def callback(engine: Engine) -> None:
+        asked.append(engine)
+        if len(asked) == 1:
+            raise ValueError("not yet")
+
+    manager = SessionManager(callback)
+    with pytest.raises(ValueError, match="not yet"):
+        manager.get_engine(url)
+
+    assert manager.get_engine(url) is asked[1]
 
 
 def test_parameters_are_hidden_in_errors(manager: SessionManager, url: str) -> None:

@@ -1,1 +1,1 @@
-"""Connections: the pool that they come from, and the quick path of psycopg 3."""
+"""Connections: the engines and pools that they come from, the quick path of psycopg 3, and one that threads share."""

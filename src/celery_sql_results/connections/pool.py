@@ -6,17 +6,20 @@ after it was idle; what fails on one that died since is tried again by whoever u
 
 from __future__ import annotations
 
+import threading
 import time
+from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import exc, pool
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.util import queue
 
-__all__ = ["UNSENT", "PingingPool", "check_out", "connected"]
+from celery_sql_results._compat import POOL, are_there, private
+
+__all__ = ["UNSENT", "PingingPool", "connected", "pool_options"]
 
 #: What a driver raises over a value that it cannot send, and SQLAlchemy does not speak for.
 UNSENT = (OverflowError, UnicodeEncodeError)
@@ -24,46 +27,95 @@ UNSENT = (OverflowError, UnicodeEncodeError)
 #: Seconds after which an unused connection is pinged before it is used again.
 PING_AFTER = 1.0
 
+#: What SQLAlchemy's pool expects of an empty and of a full queue.
+_Empty: Any = private("sqlalchemy.util.queue:Empty")
+_Full: Any = private("sqlalchemy.util.queue:Full")
 
-class _Queue(queue.Queue[Any]):
-    """SQLAlchemy's queue, in which only those take its lock who have to wait: its deque can do without."""
 
-    _waiting = 0
+class _Queue:
+    """What SQLAlchemy keeps idle connections in. Only those take its lock who have to wait: a deque can do without."""
+
+    def __init__(self, maxsize: int = 0, use_lifo: bool = False) -> None:
+        self.maxsize, self.use_lifo = maxsize, use_lifo
+        self._things: deque[Any] = deque()
+        self._take = self._things.pop if use_lifo else self._things.popleft
+        self._added, self._waiting = threading.Condition(), 0
+
+    def qsize(self) -> int:
+        """How many things there are."""
+        return len(self._things)
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        """Take something, and wait for it up to ``timeout`` seconds."""
         try:
-            return self._get()
+            return self._take()
         except IndexError:
             if not block:
-                raise queue.Empty from None
+                raise _Empty from None
         deadline = None if timeout is None else time.monotonic() + timeout
-        with self.mutex:
+        with self._added:
             self._waiting += 1  # first, then another look: who adds something does it the other way round
             try:
-                while True:
-                    with suppress(IndexError):  # others may be quicker
-                        return super().get(timeout=deadline and max(0.0, deadline - time.monotonic()))
+                return self._wait(deadline)
             finally:
                 self._waiting -= 1
 
-    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+    def _wait(self, deadline: float | None) -> Any:
+        while True:
+            try:
+                return self._take()
+            except IndexError:  # others may be quicker
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    raise _Empty from None
+                self._added.wait(left)
+
+    def put(self, item: Any, block: bool = True) -> None:
         """Add something. Nobody waits for room: a pool closes what does not fit. Two threads at once may fit in."""
-        if len(self.queue) >= self.maxsize > 0:
-            raise queue.Full
-        self.queue.append(item)
+        if len(self._things) >= self.maxsize > 0:
+            raise _Full
+        self._things.append(item)
         if self._waiting:
-            with self.mutex:
-                self.not_empty.notify()
+            with self._added:
+                self._added.notify()
 
 
 class PingingPool(pool.QueuePool):
-    """SQLAlchemy's usual pool. A dead connection takes all others of its age out of the pool with it."""
+    """SQLAlchemy's usual pool. A dead connection takes all others of its age out of the pool with it.
 
-    _queue_class = _Queue
+    It overrides what is not public: :func:`pool_options` tells whether it can.
+    """
+
+    _queue_class: Any = _Queue
+    #: It logs where SQLAlchemy's documentation says that a pool does.
+    _sqla_logger_namespace = "sqlalchemy.pool.impl.QueuePool"
+    #: The quick path of the engine that these connections are of, once somebody has asked for it.
+    quick: Any = None
+
+    def take(self) -> Any:
+        """Take an entry with a live connection, as SQLAlchemy does, without its proxy. Check-outs are told nobody.
+
+        :meth:`give_back` returns it.
+        """
+        entry = self._do_get()
+        try:
+            entry.get_connection()
+        except BaseException as error:  # whatever it is, the pool must not have one less for good
+            entry.invalidate(error)
+            self._do_return_conn(entry)
+            raise
+        return entry
+
+    def renew(self) -> None:
+        """Let all connections that were opened before now be opened anew by their next use."""
+        nobody: Any = None
+        self._invalidate(nobody, _checkin=False)
 
     def _do_return_conn(self, record: Any) -> None:
         record.idle_since = time.monotonic()
         super()._do_return_conn(record)
+
+    give_back = _do_return_conn  # what was taken
 
     def _do_get(self) -> Any:
         record: Any = super()._do_get()
@@ -81,7 +133,7 @@ class PingingPool(pool.QueuePool):
             record.invalidate()  # but not with a connection whose answer is still to come
             self._do_return_conn(record)
             raise
-        self._invalidate_time = time.time()
+        self.renew()
         record.invalidate()
 
     def _answers(self, connection: DBAPIConnection) -> bool:
@@ -92,6 +144,11 @@ class PingingPool(pool.QueuePool):
             return False
 
 
+def pool_options() -> dict[str, Any]:
+    """Options of ``create_engine`` for a pool that pings: ours, or SQLAlchemy's where ours has lost its footing."""
+    return {"poolclass": PingingPool, "pool_pre_ping": False} if are_there(POOL) else {"pool_pre_ping": True}
+
+
 @contextmanager
 def connected(engine: Engine) -> Iterator[Connection]:
     """A connection that does not go back to its pool in the middle of a statement: then it is closed."""
@@ -100,20 +157,9 @@ def connected(engine: Engine) -> Iterator[Connection]:
             yield connection
         except (exc.SQLAlchemyError, *UNSENT):
             raise
+        except ConnectionError as error:  # as pg8000 tells it, and SQLAlchemy passes it on
+            connection.invalidate()
+            raise exc.OperationalError("", None, error, connection_invalidated=True) from error
         except BaseException:  # a time limit strikes anywhere
             connection.invalidate()
             raise
-
-
-def check_out(source: Any) -> Any:
-    """Take an entry with a live connection out of a pool, as SQLAlchemy does, without its proxy.
-
-    ``source._do_return_conn(entry)`` puts it back. For pools whose check-outs nobody listens to.
-    """
-    entry = source._do_get()
-    try:
-        entry.get_connection()
-    except BaseException as error:  # whatever it is, the pool must not have one less for good
-        entry._checkin_failed(error, _fairy_was_created=False)
-        raise
-    return entry

@@ -13,7 +13,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, NamedTuple
+from typing import Any
+
+from celery_sql_results._compat import private
 
 __all__ = ["Statements", "statements_of"]
 
@@ -22,13 +24,11 @@ STATEMENTS = "celery_sql_results.statements"
 #: SQLSTATEs of a statement that the server does not have any more as it was prepared: a column has another type since,
 #: or somebody deallocated it, or a pooler has given us another server. Nothing was done then.
 OUTDATED = ("0A000", "26000")
+#: Statements of one connection that are known, and may be prepared, unless psycopg's ``prepared_max`` says otherwise.
+KNOWN = 100
 
 
-class Ran(NamedTuple):
-    """The rows that a statement has given, and how many it has found or written."""
-
-    rows: list[Any]
-    rowcount: int
+EXECUTE, TOLD = "psycopg.generators:execute", "psycopg.errors:error_from_result"
 
 
 @dataclass
@@ -41,7 +41,7 @@ class _Statement:
 
 
 class Statements:
-    """The statements that one connection has run.
+    """The statements that one connection has run. Of many, those that ran last are known, and stay prepared.
 
     Args:
         connection: a connection of psycopg 3 in autocommit. As its ``prepare_threshold`` says, a statement is prepared
@@ -50,25 +50,32 @@ class Statements:
 
     def __init__(self, connection: Any) -> None:
         import psycopg  # there, since the connection is one of it
-        from psycopg import generators
 
         self._connection, self._server, self._driver = connection, connection.pgconn, psycopg
-        self._answers = generators.execute
+        answers: Any = private(EXECUTE)
+        told: Any = private(TOLD)
+        self._wait, self._answers, self._told = connection.wait, answers, told
+        self._failed = psycopg.pq.ExecStatus.FATAL_ERROR
         self._adapters = psycopg.adapt.Transformer(connection)
         self._text, self._binary = psycopg.adapt.PyFormat.TEXT, psycopg.adapt.PyFormat.BINARY
         threshold = connection.prepare_threshold
         self._threshold = math.inf if threshold is None else threshold
-        self._known: dict[str, _Statement] = {}
+        # Two generations: what has run since the last change of generations is new.
+        self._new: dict[str, _Statement] = {}
+        self._old: dict[str, _Statement] = {}
+        self._most = max(1, (connection.prepared_max or KNOWN) // 2)
         # Names that nobody else has: behind a pooler that mixes clients up, one might be of another statement.
         self._token, self._numbers = secrets.token_hex(4), count(1)
 
-    def run(self, text: str, names: Sequence[str], values: Mapping[str, Any], has_rows: bool) -> Ran:
+    def run(self, text: str, names: Sequence[str], values: Mapping[str, Any], has_rows: bool) -> tuple[list[Any], int]:
         """Run a statement in which the values of ``names`` stand like ``%(task_id)s``.
+
+        Return the rows that it has given, and how many it has found or written.
 
         Raises:
             psycopg.Error: as a cursor of psycopg raises it.
         """
-        statement = self._known.get(text) or self._add(text, names)
+        statement = self._new.get(text) or self._renew(text, names)
         row, adapters = [values[name] for name in names], self._adapters
         sent = adapters.dump_sequence(row, [self._binary if type(value) is bytes else self._text for value in row])
         result = None
@@ -83,13 +90,35 @@ class Statements:
         if result is None:
             self._server.send_query_params(statement.text, sent, None, adapters.formats)
             result = self._answer()
-        return Ran(self._rows(result) if has_rows else [], result.command_tuples or 0)
+        return self._rows(result) if has_rows else [], result.command_tuples or 0
 
-    def _add(self, text: str, names: Sequence[str]) -> _Statement:
-        numbered = text % {name: f"${number}" for number, name in enumerate(names, 1)}
-        statement = _Statement(numbered.encode(self._connection.info.encoding), self._threshold)
-        self._known[text] = statement
+    def _renew(self, text: str, names: Sequence[str]) -> _Statement:
+        """A statement that did not run in this generation, as an old one or as one never heard of."""
+        if len(self._new) >= self._most:
+            forgotten, self._old, self._new = self._old, self._new, {}
+            for statement in forgotten.values():
+                self._deallocate(statement)
+        statement = self._new[text] = self._old.pop(text) if text in self._old else self._first(text, names)
         return statement
+
+    def _first(self, text: str, names: Sequence[str]) -> _Statement:
+        numbered = text % {name: f"${number}" for number, name in enumerate(names, 1)}
+        return _Statement(numbered.encode(self._connection.info.encoding), self._threshold)
+
+    def _deallocate(self, statement: _Statement) -> None:
+        """Let the server forget a statement. Only libpq 17 and later can say so in a way that poolers understand."""
+        if statement.name is None:
+            return
+        name, statement.name = statement.name, None
+        try:
+            self._server.send_close_prepared(name)
+        except (AttributeError, self._driver.NotSupportedError):  # psycopg 3.1, or an older libpq
+            self._server.send_query(b"DEALLOCATE " + name)
+        try:
+            self._answer()
+        except self._driver.Error as error:
+            if error.sqlstate not in OUTDATED:
+                raise
 
     def _prepare(self, statement: _Statement) -> bool:
         """Prepare a statement, if it has run often enough, and return whether it has."""
@@ -103,10 +132,10 @@ class Statements:
         return True
 
     def _answer(self) -> Any:
-        results = self._connection.wait(self._answers(self._server))
+        results = self._wait(self._answers(self._server))
         for result in results:  # a commit that fails has one of its own, after that of its statement
-            if result.status == self._driver.pq.ExecStatus.FATAL_ERROR:
-                raise self._driver.errors.error_from_result(result, encoding=self._connection.info.encoding)
+            if result.status == self._failed:
+                raise self._told(result, encoding=self._connection.info.encoding)
         return results[0]
 
     def _rows(self, result: Any) -> list[Any]:
@@ -119,10 +148,16 @@ class Statements:
 
 
 def statements_of(entry: Any) -> Statements | None:
-    """Those of the connection of an entry of a pool; ``None`` if its cursor is not that of psycopg 3."""
+    """Those of the connection of an entry of a pool; ``None`` if it is not one that psycopg 3 makes by itself."""
     info = entry.info
     if STATEMENTS not in info:
-        factory, psycopg = getattr(entry.dbapi_connection, "cursor_factory", None), sys.modules.get("psycopg")
-        info[STATEMENTS] = Statements(entry.dbapi_connection) if psycopg and factory is psycopg.Cursor else None
+        connection = entry.dbapi_connection
+        info[STATEMENTS] = Statements(connection) if _is_plain(connection) else None
     found: Statements | None = info[STATEMENTS]
     return found
+
+
+def _is_plain(connection: Any) -> bool:
+    psycopg: Any = sys.modules.get("psycopg")
+    is_own = psycopg is not None and type(connection) is psycopg.Connection
+    return is_own and connection.cursor_factory is psycopg.Cursor and connection.autocommit

@@ -1,25 +1,32 @@
 """The driver's own connection, for the statements of the hot path.
 
 SQLAlchemy compiles a statement once and hands out its pooled connections here as well. What is left out is its
-execution, which costs as much as the driver's: so nothing is told to those who listen to the engine's events, which
-whoever uses this checks, and values pass as they are: they must be of the types of their columns.
+execution, which costs as much as the driver's: so nothing is told to those who listen to the engine or read its log,
+nor are its execution options heeded, and values pass as they are. :func:`quick_path` gives none wherever that
+would make a difference; then SQLAlchemy's own way is gone.
 """
 
 from __future__ import annotations
 
-import time
+import logging
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
+from weakref import ref
 
+import sqlalchemy as sa
 from sqlalchemy import exc
-from sqlalchemy.engine import Dialect, Engine
+from sqlalchemy.engine import Connection, Dialect, Engine
 from typing_extensions import Self
 
-from .pool import check_out
-from .psycopg3 import statements_of
+from celery_sql_results._compat import PSYCOPG, QUICK, are_there
 
-__all__ = ["DirectConnection"]
+from .pool import PingingPool, connected
+from .psycopg3 import Statements, statements_of
+
+__all__ = ["DirectConnection", "quick_path"]
+
+#: The execution options that an engine may have: each connection is in autocommit before anybody uses it.
+ALLOWED: Final[tuple[dict[str, str], ...]] = ({}, {"isolation_level": "AUTOCOMMIT"})
 
 
 class _Compiled(NamedTuple):
@@ -32,14 +39,7 @@ class _Compiled(NamedTuple):
     values: tuple[str, ...]
     brought: Mapping[str, Any]
     columns: tuple[str, ...]
-
-
-@lru_cache(maxsize=256)
-def _compiled(statement: Any, dialect: Dialect) -> _Compiled:
-    compiled = statement.compile(dialect=dialect)
-    brought = {name: value for name, value in compiled.params.items() if value is not None}
-    columns = tuple(statement.selected_columns.keys()) if statement.is_select else ()
-    return _Compiled(str(compiled), tuple(compiled.params), brought, columns)
+    watch: Any  # on the statement: when it goes, this is forgotten
 
 
 class DirectResult:
@@ -59,24 +59,131 @@ class DirectResult:
         return iter(self._rows)
 
 
+class QuickPath:
+    """The statements of one engine with a pool of ours, by the driver's own connections."""
+
+    def __init__(self, engine: Engine, pool: PingingPool, dialect_class: type[Dialect]) -> None:
+        self.engine, self.pool = engine, pool
+        self.dialect: Any = engine.dialect
+        self.options = engine.get_execution_options()
+        self.log = _log("sqlalchemy.engine.Engine", engine.logging_name)
+        self.pool_log = _log("sqlalchemy.pool.impl.QueuePool", pool.logging_name)
+        #: Whether everything is as it is known to be; an unknown kind of connection is a reason why not.
+        self.is_known = (
+            type(self.dialect) is dialect_class
+            and dict(self.options) in ALLOWED
+            and self.dialect.paramstyle == "pyformat"
+            and pool.echo != "debug"
+            and are_there(QUICK)
+            and are_there(PSYCOPG)
+        )
+        self._compiled: dict[int, _Compiled] = {}
+
+    def compiled(self, statement: Any) -> _Compiled:
+        """What is sent of a statement: looked up by its identity, and forgotten when it goes."""
+        found = self._compiled.get(id(statement))
+        return found or self._compile(statement)
+
+    def _compile(self, statement: Any) -> _Compiled:
+        key, known, compiled = id(statement), self._compiled, statement.compile(dialect=self.dialect)
+        brought = {name: value for name, value in compiled.params.items() if value is not None}
+        columns = tuple(statement.selected_columns.keys()) if isinstance(statement, sa.SelectBase) else ()
+        watch = ref(statement, lambda _: known.pop(key, None))
+        made = known[key] = _Compiled(str(compiled), tuple(compiled.params), brought, columns, watch)
+        return made
+
+    def told(self, error: Any, text: str | None, values: Any, lost: bool) -> BaseException:
+        """The error as SQLAlchemy tells it: it has the values, and does not show them unless the engine may."""
+        told: BaseException = exc.DBAPIError.instance(
+            text,
+            values,
+            error,
+            self.dialect.loaded_dbapi.Error,
+            hide_parameters=self.engine.hide_parameters,
+            connection_invalidated=lost,
+            dialect=self.dialect,
+        )
+        return told
+
+
+def _log(name: str, own: str | None) -> logging.Logger:
+    """Where an engine or a pool logs, which may have a name of its own."""
+    return logging.getLogger(f"{name}.{own}" if own else name)
+
+
+def _is_told(dispatch: Any) -> bool:
+    """Whether somebody listens to a dialect: not to how it connects, which is the same here."""
+    return bool(dispatch.do_execute or dispatch.do_setinputsizes or dispatch.handle_error)
+
+
+def quick_path(engine: Engine, dialect_class: type[Dialect]) -> QuickPath | None:
+    """The quick path of an engine, if it is the same as SQLAlchemy's own way.
+
+    Also for those who began to listen or to log just now: so this is asked each time.
+
+    Args:
+        dialect_class: that of SQLAlchemy for psycopg 3.
+    """
+    pool: Any = engine.pool
+    if type(pool) is not PingingPool:
+        return None
+    quick: QuickPath | None = pool.quick
+    if quick is None or quick.engine is not engine:
+        quick = pool.quick = QuickPath(engine, pool, dialect_class)
+    listeners, dialect = pool.dispatch, quick.dialect
+    is_closed = (
+        not quick.is_known
+        or engine._has_events
+        or engine.get_execution_options() is not quick.options
+        or engine.echo
+        or listeners.checkout
+        or listeners.checkin
+        or listeners.reset
+        or (dialect._has_events and _is_told(dialect.dispatch))
+        or quick.log.isEnabledFor(logging.INFO)
+        or quick.pool_log.isEnabledFor(logging.DEBUG)
+    )
+    return None if is_closed else quick
+
+
 class DirectConnection:
-    """A pooled connection in autocommit, for the length of a block."""
+    """A pooled connection in autocommit, for the length of a block.
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    A connection that is not psycopg's own, whose statements nobody knows here, is used by SQLAlchemy.
+    """
 
-    def __enter__(self) -> Self:
-        self._pool = self._engine.pool
+    def __init__(self, quick: QuickPath) -> None:
+        self._quick = quick
+
+    def __enter__(self) -> Self | Connection:
+        quick = self._quick
         try:
-            self._entry = check_out(self._pool)
-        except self._engine.dialect.loaded_dbapi.Error as error:
-            raise self._told(error, None, None, lost=False) from error
+            self._entry = entry = quick.pool.take()
+        except quick.dialect.loaded_dbapi.Error as error:
+            raise quick.told(error, None, None, lost=False) from error
+        try:
+            statements = statements_of(entry)
+        except BaseException as error:  # a time limit strikes anywhere: the pool must not have one less for good
+            self.__exit__(type(error), error, None)
+            raise
+        if statements is None:
+            return self._enter_otherwise()
+        self._statements: Statements = statements
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+    def _enter_otherwise(self) -> Connection:
+        self._quick.is_known = False
+        self._quick.pool.give_back(self._entry)
+        self._entry, self._other = None, connected(self._quick.engine)
+        return self._other.__enter__()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> bool | None:
+        if self._entry is None:
+            return self._other.__exit__(kind, error, trace)
         if kind is not None and not issubclass(kind, exc.SQLAlchemyError):
             self._entry.invalidate(error)  # a time limit may have struck in the middle of a statement
-        self._pool._do_return_conn(self._entry)
+        self._quick.pool.give_back(self._entry)
+        return None
 
     def execute(self, statement: Any, values: Mapping[str, Any]) -> DirectResult:
         """Run a statement that binds its values by name.
@@ -84,38 +191,18 @@ class DirectConnection:
         Raises:
             sqlalchemy.exc.DBAPIError: as SQLAlchemy's own connection raises it.
         """
-        text, names, brought, columns = _compiled(statement, self._engine.dialect)
+        text, names, brought, columns, _ = self._quick.compiled(statement)
         if brought:
             values = {**brought, **values}
-        entry, cursor = self._entry, None
         try:
-            statements = statements_of(entry)
-            if statements is not None:
-                return DirectResult(columns, *statements.run(text, names, values, bool(columns)))
-            cursor = entry.dbapi_connection.cursor()
-            cursor.execute(text, values)
-            return DirectResult(columns, cursor.fetchall() if columns else [], cursor.rowcount)
-        except self._engine.dialect.loaded_dbapi.Error as error:
-            raise self._told(error, text, values, lost=self._is_lost(error, cursor)) from error
+            return DirectResult(columns, *self._statements.run(text, names, values, bool(columns)))
+        except self._quick.dialect.loaded_dbapi.Error as error:
+            raise self._quick.told(error, text, values, lost=self._is_lost(error)) from error
 
-    def _is_lost(self, error: Any, cursor: Any) -> bool:
+    def _is_lost(self, error: Any) -> bool:
         """Whether the server is gone. Then so are all connections of the pool."""
-        lost = self._engine.dialect.is_disconnect(error, self._entry.dbapi_connection, cursor)
+        lost: bool = self._quick.dialect.is_disconnect(error, self._entry.dbapi_connection, None)
         if lost:
             self._entry.invalidate(error)
-            self._pool._invalidate_time = time.time()
+            self._quick.pool.renew()
         return lost
-
-    def _told(self, error: Any, text: str | None, values: Any, lost: bool) -> BaseException:
-        """The error as SQLAlchemy tells it: it has the values, and does not show them."""
-        dialect = self._engine.dialect
-        told: BaseException = exc.DBAPIError.instance(
-            text,
-            values,
-            error,
-            dialect.loaded_dbapi.Error,
-            hide_parameters=True,
-            connection_invalidated=lost,
-            dialect=dialect,
-        )
-        return told

@@ -8,14 +8,29 @@ from __future__ import annotations
 
 from typing import Final
 
-from celery_sql_results.connections.pool import PingingPool, connected
+from celery_sql_results.connections.pool import PingingPool, connected, pool_options
 
 from .base import ChangeCounter, DefaultImpl, Listener, Put, as_dicts
+from .inspection import RIGHTS, Found, schema_of, sequence_of
 from .mysql import MySQLImpl
 from .postgresql import PostgreSQLImpl
 from .sqlite import SQLiteImpl
 
-__all__ = ["ChangeCounter", "DefaultImpl", "Listener", "PingingPool", "Put", "as_dicts", "connected", "impl_for"]
+__all__ = [
+    "RIGHTS",
+    "ChangeCounter",
+    "DefaultImpl",
+    "Found",
+    "Listener",
+    "PingingPool",
+    "Put",
+    "as_dicts",
+    "connected",
+    "impl_for",
+    "pool_options",
+    "schema_of",
+    "sequence_of",
+]
 
 _IMPLS: Final[dict[str, DefaultImpl]] = {
     "postgresql": PostgreSQLImpl(),

@@ -7,10 +7,9 @@ their database. A subclass holds only what its database does differently. Tables
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from functools import lru_cache
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import sqlalchemy as sa
 from sqlalchemy import exc
@@ -20,6 +19,7 @@ from sqlalchemy.engine.url import URL
 
 from celery_sql_results.connections.pool import UNSENT, connected
 
+from .inspection import Found, inspect_tables
 from .refusals import reason_of
 
 Row = Mapping[str, Any]
@@ -29,8 +29,8 @@ FIRST_PAUSE = 0.01
 LONGEST_PAUSE = 1.0
 
 
-class Put(NamedTuple):
-    """Where a row is put, and what it may replace there.
+class Put:
+    """Where a row is put, and what it may replace there. It is kept by whoever puts more than one.
 
     Attributes:
         table: the table, and ``key`` the name of its unique column.
@@ -38,10 +38,20 @@ class Put(NamedTuple):
         waiters: where those who wait for the row have left theirs, if anybody may.
     """
 
-    table: sa.Table
-    key: str
-    protected: tuple[str, ...] = ()
-    waiters: sa.Table | None = None
+    __slots__ = ("_made", "key", "protected", "table", "waiters")
+
+    def __init__(
+        self, table: sa.Table, key: str, protected: tuple[str, ...] = (), waiters: sa.Table | None = None
+    ) -> None:
+        self.table, self.key, self.protected, self.waiters = table, key, protected, waiters
+        self._made: dict[Any, Any] = {}
+
+    def statement(self, make: Callable[..., Any], *args: Any) -> Any:
+        """What ``make(self, *args)`` builds, which is built once and ends with this."""
+        made = self._made.get((make, args))
+        if made is None:
+            made = self._made[make, args] = make(self, *args)
+        return made
 
 
 def as_dicts(result: Any) -> list[Row]:
@@ -50,28 +60,27 @@ def as_dicts(result: Any) -> list[Row]:
     return [dict(zip(names, row, strict=True)) for row in result]
 
 
-@lru_cache(maxsize=256)
-def may_replace(table: sa.Table, protected: tuple[str, ...]) -> sa.ColumnElement[bool]:
-    """The guard of a write: the stored status is none of ``protected``.
+def may_replace(where: Put) -> sa.ColumnElement[bool]:
+    """The guard of a write: the stored status is none of those that are protected.
 
     The states are written into the text, not bound: they are Celery's constants, and a fixed text is prepared once.
     """
-    if not protected:
+    if not where.protected:
         return sa.true()
-    status = sa.func.coalesce(table.c.status, sa.literal_column("''"))
-    return sa.and_(*(status != sa.literal_column(f"'{state}'") for state in protected))
+    status = sa.func.coalesce(where.table.c.status, sa.literal_column("''"))
+    return sa.and_(*(status != sa.literal_column(f"'{state}'") for state in where.protected))
 
 
-@lru_cache(maxsize=256)
-def _update(table: sa.Table, key: str, columns: tuple[str, ...], protected: tuple[str, ...]) -> sa.Update:
+def update(where: Put, columns: tuple[str, ...]) -> sa.Update:
     """UPDATE the row of one key, if the guard lets it. The key's value is bound as ``key_``."""
+    table, key = where.table, where.key
     new: dict[str, Any] = {column: sa.bindparam(column) for column in columns if column != key}
-    return sa.update(table).where(table.c[key] == sa.bindparam("key_"), may_replace(table, protected)).values(new)
+    return sa.update(table).where(table.c[key] == sa.bindparam("key_"), may_replace(where)).values(new)
 
 
-@lru_cache(maxsize=256)
-def _insert(table: sa.Table, columns: tuple[str, ...]) -> sa.Insert:
-    return sa.insert(table).values({column: sa.bindparam(column) for column in columns}).inline()
+def insert(where: Put, columns: tuple[str, ...]) -> sa.Insert:
+    """INSERT a row, and ask for nothing back."""
+    return sa.insert(where.table).values({column: sa.bindparam(column) for column in columns}).inline()
 
 
 class ChangeCounter(Protocol):
@@ -125,6 +134,8 @@ class DefaultImpl:
     supports_notify = False
     #: How often the set-up is tried where no lock keeps others out.
     setup_attempts = 10
+    #: What a GRANT says of a sequence that ids come from, up to its name.
+    sequence_grant = ""
     #: Most values that one statement may carry.
     max_parameters = 900
 
@@ -132,8 +143,19 @@ class DefaultImpl:
         """Options for ``create_engine`` that this database needs; the user's own come on top."""
         return {}
 
+    def is_one_connection(self, url: URL) -> bool:
+        """Whether the database is there only on the connection that has opened it: it is kept, and shared."""
+        return False
+
+    def share(self, engine: Engine, timeout: float | None) -> None:
+        """Let the threads that use an engine without a pool have one connection in turn, within ``timeout`` seconds."""
+        raise NotImplementedError
+
     def on_connect(self, dbapi_connection: DBAPIConnection) -> None:
-        """Prepare a new connection."""
+        """Prepare a new connection, before the user's listeners do."""
+
+    def settle(self, dbapi_connection: DBAPIConnection) -> None:
+        """Let a new connection keep our promises, after the user's listeners: times are UTC, a commit is a commit."""
 
     def connect(self, engine: Engine) -> AbstractContextManager[Connection]:
         """A connection whose statements are committed when the block has ended."""
@@ -148,31 +170,31 @@ class DefaultImpl:
 
         Return whether somebody may wait for it.
         """
-        table, key, columns = where.table, where.key, tuple(row)
-        update = _update(table, key, columns, where.protected)
-        values = {**row, "key_": row[key]}
-        if self._found(connection, table, row, key):
-            connection.execute(update, values)
+        key, columns = where.key, tuple(row)
+        replacing, values = where.statement(update, columns), {**row, "key_": row[key]}
+        if self._found(connection, where.table, row, key):
+            connection.execute(replacing, values)
             return False
         try:
             with connection.begin_nested():
-                connection.execute(_insert(table, columns), row)
+                connection.execute(where.statement(insert, columns), row)
         except exc.IntegrityError:
-            if not self._found(connection, table, row, key):
+            if not self._found(connection, where.table, row, key):
                 raise  # it is something else that the database refuses
-            connection.execute(update, values)  # another process inserted the row since we looked
+            connection.execute(replacing, values)  # another process inserted the row since we looked
         return False
 
-    def put_both(self, connection: Connection, where: Put, row: Row, parts: sa.Table, part: Row) -> bool:
+    def put_both(self, connection: Connection, where: Put, row: Row, parts: Put, part: Row) -> bool:
         """:meth:`put` a row and :meth:`put_once` a part of a chord: both, or none."""
         self.put_once(connection, parts, part)
         return self.put(connection, where, row)
 
-    def put_once(self, connection: Connection, table: sa.Table, row: Row) -> None:
+    def put_once(self, connection: Connection, where: Put, row: Row) -> None:
         """Insert ``row``, unless one with the same primary key is there."""
+        table = where.table
         try:
             with connection.begin_nested():
-                connection.execute(_insert(table, tuple(row)), row)
+                connection.execute(where.statement(insert, tuple(row)), row)
         except exc.IntegrityError:
             if not self._found(connection, table, row, *table.primary_key.columns.keys()):
                 raise  # it is something else that the database refuses
@@ -184,6 +206,10 @@ class DefaultImpl:
     def unsynced(self, update: sa.Update) -> sa.Executable:
         """``update``, but its commit need not wait for the disk: a crash of the server may undo it."""
         return update
+
+    def can_listen(self, engine: Engine) -> bool:
+        """Whether there is a :meth:`listener` for the driver of an engine; else results are polled."""
+        return False
 
     def counts_changes(self, engine: Engine) -> bool:
         """Whether there is a :meth:`change_counter`."""
@@ -220,9 +246,13 @@ class DefaultImpl:
         """Send the notification ``message_`` to ``channel_``."""
         raise NotImplementedError
 
-    def may_use(self, connection: Connection, table: sa.Table) -> bool:
-        """Whether this role may read and write a table that is there."""
-        return True
+    def look_at(self, connection: Connection, tables: Sequence[sa.Table]) -> dict[sa.Table, Found]:
+        """What is there of ``tables``, and what this role may do with them, as far as the database tells."""
+        return inspect_tables(connection, tables)
+
+    def grantee(self, connection: Connection) -> str | None:
+        """This role, as a GRANT names it; ``None`` where :meth:`look_at` knows nothing of rights."""
+        return None
 
     def one_of(self, column: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
         """``column`` is one of the ids that are bound as ``ids_``, a list."""
@@ -230,9 +260,11 @@ class DefaultImpl:
 
     @contextmanager
     def schema_lock(self, connection: Connection, name: str) -> Iterator[None]:
-        """A transaction in which the schema called ``name`` is ours to change.
+        """A transaction in which all tables of this package are ours to change.
 
-        Here without a lock: who loses the race fails, and tries again after a pause.
+        There is one lock, whatever their names: two sets of tables may have a sequence or a schema in common. ``name``
+        is that of the version table: 0.1 locked nothing else, so its lock is taken as well. Here without a lock: who
+        loses the race fails, and tries again after a pause.
         """
         with connection.begin():
             yield
@@ -251,6 +283,20 @@ class DefaultImpl:
 
     def _is_transient(self, error: exc.DBAPIError, orig: BaseException) -> bool:
         return isinstance(error, (exc.OperationalError, exc.InterfaceError))
+
+    def delete_some(self, key: sa.Column[int], where: sa.ColumnElement[bool], limit: int) -> sa.Delete:
+        """Delete at most ``limit`` rows. If the database can, those that others hold are left to them."""
+        batch = sa.select(key).where(where).limit(limit)
+        if self.supports_skip_locked:
+            batch = batch.with_for_update(skip_locked=True)
+        return sa.delete(key.table).where(key.in_(batch))
+
+    def is_timed_out(self, error: BaseException) -> bool:
+        """Whether the server ended a statement because it took longer than is allowed there: less may fit in."""
+        return isinstance(error, exc.DBAPIError) and error.orig is not None and self._is_timed_out(error.orig)
+
+    def _is_timed_out(self, orig: BaseException) -> bool:
+        return False
 
     def refusal(self, error: BaseException, engine: Engine) -> str | None:
         """Why the values of a statement can never be stored, in one line; ``None`` if they are not what failed.
@@ -286,22 +332,22 @@ class AutocommitImpl(DefaultImpl):
         return connected(engine)
 
     def put(self, connection: Connection, where: Put, row: Row) -> bool:
-        connection.execute(self.upsert(where, tuple(row)), row)
+        connection.execute(where.statement(self.upsert, tuple(row)), row)
         return False
 
-    def put_both(self, connection: Connection, where: Put, row: Row, parts: sa.Table, part: Row) -> bool:
+    def put_both(self, connection: Connection, where: Put, row: Row, parts: Put, part: Row) -> bool:
         with self._explicit_transaction(connection, self.begin):
             return super().put_both(connection, where, row, parts, part)
 
-    def put_once(self, connection: Connection, table: sa.Table, row: Row) -> None:
-        connection.execute(self.insert_once(table, tuple(row)), row)
+    def put_once(self, connection: Connection, where: Put, row: Row) -> None:
+        connection.execute(where.statement(self.insert_once, tuple(row)), row)
 
-    def insert_once(self, table: sa.Table, columns: tuple[str, ...]) -> sa.Insert:  # pragma: no cover
+    def insert_once(self, where: Put, columns: tuple[str, ...]) -> sa.Insert:  # pragma: no cover
         """An insert that does nothing if the primary key is there."""
         raise NotImplementedError
 
     def upsert(self, where: Put, columns: tuple[str, ...]) -> sa.Insert:  # pragma: no cover
-        """The guarded upsert as one statement; built once for each set of columns."""
+        """The guarded upsert as one statement."""
         raise NotImplementedError
 
     @contextmanager
@@ -321,7 +367,6 @@ class AutocommitImpl(DefaultImpl):
             raise
 
 
-@lru_cache(maxsize=256)
 def on_conflict_upsert(insert: Any, where: Put, columns: tuple[str, ...]) -> sa.Insert:
     """``INSERT … ON CONFLICT DO UPDATE … WHERE``, which PostgreSQL and SQLite share. ``insert`` is the dialect's own.
 
@@ -334,16 +379,15 @@ def on_conflict_upsert(insert: Any, where: Put, columns: tuple[str, ...]) -> sa.
 def guarded(statement: Any, where: Put, columns: tuple[str, ...]) -> sa.Insert:
     """An insert that becomes an update where the key is there and the stored state may be replaced."""
     new = {column: statement.excluded[column] for column in columns if column != where.key}
-    guard = may_replace(where.table, where.protected) if where.protected else None
+    guard = may_replace(where) if where.protected else None
     upsert: sa.Insert = statement.on_conflict_do_update(
         index_elements=[where.table.c[where.key]], set_=new, where=guard
     )
     return upsert
 
 
-@lru_cache(maxsize=256)
-def on_conflict_nothing(insert: Any, table: sa.Table, columns: tuple[str, ...], prefix: str = "") -> sa.Insert:
+def on_conflict_nothing(insert: Any, where: Put, columns: tuple[str, ...], prefix: str = "") -> sa.Insert:
     """``INSERT … ON CONFLICT DO NOTHING``, which PostgreSQL and SQLite share; values are bound with a prefix."""
-    statement = insert(table).values({column: sa.bindparam(prefix + column) for column in columns})
+    statement = insert(where.table).values({column: sa.bindparam(prefix + column) for column in columns})
     inserted: sa.Insert = statement.inline().on_conflict_do_nothing()
     return inserted

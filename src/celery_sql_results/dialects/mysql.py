@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import lru_cache
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import exc
 from sqlalchemy.dialects.mysql import insert
 from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.engine.url import URL
 
 from .base import AutocommitImpl, Put, may_replace
+from .inspection import Found
+from .mysql_catalog import look_at
 from .refusals import wire_size
 
+#: The lock on all set-ups of one server: a table may lie in another database than the connection's.
+SETUP_LOCK = "celery_sql_results"
 #: Seconds to wait for another process to finish the set-up.
 LOCK_TIMEOUT = 120
 
@@ -75,6 +79,8 @@ TRANSIENT = {
     2055,  # connection lost
     9001,  # ProxySQL: no server of a hostgroup could be reached in time
 }
+#: Errors of a statement that took longer than ``max_statement_time`` (MariaDB) or ``max_execution_time`` allows.
+TIMED_OUT = {1969, 3024}
 #: Errors over values that will never be stored, however often they are sent.
 REFUSED = {
     1153,  # larger than max_allowed_packet
@@ -109,62 +115,86 @@ ARGUMENTS = {
 }
 
 
-@lru_cache(maxsize=256)
-def _upsert(where: Put, columns: tuple[str, ...]) -> sa.Insert:
-    table, key, protected, _waiters = where
-    statement = insert(table).values({column: sa.bindparam(column) for column in columns}).inline()
-    new: dict[str, Any] = {column: statement.inserted[column] for column in columns if column != key}
-    if protected:
-        # Assignments run from left to right, and the guard reads the status: so the status changes last.
-        guard = may_replace(table, protected)
-        ordered = sorted(new, key=lambda column: column == "status")
-        new = {column: sa.func.if_(guard, new[column], table.c[column]) for column in ordered}
-    return statement.on_duplicate_key_update(list(new.items()))
+def _insert(where: Put, columns: tuple[str, ...]) -> Any:
+    return insert(where.table).values({column: sa.bindparam(column) for column in columns}).inline()
 
 
-@lru_cache(maxsize=256)
-def _insert_once(table: sa.Table, columns: tuple[str, ...]) -> sa.Insert:
-    """Not INSERT IGNORE, which ignores more than a key that is there."""
-    statement = insert(table).values({column: sa.bindparam(column) for column in columns}).inline()
-    key = next(iter(table.primary_key)).name
-    return statement.on_duplicate_key_update({key: table.c[key]})
+def _number(orig: BaseException) -> int | None:
+    """The number of an error: drivers put it first, or have a name for it."""
+    first = orig.args[0] if orig.args else None
+    return first if isinstance(first, int) else getattr(orig, "errno", None)
 
 
 class MySQLImpl(AutocommitImpl):
     """MySQL 8 and MariaDB 10.5 or newer, with PyMySQL or mysqlclient."""
 
     max_parameters = 10_000
+    sequence_grant = "SELECT, INSERT ON"
 
     def engine_options(self, url: URL) -> dict[str, Any]:
         if url.get_driver_name() not in _DRIVERS:
             return {}
         return {"connect_args": {name: value for name, value in ARGUMENTS.items() if name not in url.query}}
 
-    def upsert(self, where: Put, columns: tuple[str, ...]) -> sa.Insert:
-        return _upsert(where, columns)
+    def settle(self, dbapi_connection: DBAPIConnection) -> None:
+        """Times are UTC also in columns of TIMESTAMP; no commit begins a transaction or ends the connection."""
+        with closing(dbapi_connection.cursor()) as cursor:
+            cursor.execute("SET SESSION time_zone = '+00:00', SESSION completion_type = 0")
 
-    def insert_once(self, table: sa.Table, columns: tuple[str, ...]) -> sa.Insert:
-        return _insert_once(table, columns)
+    def upsert(self, where: Put, columns: tuple[str, ...]) -> sa.Insert:
+        """``ON DUPLICATE KEY UPDATE``, with the guard in each column."""
+        statement, table = _insert(where, columns), where.table
+        new: dict[str, Any] = {column: statement.inserted[column] for column in columns if column != where.key}
+        if where.protected:
+            # Assignments run from left to right, and the guard reads the status: so the status changes last.
+            guard = may_replace(where)
+            ordered = sorted(new, key=lambda column: column == "status")
+            new = {column: sa.func.if_(guard, new[column], table.c[column]) for column in ordered}
+        upsert: sa.Insert = statement.on_duplicate_key_update(list(new.items()))
+        return upsert
+
+    def insert_once(self, where: Put, columns: tuple[str, ...]) -> sa.Insert:
+        """Not INSERT IGNORE, which ignores more than a key that is there."""
+        key = next(iter(where.table.primary_key)).name
+        inserted: sa.Insert = _insert(where, columns).on_duplicate_key_update({key: where.table.c[key]})
+        return inserted
+
+    def look_at(self, connection: Connection, tables: Sequence[sa.Table]) -> dict[sa.Table, Found]:
+        return look_at(connection, tables)
+
+    def grantee(self, connection: Connection) -> str | None:
+        user, _, host = connection.exec_driver_sql("SELECT CURRENT_USER()").scalar_one().rpartition("@")
+        return "@".join(f"`{part.replace('`', '``')}`" for part in (user, host))
 
     @contextmanager
     def schema_lock(self, connection: Connection, name: str) -> Iterator[None]:
-        """A named lock; DDL commits itself here, so the lock is held by the connection, not by a transaction."""
+        """Named locks; DDL commits itself here, so they are held by the connection, not by a transaction."""
         database = connection.exec_driver_sql("SELECT DATABASE()").scalar_one()
-        lock = hashlib.blake2b(f"{database}.{name}".encode(), digest_size=24).hexdigest()
-        if connection.exec_driver_sql(f"SELECT GET_LOCK('{lock}', {LOCK_TIMEOUT})").scalar_one() != 1:
-            raise exc.TimeoutError(f"waited {LOCK_TIMEOUT} s for another process to set up {name}")
+        of_old = hashlib.blake2b(f"{database}.{name}".encode(), digest_size=24).hexdigest()
+        for lock in (SETUP_LOCK, of_old):
+            if connection.exec_driver_sql(f"SELECT GET_LOCK('{lock}', {LOCK_TIMEOUT})").scalar_one() != 1:
+                connection.invalidate()  # with the lock that it may hold
+                raise exc.TimeoutError(f"waited {LOCK_TIMEOUT} s for another process to set up {name}")
         try:
             yield
         except BaseException:  # a server that is away can release nothing; the lock ends with its connection
             connection.invalidate()
             raise
-        connection.exec_driver_sql(f"SELECT RELEASE_LOCK('{lock}')")
+        for lock in (of_old, SETUP_LOCK):
+            connection.exec_driver_sql(f"SELECT RELEASE_LOCK('{lock}')")
+
+    def delete_some(self, key: sa.Column[int], where: sa.ColumnElement[bool], limit: int) -> sa.Delete:
+        """With a subquery, MariaDB reads the whole table for each batch."""
+        return sa.delete(key.table).where(where).with_dialect_options(mysql_limit=limit, mariadb_limit=limit)
 
     def _is_transient(self, error: exc.DBAPIError, orig: BaseException) -> bool:
-        return bool(orig.args) and orig.args[0] in TRANSIENT
+        return _number(orig) in TRANSIENT
+
+    def _is_timed_out(self, orig: BaseException) -> bool:
+        return _number(orig) in TIMED_OUT
 
     def _is_refusal(self, error: exc.DBAPIError, orig: BaseException) -> bool:
-        return bool(orig.args) and orig.args[0] in REFUSED
+        return _number(orig) in REFUSED
 
     def _oversize(self, error: exc.DBAPIError, engine: Engine) -> str | None:
         """A statement that is longer than ``max_allowed_packet`` makes the server hang up without a word."""

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import exc
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.engine.url import URL
 
-from celery_sql_results.connections.quick import DirectConnection
+from celery_sql_results.connections.quick import DirectConnection, quick_path
 
+from . import postgresql_catalog
 from . import postgresql_notify as listen
 from .base import AutocommitImpl, Listener, Put, Row, on_conflict_nothing, on_conflict_upsert
+from .inspection import Found
 from .refusals import wire_size
 
 #: SQLSTATEs (a class of two characters, or a code of five) after which the same statement may succeed.
@@ -43,6 +47,8 @@ PATIENCE = {
     "keepalives_interval": 10,
     "keepalives_count": 3,
 }
+#: What a server calls the time zone that times are in here.
+UTC = {"UTC", "Etc/UTC"}
 _LIBPQ_DRIVERS = {"psycopg", "psycopg2"}
 #: SQLSTATEs over values that will never be stored, however often they are sent.
 REFUSED = (
@@ -60,11 +66,16 @@ REJECTIONS = (
 LONGEST_MESSAGE = 0x3FFFFFFF
 
 
+#: The key of the lock on all set-ups in one database. It is "celery_s" in ASCII.
+SETUP_KEY = 0x63656C6572795F73
+
+
 class PostgreSQLImpl(AutocommitImpl):
     """PostgreSQL, with psycopg 3 or psycopg2."""
 
     supports_skip_locked = True
     supports_notify = True
+    sequence_grant = "USAGE ON SEQUENCE"
     max_parameters = 1_000_000  # an array is one parameter, however long
 
     def engine_options(self, url: URL) -> dict[str, Any]:
@@ -73,39 +84,53 @@ class PostgreSQLImpl(AutocommitImpl):
             return {}
         return {"connect_args": {name: value for name, value in PATIENCE.items() if name not in url.query}}
 
+    def settle(self, dbapi_connection: DBAPIConnection) -> None:
+        """Times are UTC also in columns with a time zone. PgBouncer keeps this apart for each of its clients."""
+        info = getattr(dbapi_connection, "info", None)  # psycopg and psycopg2 are told the zone as they connect
+        if info is None or info.parameter_status("TimeZone") not in UTC:
+            with closing(dbapi_connection.cursor()) as cursor:
+                cursor.execute("SET TIME ZONE 'UTC'")
+
     def upsert(self, where: Put, columns: tuple[str, ...]) -> sa.Insert:
         return on_conflict_upsert(insert, where, columns)
 
-    def insert_once(self, table: sa.Table, columns: tuple[str, ...]) -> sa.Insert:
-        return on_conflict_nothing(insert, table, columns)
+    def insert_once(self, where: Put, columns: tuple[str, ...]) -> sa.Insert:
+        return on_conflict_nothing(insert, where, columns)
 
     def connect_quickly(self, engine: Engine) -> AbstractContextManager[Any]:
-        """The driver takes and gives the values of our columns as they are. Where somebody listens, he is told."""
-        return self.connect(engine) if _is_listened_to(engine) else DirectConnection(engine)
+        """The driver takes and gives the values of our columns as they are, if it is psycopg 3."""
+        quick = quick_path(engine, PGDialect_psycopg)
+        return self.connect(engine) if quick is None else DirectConnection(quick)
 
     def put(self, connection: Connection, where: Put, row: Row) -> bool:
         """Whoever is awaited writes twice, so that all others need not even read who waits."""
         columns, awaits = tuple(row), where.waiters is not None
-        if awaits and connection.execute(listen.unless_awaited(where, columns), row).rowcount > 0:
+        if awaits and connection.execute(where.statement(listen.unless_awaited, columns), row).rowcount > 0:
             return False
-        connection.execute(self.upsert(where, columns), row)
+        connection.execute(where.statement(self.upsert, columns), row)
         return awaits
 
-    def put_both(self, connection: Connection, where: Put, row: Row, parts: sa.Table, part: Row) -> bool:
-        statement = listen.with_part(where, tuple(row), parts, tuple(part))
+    def put_both(self, connection: Connection, where: Put, row: Row, parts: Put, part: Row) -> bool:
+        statement = where.statement(listen.with_part, tuple(row), parts, tuple(part))
         values = {**row, **{listen.PART + column: value for column, value in part.items()}}
         return connection.execute(statement, values).rowcount > 0 and where.waiters is not None
 
     def unsynced(self, update: sa.Update) -> sa.Executable:
         return update.returning(listen.NO_WAIT)
 
-    def may_use(self, connection: Connection, table: sa.Table) -> bool:
-        name = connection.dialect.identifier_preparer.format_table(table)
-        rights = [sa.func.has_table_privilege(name, right) for right in ("SELECT", "INSERT", "UPDATE", "DELETE")]
-        return bool(connection.execute(sa.select(sa.and_(*rights))).scalar())
+    def look_at(self, connection: Connection, tables: Sequence[sa.Table]) -> dict[sa.Table, Found]:
+        return postgresql_catalog.look_at(connection, tables)
+
+    def grantee(self, connection: Connection) -> str | None:
+        role = connection.exec_driver_sql("SELECT current_user").scalar_one()
+        return connection.dialect.identifier_preparer.quote(role)
 
     def one_of(self, column: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
         return listen.any_of(column)
+
+    def can_listen(self, engine: Engine) -> bool:
+        """Only connections of psycopg and psycopg2 can be waited for."""
+        return engine.driver in _LIBPQ_DRIVERS
 
     def listener(self, engine: Engine) -> Listener:
         return listen.PostgreSQLListener(engine)
@@ -118,27 +143,32 @@ class PostgreSQLImpl(AutocommitImpl):
 
     @contextmanager
     def schema_lock(self, connection: Connection, name: str) -> Iterator[None]:
-        """An advisory lock that ends with its transaction, so that it also works behind PgBouncer.
+        """Advisory locks that end with their transaction, so that they also work behind PgBouncer.
 
         READ COMMITTED lets the second look, after the wait, see what the first holder of the lock committed.
         """
-        key = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big", signed=True)
+        of_old = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big", signed=True)
         with self._explicit_transaction(connection, "BEGIN ISOLATION LEVEL READ COMMITTED"):
-            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({key})")
+            for key in (SETUP_KEY, of_old):
+                connection.exec_driver_sql(f"SELECT pg_catalog.pg_advisory_xact_lock({key})")
             yield
 
     def _is_transient(self, error: exc.DBAPIError, orig: BaseException) -> bool:
-        state = getattr(orig, "sqlstate", None) or getattr(orig, "pgcode", None)
+        state = _sqlstate(orig)
         if state is None:
             rejected = any(words in str(orig) for words in REJECTIONS)
             return isinstance(error, (exc.OperationalError, exc.InterfaceError)) and not rejected
-        return str(state).startswith(TRANSIENT)
+        return state.startswith(TRANSIENT)
+
+    def _is_timed_out(self, orig: BaseException) -> bool:
+        """An operator's cancel has the same SQLSTATE. In other languages than English it is taken for a time-out."""
+        return _sqlstate(orig) == "57014" and "user request" not in str(orig)
 
     def _is_refusal(self, error: exc.DBAPIError, orig: BaseException) -> bool:
-        state = getattr(orig, "sqlstate", None) or getattr(orig, "pgcode", None)
+        state = _sqlstate(orig)
         if state is None:  # the driver itself would not send it
             return isinstance(error, (exc.DataError, exc.ProgrammingError))
-        return str(state).startswith(REFUSED)
+        return state.startswith(REFUSED)
 
     def _oversize(self, error: exc.DBAPIError, engine: Engine) -> str | None:
         size = wire_size(error.params)
@@ -147,9 +177,9 @@ class PostgreSQLImpl(AutocommitImpl):
         return f"a message of {size} bytes is longer than PostgreSQL's longest, {LONGEST_MESSAGE}"
 
 
-def _is_listened_to(engine: Engine) -> bool:
-    """Whether somebody would be told of what :class:`DirectConnection` leaves out: not of how it connects."""
-    pool, dialect = engine.pool.dispatch, engine.dialect
-    if dialect._has_events and (dialect.dispatch.do_execute or dialect.dispatch.handle_error):
-        return True
-    return bool(engine._has_events or pool.checkout or pool.checkin or pool.reset)
+def _sqlstate(orig: BaseException) -> str | None:
+    """The SQLSTATE that the server has given, where drivers keep it."""
+    state = getattr(orig, "sqlstate", None) or getattr(orig, "pgcode", None)
+    if state is None and orig.args and isinstance(orig.args[0], dict):  # pg8000: the fields of the server's message
+        state = orig.args[0].get("C")
+    return state and str(state)

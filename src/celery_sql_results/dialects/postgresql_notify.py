@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -46,7 +46,6 @@ def any_of(column: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
     return column == sa.any_(IDS)
 
 
-@lru_cache(maxsize=256)
 def unless_awaited(where: Put, columns: tuple[str, ...]) -> sa.Insert:
     """The write of a row that nobody waits for: nothing is written if somebody does, and the row count tells.
 
@@ -55,7 +54,8 @@ def unless_awaited(where: Put, columns: tuple[str, ...]) -> sa.Insert:
     values = {name: sa.cast(sa.bindparam(name), _unbounded(where.table.c[name].type)) for name in columns}
     awaited = sa.exists().where(where.waiters.c.awaited_id == sa.bindparam(where.key))  # type: ignore[union-attr]
     new = sa.select(*(value.label(name) for name, value in values.items())).where(~awaited)
-    return guarded(insert(where.table).from_select(list(columns), new), where, columns)
+    statement = guarded(insert(where.table).from_select(list(columns), new), where, columns)
+    return statement.execution_options(preserve_rowcount=True)  # which SQLAlchemy gives up for an INSERT … SELECT
 
 
 def _unbounded(type_: sa.types.TypeEngine[Any]) -> sa.types.TypeEngine[Any]:
@@ -63,8 +63,7 @@ def _unbounded(type_: sa.types.TypeEngine[Any]) -> sa.types.TypeEngine[Any]:
     return sa.String() if isinstance(type_, sa.String) else type_
 
 
-@lru_cache(maxsize=256)
-def with_part(where: Put, columns: tuple[str, ...], parts: sa.Table, of_part: tuple[str, ...]) -> Any:
+def with_part(where: Put, columns: tuple[str, ...], parts: Put, of_part: tuple[str, ...]) -> Any:
     """The write of a row and of a part of a chord, in one statement; its row count is that of those who wait."""
     upsert = on_conflict_upsert(insert, where, columns)
     part = on_conflict_nothing(insert, parts, of_part, PART).cte("part")
@@ -107,7 +106,6 @@ def withdraw(waiters: sa.Table) -> sa.Delete:
     return sa.delete(waiters).where(any_of(waiters.c.awaited_id), waiters.c.channel == sa.bindparam("channel_"))
 
 
-@lru_cache(maxsize=256)
 def wake(waiters: sa.Table, finished: bool) -> sa.Executable:
     """Notify who waits for the task bound as ``task_id_``; when it is finished, remove their rows as well."""
     mine = waiters.c.awaited_id == sa.bindparam("task_id_")

@@ -6,13 +6,16 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from weakref import finalize
 
 import sqlalchemy as sa
-from sqlalchemy import exc, pool
+from sqlalchemy import event, exc
 from sqlalchemy.dialects.sqlite import insert
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection, Dialect, Engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.engine.url import URL
+
+from celery_sql_results.connections.shared import SharedConnection
 
 from .base import AutocommitImpl, ChangeCounter, Put, on_conflict_nothing, on_conflict_upsert
 
@@ -70,12 +73,28 @@ class SQLiteImpl(AutocommitImpl):
     max_parameters = 32_000 if sqlite3.sqlite_version_info >= (3, 32) else 900
 
     def engine_options(self, url: URL) -> dict[str, Any]:
-        """A database in memory lives as long as its one connection."""
         options: dict[str, Any] = {"connect_args": {"timeout": BUSY_TIMEOUT}}
-        if url.database in (None, "", ":memory:"):
-            options["poolclass"] = pool.StaticPool
+        if self.is_one_connection(url):
             options["connect_args"]["check_same_thread"] = False
         return options
+
+    def is_one_connection(self, url: URL) -> bool:
+        """A database in memory. One that connections share by name is none for us: they do not wait for each other."""
+        name, query = url.database or ":memory:", url.query
+        if not name.startswith("file:"):
+            return name == ":memory:"
+        is_in_memory = query.get("mode") == "memory" or query.get("vfs") == "memdb"
+        return "uri" in query and (is_in_memory or name in {"file:", "file::memory:"})
+
+    def share(self, engine: Engine, timeout: float | None) -> None:
+        shared = SharedConnection(timeout)
+
+        def connect(dialect: Dialect, _record: object, args: Any, options: Any) -> Any:
+            return shared.lend(lambda: dialect.connect(*args, **options))
+
+        event.listen(engine, "do_connect", connect)
+        event.listen(engine, "engine_disposed", lambda _: shared.close())
+        finalize(engine, shared.close).atexit = False
 
     def on_connect(self, dbapi_connection: DBAPIConnection) -> None:
         """The mode stays with the file. Where it cannot be set just now, the old one serves as well, more slowly."""
@@ -91,8 +110,8 @@ class SQLiteImpl(AutocommitImpl):
     def upsert(self, where: Put, columns: tuple[str, ...]) -> sa.Insert:
         return on_conflict_upsert(insert, where, columns)
 
-    def insert_once(self, table: sa.Table, columns: tuple[str, ...]) -> sa.Insert:
-        return on_conflict_nothing(insert, table, columns)
+    def insert_once(self, where: Put, columns: tuple[str, ...]) -> sa.Insert:
+        return on_conflict_nothing(insert, where, columns)
 
     @contextmanager
     def schema_lock(self, connection: Connection, name: str) -> Iterator[None]:
@@ -101,7 +120,7 @@ class SQLiteImpl(AutocommitImpl):
 
     def counts_changes(self, engine: Engine) -> bool:
         """Not for a database in memory: its one connection does not count its own changes."""
-        return not isinstance(engine.pool, pool.StaticPool)
+        return not self.is_one_connection(engine.url)
 
     def change_counter(self, engine: Engine) -> ChangeCounter:
         return DataVersion(engine)

@@ -37,7 +37,10 @@ class UntypedTimestamp(sa.TypeDecorator[Any]):
 
 
 class FiniteTimestamp(sa.TypeDecorator[Any]):
-    """A time, or nothing where Python has none for it: PostgreSQL also knows infinity, 44 BC and the year 10000."""
+    """A time, or nothing where Python has none for it: PostgreSQL also knows infinity, 44 BC and the year 10000.
+
+    Without an offset, also where somebody else has made the column with a time zone: that of the session is UTC.
+    """
 
     impl = sa.DateTime
     cache_ok = True
@@ -45,7 +48,7 @@ class FiniteTimestamp(sa.TypeDecorator[Any]):
     def column_expression(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
         first: Any = sa.literal_column("TIMESTAMP '0001-01-01'")
         end: Any = sa.literal_column("TIMESTAMP '10000-01-01'")
-        return sa.case((sa.and_(column >= first, column < end), column))
+        return sa.case((sa.and_(column >= first, column < end), sa.cast(column, sa.DateTime())))
 
 
 class UntypedBlob(sa.TypeDecorator[Any]):

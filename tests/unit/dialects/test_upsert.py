@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import re
+import weakref
 
 import pytest
 import sqlalchemy as sa
@@ -102,7 +104,7 @@ def test_portable_update_is_guarded_and_binds_the_key_apart() -> None:
         f"WHERE celery_taskmeta.task_id = ? AND {NOT_SUCCESS}"
     )
 
-    assert text(base._update(MODELS.task, "task_id", COLUMNS, FINAL), sqlite.dialect()) == expected
+    assert text(base.update(Put(MODELS.task, "task_id", FINAL), COLUMNS), sqlite.dialect()) == expected
 
 
 def test_portable_insert_asks_for_nothing_back() -> None:
@@ -112,10 +114,11 @@ def test_portable_insert_asks_for_nothing_back() -> None:
         "VALUES (nextval('task_id_sequence'), ?, ?, ?, ?)"
     )
 
-    assert text(base._insert(MODELS.task, COLUMNS), postgresql.dialect()) == expected
+    assert text(base.insert(Put(MODELS.task, "task_id"), COLUMNS), postgresql.dialect()) == expected
 
 
 AWAITED = Put(MODELS.task, "task_id", FINAL, MODELS.waiters)
+PARTS = Put(MODELS.parts, "task_id")
 
 
 def test_postgresql_looks_for_waiters_while_it_writes() -> None:
@@ -134,9 +137,9 @@ def test_postgresql_looks_for_waiters_while_it_writes() -> None:
 def test_postgresql_writes_a_part_with_its_result() -> None:
     """One statement, whose row count is that of those who wait for the result."""
     of_part = ("group_id", "task_id", "position", "status")
-    found = " ".join(text(listen.with_part(AWAITED, COLUMNS, MODELS.parts, of_part), postgresql.dialect()).split())
+    found = " ".join(text(listen.with_part(AWAITED, COLUMNS, PARTS, of_part), postgresql.dialect()).split())
     put = text(impl_for("postgresql").upsert(AWAITED, COLUMNS), postgresql.dialect())
-    part = text(impl_for("postgresql").insert_once(MODELS.parts, of_part), postgresql.dialect())
+    part = text(impl_for("postgresql").insert_once(PARTS, of_part), postgresql.dialect())
 
     assert found == (
         f"WITH part AS ({part}), put AS ({put} RETURNING celery_taskmeta.task_id) "
@@ -156,17 +159,21 @@ def test_postgresql_writes_a_part_with_its_result() -> None:
 )
 def test_insert_once_changes_nothing_that_is_there(dialect: Dialect, expected: str) -> None:
     """MySQL's INSERT IGNORE would ignore more than that."""
-    statement = impl_for(dialect.name).insert_once(MODELS.parts, ("group_id", "task_id", "position", "status"))
+    statement = impl_for(dialect.name).insert_once(PARTS, ("group_id", "task_id", "position", "status"))
 
     assert text(statement, dialect).partition(" ON ")[2] == expected
 
 
 def test_statement_is_built_once() -> None:
-    """The same columns and guard give the same object, so SQLAlchemy compiles it once."""
-    impl = impl_for("postgresql")
-    one, other = (impl.upsert(Put(MODELS.task, "task_id", FINAL), COLUMNS) for _ in range(2))
+    """The same columns give the same object, so that it is compiled once; it ends with its place."""
+    where, upsert = Put(MODELS.task, "task_id", FINAL), impl_for("postgresql").upsert
+    one, other = (where.statement(upsert, COLUMNS) for _ in range(2))
+    watch = weakref.ref(one)
 
     assert one is other
+    del where, one, other
+    gc.collect()
+    assert watch() is None
 
 
 def test_postgresql_finds_many_by_one_array() -> None:

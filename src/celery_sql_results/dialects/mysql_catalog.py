@@ -1,0 +1,80 @@
+"""What MySQL and MariaDB say of tables: which columns are there, and what this role may do with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import sqlalchemy as sa
+from sqlalchemy import exc
+from sqlalchemy.engine import Connection
+
+from .inspection import RIGHTS, Found, Item, schema_of, sequence_of
+
+__all__ = ["look_at"]
+
+#: A statement is denied on a table, or on a column.
+DENIED = {1142, 1143}
+#: What drawing a number needs: https://mariadb.com/docs/server/reference/sql-structure/sequences/sequence-functions
+TO_DRAW = frozenset({"SELECT", "INSERT"})
+
+#: The columns of a table, and the rights on all of them.
+Columns = tuple[frozenset[str], frozenset[str]]
+
+
+def look_at(connection: Connection, tables: Sequence[sa.Table]) -> dict[sa.Table, Found]:
+    """What is there of ``tables`` and of their sequences. DELETE is no right on columns, so it is asked for apart."""
+    sequences = {table: sequence_of(connection, table) for table in tables}
+    items: list[Item] = [*tables, *filter(None, sequences.values())]
+    seen = dict(zip(items, _columns(connection, items), strict=True))
+    undeletable = _denied(connection, [table for table in tables if seen[table][0]])
+
+    def found(table: sa.Table, sequence: sa.Sequence | None) -> Found:
+        columns, rights = seen[table]
+        denied = (right for right in RIGHTS if right not in rights and (right != "DELETE" or table in undeletable))
+        parts, to_draw = (columns, TO_DRAW) if sequence is None else seen[sequence]
+        return Found(columns, tuple(denied) if columns else (), bool(parts) or sequence is None, to_draw >= TO_DRAW)
+
+    return {table: found(table, sequence) for table, sequence in sequences.items()}
+
+
+def _columns(connection: Connection, items: Sequence[Item]) -> list[Columns]:
+    """One query. Each name is compared by itself: then MariaDB opens that table, and reads no directory."""
+    values: dict[str, str] = {}
+    arms = []
+    for number, item in enumerate(items):
+        values[f"name{number}"], schema = item.name, schema_of(connection, item)
+        if schema is not None:
+            values[f"schema{number}"] = schema
+        arms.append(
+            f"SELECT {number} AS number, column_name AS name, privileges AS rights FROM information_schema.columns "  # noqa: S608 - only numbers are put in
+            f"WHERE table_schema = {'DATABASE()' if schema is None else f':schema{number}'} "
+            f"AND table_name = :name{number}"
+        )
+    names: list[set[str]] = [set() for _ in items]
+    rights = [set(RIGHTS) for _ in items]
+    for number, name, granted in connection.execute(sa.text(" UNION ALL ".join(arms)), values):
+        names[number].add(name)
+        rights[number] &= set(granted.upper().split(","))
+    return [(frozenset(found), frozenset(may)) for found, may in zip(names, rights, strict=True)]
+
+
+def _denied(connection: Connection, tables: Sequence[sa.Table]) -> Iterable[sa.Table]:
+    """The tables from which this role may not delete. Nothing is run; of all together it may also be denied to read."""
+    if not tables:
+        return ()
+    names = ", ".join(_quoted(connection, table) for table in tables)
+    joined = f"{names} USING {names}" if len(tables) > 1 else names
+    try:
+        connection.exec_driver_sql(f"EXPLAIN DELETE FROM {joined} WHERE 1 = 0")  # noqa: S608 - names are quoted
+    except exc.DBAPIError as error:
+        if error.orig is None or error.orig.args[0] not in DENIED:
+            if error.connection_invalidated:
+                raise
+            return ()  # such as a server that only reads just now: the use will tell
+        return tables if len(tables) == 1 else [table for each in tables for table in _denied(connection, [each])]
+    return ()
+
+
+def _quoted(connection: Connection, table: sa.Table) -> str:
+    quote = connection.dialect.identifier_preparer.quote_identifier
+    return ".".join(quote(part) for part in (schema_of(connection, table), table.name) if part)

@@ -1,0 +1,62 @@
+"""What PostgreSQL's catalog says of tables: which columns are there, and what this role may do with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from .inspection import RIGHTS, Found, Item, schema_of, sequence_of
+
+__all__ = ["look_at"]
+
+_DENIED = ", ".join(
+    f"CASE WHEN NOT (usable AND pg_catalog.has_table_privilege(oid, '{right}')) THEN '{right}' END" for right in RIGHTS
+)
+#: Names are qualified, so that nobody's own functions are called. A table without a schema is the one that the
+#: search_path leads to. What lies in a schema that may not be used can be seen, but not touched.
+_QUERY = sa.text(f"""
+SELECT relname, nspname, visible, columns,
+    CASE relkind WHEN 'S' THEN
+        CASE WHEN NOT (usable AND pg_catalog.has_sequence_privilege(oid, 'USAGE')) THEN 'USAGE' END
+    ELSE pg_catalog.concat_ws(' ', {_DENIED}) END AS denied
+FROM (
+    SELECT c.oid, c.relname, c.relkind, n.nspname, pg_catalog.pg_table_is_visible(c.oid) AS visible,
+        pg_catalog.has_schema_privilege(n.oid, 'USAGE') AS usable,
+        ARRAY(SELECT CAST(a.attname AS pg_catalog.text) FROM pg_catalog.pg_attribute a
+              WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS columns
+    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relname IN :names AND c.relkind IN ('r', 'p', 'v', 'f', 'S')
+        AND (n.nspname IN :schemas OR pg_catalog.pg_table_is_visible(c.oid))
+) AS found
+""").bindparams(sa.bindparam("names", expanding=True), sa.bindparam("schemas", expanding=True))  # noqa: S608 - constants
+
+
+def look_at(connection: Connection, tables: Sequence[sa.Table]) -> dict[sa.Table, Found]:
+    """What is there of ``tables`` and of their sequences."""
+    sequences = {table: sequence_of(connection, table) for table in tables}
+    items: list[Item] = [*tables, *filter(None, sequences.values())]
+    schemas = sorted({schema_of(connection, item) or "" for item in items})
+    names = sorted({item.name for item in items})
+    rows: dict[tuple[str | None, str], Any] = {}
+    for row in connection.execute(_QUERY, {"names": names, "schemas": schemas}):
+        rows[row.nspname, row.relname] = row
+        if row.visible:
+            rows[None, row.relname] = row
+
+    def found(item: Item | None) -> Any:
+        return None if item is None else rows.get((schema_of(connection, item), item.name))
+
+    return {table: _found(found(table), sequence, found(sequence)) for table, sequence in sequences.items()}
+
+
+def _found(table: Any, wanted: sa.Sequence | None, sequence: Any) -> Found:
+    columns, denied = (frozenset[str](), ()) if table is None else (frozenset(table.columns), table.denied.split())
+    return Found(
+        columns,
+        tuple(denied),
+        has_sequence=wanted is None or sequence is not None,
+        may_draw=sequence is None or not sequence.denied,
+    )
