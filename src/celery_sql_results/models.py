@@ -7,20 +7,32 @@ names have nothing in common, so that they cannot touch each other's tables. The
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from functools import cache
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple
+from weakref import WeakValueDictionary
 
 import sqlalchemy as sa
 from celery import states
 from sqlalchemy.orm import DeclarativeBase
-from sqlalchemy.util import memoized_property
+
+from celery_sql_results._compat import memoized_property
 
 from .dialects import DefaultImpl
 from .dialects.types import TABLE_OPTIONS, Blob, Id, LongText, Timestamp
 
-__all__ = ["Models", "TableNames", "Task", "TaskExtended", "TaskSet", "models_for", "utc_now"]
+__all__ = [
+    "MappedClass",
+    "Models",
+    "TableNames",
+    "Task",
+    "TaskExtended",
+    "TaskSet",
+    "models_for",
+    "models_with",
+    "row_of",
+    "utc_now",
+]
 
 #: Characters of an id, a name, a worker and a queue: the width of Celery's columns.
 NAME_LENGTH = 155
@@ -33,6 +45,12 @@ EXTENDED_COLUMNS = (
     *("name", "args", "kwargs", "worker", "retries", "queue", "stamps"),
     *("date_queued", "date_started", "parent_id", "root_id", "group_id"),
 )
+#: What is written of a part of a chord.
+PART_COLUMNS = ("group_id", "task_id", "position", "status", "result", "content_type")
+
+
+#: The sequences that ids come from are Celery's, whatever the names of the tables.
+TASK_SEQUENCE, GROUP_SEQUENCE = "task_id_sequence", "taskset_id_sequence"
 
 
 class TableNames(NamedTuple):
@@ -42,6 +60,21 @@ class TableNames(NamedTuple):
     group: str = "celery_tasksetmeta"
     task_schema: str | None = None
     group_schema: str | None = None
+
+    @property
+    def clash(self) -> str | None:
+        """The name that two of all tables, sequences and indexes would have in one schema, if there is one.
+
+        Upper and lower case are one, as on most databases.
+        """
+        task, group = self.task.casefold(), self.group.casefold()
+        beside = {f"{task}_{ending}" for ending in ("waiters", "chords", "parts", "version")}
+        of_task, of_group = {TASK_SEQUENCE, f"ix_{task}_date_done"}, {GROUP_SEQUENCE, f"ix_{group}_date_done"}
+        if task in of_task or (self.task_schema == self.group_schema and task in of_group):
+            return self.task
+        if group in of_group or (self.task_schema == self.group_schema and group in {task, *beside, *of_task}):
+            return self.group
+        return None
 
 
 def utc_now() -> datetime:
@@ -62,7 +95,7 @@ def _task_table(metadata: sa.MetaData, name: str, schema: str | None) -> sa.Tabl
     return sa.Table(
         name,
         metadata,
-        _id("task_id_sequence", schema),
+        _id(TASK_SEQUENCE, schema),
         sa.Column("task_id", _name(), unique=True),
         sa.Column("status", sa.String(STATE_LENGTH), default=states.PENDING),
         sa.Column("result", Blob),
@@ -91,7 +124,7 @@ def _group_table(metadata: sa.MetaData, name: str, schema: str | None) -> sa.Tab
     return sa.Table(
         name,
         metadata,
-        _id("taskset_id_sequence", schema),
+        _id(GROUP_SEQUENCE, schema),
         sa.Column("taskset_id", _name(), unique=True),
         sa.Column("result", Blob),
         sa.Column("date_done", Timestamp, default=utc_now, index=True),
@@ -220,8 +253,12 @@ class Models:
 
     def tables_for(self, impl: DefaultImpl) -> tuple[sa.Table, ...]:
         """The tables that a database has use for, in the order in which they are created."""
-        waiting = (self.waiters,) if impl.supports_notify else ()
-        return (self.task, self.group, *waiting, self.chords, self.parts)
+        return (self.task, self.group, *(table for tables in self.optional_for(impl) for table in tables))
+
+    def optional_for(self, impl: DefaultImpl) -> tuple[tuple[sa.Table, ...], ...]:
+        """Our own tables, which the backend can do without. Of those that stand together, it uses all or none."""
+        waiting = ((self.waiters,),) if impl.supports_notify else ()
+        return (*waiting, (self.chords, self.parts))
 
     @property
     def version_table(self) -> str:
@@ -249,13 +286,16 @@ class Models:
         return Task, TaskExtended, TaskSet
 
 
+_by_names: WeakValueDictionary[TableNames, Models] = WeakValueDictionary()
+
+
 def models_for(names: TableNames | None = None) -> Models:
-    """The tables of the given names, or of Celery's; the same names give the same tables."""
-    return _models_for(names or TableNames())
+    """The tables of the given names, or of Celery's. The same names give the same tables while somebody has them."""
+    names = names or TableNames()
+    return _by_names.get(names) or _by_names.setdefault(names, _made(names))
 
 
-@cache
-def _models_for(names: TableNames) -> Models:
+def _made(names: TableNames) -> Models:
     metadata = sa.MetaData()
     return Models(
         task=_task_table(metadata, names.task, names.task_schema),
@@ -266,4 +306,41 @@ def _models_for(names: TableNames) -> Models:
     )
 
 
-Task, TaskExtended, TaskSet = models_for().classes
+def models_with(names: TableNames, task_cls: type[Any] | None, taskset_cls: type[Any] | None) -> Models:
+    """The tables of the given names; instead of those of tasks and groups, what a user's classes are mapped on."""
+    if task_cls is not None:
+        names = names._replace(task=task_cls.__table__.name, task_schema=task_cls.__table__.schema)
+    if taskset_cls is not None:
+        names = names._replace(group=taskset_cls.__table__.name, group_schema=taskset_cls.__table__.schema)
+    models = models_for(names)
+    task = models.task if task_cls is None else task_cls.__table__
+    group = models.group if taskset_cls is None else taskset_cls.__table__
+    return models if (task, group) == (models.task, models.group) else replace(models, task=task, group=group)
+
+
+class MappedClass:
+    """A class on the tables of each backend, which is mapped when somebody asks for it; of a class, the default.
+
+    Args:
+        default: the class on the tables of Celery's names.
+        plain: its position in :attr:`Models.classes`, and ``extended`` the one with ``result_extended``.
+    """
+
+    def __init__(self, default: type[Any], plain: int, extended: int) -> None:
+        self._default = default
+        self._positions = plain, extended
+
+    def __get__(self, backend: Any, owner: type[Any]) -> Any:
+        return self._default if backend is None else backend.models.classes[self._positions[backend.settings.extended]]
+
+
+def row_of(task: Any) -> dict[str, Any]:
+    """What was set of an object that is mapped on a table, by the names of the columns; without the ``id``."""
+    set_of, attributes = vars(task), sa.inspect(type(task)).column_attrs
+    columns = {each.columns[0].key: set_of[each.key] for each in attributes if each.key in set_of}
+    return {name: value for name, value in columns.items() if name != "id"}
+
+
+#: Never dropped: the classes below are those that everybody imports.
+_DEFAULT: Final = models_for()
+Task, TaskExtended, TaskSet = _DEFAULT.classes

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import random
+import shutil
+import tempfile
 import time
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import alembic.operations
@@ -19,7 +22,8 @@ from celery import Celery, states
 
 import servers  # noqa: F401  makes the portable dialect known
 from celery_sql_results import DatabaseBackend
-from celery_sql_results.models import TableNames, models_for
+from celery_sql_results.models import Models, TableNames, models_for
+from celery_sql_results.schema import found, migrate, prepare
 
 from .nursery import PATIENCE
 
@@ -34,9 +38,9 @@ WEIGHTS = {states.STARTED: 35, states.RETRY: 25, states.FAILURE: 25, states.REVO
 Seen = tuple[str, str, Any]
 
 
-def backend_on(url: str) -> DatabaseBackend:
+def backend_on(url: str, of: Celery = app) -> DatabaseBackend:
     """A backend as an app of its own makes it."""
-    return DatabaseBackend(app=app, url=url, engine_options=quick(url))
+    return DatabaseBackend(app=of, url=url, engine_options=quick(url))
 
 
 def quick(url: str) -> dict[str, Any]:
@@ -47,6 +51,50 @@ def quick(url: str) -> dict[str, Any]:
 def set_up_and_store(url: str, task_id: str) -> None:
     """Make a backend, and so the tables, and store one result."""
     backend_on(url).store_result(task_id, task_id, states.SUCCESS)
+
+
+def set_up_app_and_store(url: str, task: str, group: str, task_id: str) -> None:
+    """The same for an app whose tables have names of their own."""
+    named = Celery("named", broker="memory://", set_as_current=False)
+    named.conf.database_table_names = {"task": task, "group": group}
+    backend_on(url, named).store_result(task_id, task_id, states.SUCCESS)
+
+
+# -- releases ----------------------------------------------------------------------------------------------------
+
+#: A revision to come: it adds a column to the tasks.
+NEXT = """
+import sqlalchemy as sa
+revision, down_revision = "0004", "0003"
+def upgrade(op, models):
+    columns = sa.inspect(op.get_bind()).get_columns(models.task.name)
+    if "later" not in {column["name"] for column in columns}:
+        op.execute(f"ALTER TABLE {models.task.name} ADD COLUMN later INTEGER")
+"""
+
+
+def set_up_as_newer_and_store(url: str, task_id: str) -> None:
+    """Be a release that has one revision more."""
+    scripts = scripts_of("0001", "0002", "0003", "0004")
+    (scripts / "versions" / "0004_later.py").write_text(NEXT)
+    set_up_and_store(url, task_id)
+
+
+def set_up_as_older_and_store(url: str, task_id: str) -> None:
+    """Be a release that has one revision less, and does not know the tables of chords."""
+    (scripts_of("0001", "0002") / "versions" / "0003_chords.py").unlink()
+    everything = Models.optional_for
+    Models.optional_for = lambda self, impl: everything(self, impl)[:-1]  # type: ignore[method-assign]
+    set_up_and_store(url, task_id)
+
+
+def scripts_of(*revisions: str) -> Path:
+    """Make this process a release with these revisions, and return the folder where it finds them."""
+    scripts = Path(tempfile.mkdtemp()) / "migrations"
+    shutil.copytree(migrate.SCRIPTS, scripts, ignore=shutil.ignore_patterns("__pycache__"))
+    migrate.SCRIPTS, found.REVISIONS = scripts, revisions  # type: ignore[assignment]
+    found.HEAD = migrate.HEAD = prepare.HEAD = revisions[-1]
+    return scripts
 
 
 # -- overlapping writes ------------------------------------------------------------------------------------------

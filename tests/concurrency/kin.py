@@ -49,7 +49,7 @@ def use(backend: DatabaseBackend, name: str) -> int:
         task_id = f"{name}-{number}"
         backend.store_result(task_id, task_id, states.SUCCESS)
         assert backend.get_result(task_id) == task_id
-    engine = backend.store.engine
+    engine = backend.database.engine
     with engine.connect() as connection:
         return int(connection.exec_driver_sql(WHO_AM_I[engine.dialect.name]).scalar_one())
 
@@ -158,8 +158,8 @@ def share(url: str, threads: int, pool_size: int, max_overflow: int) -> Crowd:
         member.start()
     while any(member.is_alive() for member in members):
         counts.append(connections(url))
-    engine = seen[0].store.engine
-    engines = {id(backend.store.engine) for backend in seen}
+    engine = seen[0].database.engine
+    engines = {id(backend.database.engine) for backend in seen}
     still_used = engine.pool.checkedout()  # type: ignore[attr-defined]
     engine.dispose()
     return Crowd(len(set(map(id, seen))), len(engines), max(counts), still_used, settled(url), wrong)

@@ -8,14 +8,22 @@ import pytest
 import sqlalchemy as sa
 
 import legacy
-from concurrency.actors import set_up_and_store
+from concurrency.actors import (
+    set_up_and_store,
+    set_up_app_and_store,
+    set_up_as_newer_and_store,
+    set_up_as_older_and_store,
+)
 from concurrency.conftest import Refused
 from concurrency.nursery import Nursery, Outcome, complaints, errors
 from servers import Database
 from servers.pool import on
 from support import Backends
 
-PROCESSES, ROUNDS, ROUNDS_OF_A_RELEASE = 50, 20, 2
+PROCESSES, ROUNDS, ROUNDS_OF_A_RELEASE = 50, 5, 2
+#: Apps with names of their own, two of which have one table in common.
+APPS = (("celery_taskmeta", "celery_tasksetmeta"), ("shop_tasks", "shop_groups"), ("post_tasks", "shop_groups"))
+PROCESSES_OF_AN_APP, ROUNDS_OF_APPS = 20, 20
 #: What the one process logs that made the tables ready.
 CREATED = "are at schema version"
 WITH_A_LOCK = on("postgresql", "mariadb", "sqlite")
@@ -45,9 +53,9 @@ def creators(outcomes: list[Outcome]) -> int:
     return sum(CREATED in message for outcome in outcomes for _level, message in outcome.logged)
 
 
-def stored(database: Database) -> int:
+def stored(database: Database, table: str = "celery_taskmeta") -> int:
     """How many of the processes' results are there."""
-    ((count,),) = database.execute("SELECT COUNT(*) FROM celery_taskmeta WHERE task_id LIKE 'task-%'")
+    ((count,),) = database.execute(f"SELECT COUNT(*) FROM {table} WHERE task_id LIKE 'task-%'")
     return int(count)
 
 
@@ -65,6 +73,43 @@ def test_race_on_an_empty_database(database: Database, nursery: Nursery, refused
     for _ in range(ROUNDS):
         renew(database)
         assert_smooth(race(nursery, database), database, refused)
+
+
+@WITH_A_LOCK
+def test_apps_with_names_of_their_own(database: Database, nursery: Nursery, refused: Refused) -> None:
+    """They share a database, its sequences and some tables."""
+    calls = [
+        (set_up_app_and_store, (database.url, *names, f"task-{number}"))
+        for number in range(PROCESSES_OF_AN_APP)
+        for names in APPS
+    ]
+    for _ in range(ROUNDS_OF_APPS):
+        renew(database)
+        outcomes = nursery.at_once(calls)
+
+        assert errors(outcomes) == []
+        assert complaints(outcomes) == []
+        assert creators(outcomes) == len(APPS)
+        assert [stored(database, task) for task, _group in APPS] == [PROCESSES_OF_AN_APP] * len(APPS)
+        assert refused() == []
+
+
+@WITH_A_LOCK
+def test_releases_before_and_after(database: Database, nursery: Nursery, refused: Refused) -> None:
+    """Whoever comes first: all work, and the tables end as those of the newest."""
+    releases = (set_up_as_older_and_store, set_up_and_store, set_up_as_newer_and_store)
+    calls = [(releases[number % 3], (database.url, f"task-{number}")) for number in range(30)]
+    for _ in range(4):
+        renew(database)
+        outcomes = nursery.at_once(calls)
+
+        assert errors(outcomes) == []
+        assert complaints(outcomes) == []
+        assert stored(database) == len(calls)
+        assert database.execute("SELECT version_num FROM celery_taskmeta_version") == [("0004",)]
+        assert database.execute("SELECT COUNT(later) FROM celery_taskmeta") == [(0,)]
+        assert database.execute("SELECT COUNT(*) FROM celery_taskmeta_parts") == [(0,)]
+        assert refused() == []
 
 
 @WITH_A_LOCK

@@ -18,7 +18,7 @@ def final_states(database: Database, task_ids: set[str]) -> dict[str, tuple[str,
     """State and value of each task in the end."""
     backend = backend_on(database.url)
     metas = {task_id: backend.get_task_meta(task_id) for task_id in task_ids}
-    backend.store.engine.dispose()
+    backend.database.engine.dispose()
     return {task_id: (meta["status"], value_of(meta["result"])) for task_id, meta in metas.items()}
 
 

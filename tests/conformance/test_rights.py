@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable
 
 import pytest
 import sqlalchemy as sa
@@ -136,3 +137,155 @@ def test_read_only(database: Database, backends: Backends) -> None:
     assert guest.get_result("t") == 1
     with pytest.raises(sa.exc.DBAPIError, match="denied"):
         guest.store_result("t", 2, states.SUCCESS)
+
+
+# -- each single right ---------------------------------------------------------------------------------------------
+
+ALL_RIGHTS = ("SELECT", "INSERT", "UPDATE", "DELETE")
+TABLES = ("celery_taskmeta", "celery_tasksetmeta", "celery_taskmeta_chords", "celery_taskmeta_parts")
+WAITERS, VERSION = "celery_taskmeta_waiters", "celery_taskmeta_version"
+SEQUENCES = ("task_id_sequence", "taskset_id_sequence")
+#: What a backend can do with all rights.
+EVERYTHING = frozenset(("store", "read", "forget", "save", "restore", "delete", "chords", "notifications"))
+#: What fails without a right on one of Celery's tables.
+LOST = {
+    ("celery_taskmeta", "SELECT"): {"store", "read", "forget"},
+    ("celery_taskmeta", "INSERT"): {"store"},
+    ("celery_taskmeta", "UPDATE"): {"store"},
+    ("celery_taskmeta", "DELETE"): {"forget"},
+    ("celery_tasksetmeta", "SELECT"): {"save", "restore", "delete"},
+    ("celery_tasksetmeta", "INSERT"): {"save"},
+    ("celery_tasksetmeta", "UPDATE"): {"save"},
+    ("celery_tasksetmeta", "DELETE"): {"delete"},
+    ("task_id_sequence", "USAGE"): {"store"},
+    ("taskset_id_sequence", "USAGE"): {"save"},
+    **{(table, right): {"chords"} for table in TABLES[2:] for right in ALL_RIGHTS},
+}
+
+
+def abilities(backend: DatabaseBackend) -> frozenset[str]:
+    """What works, and which of our own tables are used; rows `old` of a task and a group are there."""
+    group = GroupResult("new", [AsyncResult("old", app=backend.app)], app=backend.app)
+    tries = {
+        "store": lambda: backend.store_result("new", 1, states.SUCCESS),
+        "read": lambda: backend.get_result("old"),
+        "forget": lambda: backend.forget("new"),
+        "save": lambda: backend.save_group("new", group),
+        "restore": lambda: backend.restore_group("old"),
+        "delete": lambda: backend.delete_group("new"),
+    }
+    found = {name for name, attempt in tries.items() if _succeeds(attempt)}
+    found |= {"chords"} if backend.database.rows.chords is not None else set()
+    return frozenset(found | ({"notifications"} if (backend.database.rows.waiters is not None) else set()))
+
+
+def _succeeds(attempt: Callable[[], object]) -> bool:
+    try:
+        attempt()
+    except sa.exc.DBAPIError as error:
+        if "denied" not in str(error):
+            raise
+        return False
+    return True
+
+
+def role_without(database: Database, right: str, name: str) -> str:
+    """The URL of a role that has every right but one."""
+    role = f"no_{right}_{len(name)}".lower()
+    if database.kind == "postgresql":
+        database.server.create_role(role, PASSWORD, database.name, ddl=False)
+        of_sequences, revoked = "USAGE, SELECT, UPDATE", f"{right} ON {name}"
+        if name in SEQUENCES:
+            revoked = f"{of_sequences} ON SEQUENCE {name}"
+        database.execute(f"REVOKE {revoked} FROM {role}")
+    else:
+        database.server.create_role(role, PASSWORD, "nothing", ddl=False)
+        for table in (*TABLES, VERSION, *SEQUENCES):
+            rights = [each for each in ALL_RIGHTS if (table, each) != (name, right)]
+            rights = ["SELECT"] if table == name and name in SEQUENCES else rights
+            database.execute(f"GRANT {', '.join(rights)} ON {database.name}.{table} TO {role}")
+    return database.server.url(database.name, user=role, password=PASSWORD)
+
+
+@pytest.fixture
+def filled(database: Database, backends: Backends) -> None:
+    """Tables that are ready, with a task and a group."""
+    backend = backends()
+    backend.store_result("old", 1, states.SUCCESS)
+    GroupResult("old", [AsyncResult("old", app=backend.app)], app=backend.app).save()
+
+
+@databases
+@pytest.mark.usefixtures("filled")
+@pytest.mark.parametrize(("name", "right"), [pytest.param(*lost, id=" ".join(lost)) for lost in LOST])
+def test_each_single_right(
+    database: Database, backends: Backends, name: str, right: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What can work works; one warning holds the GRANT, and after that everything works without a word."""
+    assert_does_without(database, backends, name, right, caplog)
+
+
+@on("postgresql")
+@pytest.mark.usefixtures("filled")
+@pytest.mark.parametrize("right", ALL_RIGHTS)
+def test_each_single_right_on_waiters(
+    database: Database, backends: Backends, right: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without one, nobody is notified, and waits poll."""
+    assert_does_without(database, backends, WAITERS, right, caplog)
+
+
+def assert_does_without(
+    database: Database, backends: Backends, name: str, right: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All but what needs the right works, and all after the GRANT that the warning holds."""
+    whole = EVERYTHING if database.kind == "postgresql" else EVERYTHING - {"notifications"}
+    url = role_without(database, right, name)
+    backend = backends(url)
+
+    assert abilities(backend) == whole - LOST.get((name, right), {"notifications"})
+    [warning] = complaints(caplog)
+    grants = [text.rstrip(";") for text in warning.partition(":\n")[2].split(";\n")]
+    assert [grant.split()[0] for grant in grants] == ["GRANT"]
+    database.execute(grants[0])
+    caplog.clear()
+    backend.session_manager.invalidate(url, **backend.engine_options)
+
+    assert abilities(backends(url)) == whole
+    assert complaints(caplog) == []
+
+
+@databases
+@pytest.mark.usefixtures("filled")
+@pytest.mark.parametrize("right", ALL_RIGHTS)
+def test_the_version_needs_no_right(
+    database: Database, backends: Backends, right: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where the tables are complete, nobody has to know or change it."""
+    backend = backends(role_without(database, right, VERSION))
+
+    assert abilities(backend) >= EVERYTHING - {"notifications"}
+    assert complaints(caplog) == []
+    assert database.errors() == []
+
+
+@databases
+@pytest.mark.usefixtures("filled")
+def test_a_role_that_may_only_read_the_tasks(
+    database: Database, backends: Backends, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It starts and reads, and is told once what it may not do."""
+    database.server.create_role("reader", PASSWORD, database.name, ddl=False, write=False)
+    if database.kind == "postgresql":
+        database.execute("REVOKE ALL ON ALL TABLES IN SCHEMA public FROM reader")
+        database.execute("GRANT SELECT ON celery_taskmeta TO reader")
+    else:
+        database.execute(f"REVOKE ALL PRIVILEGES ON `{database.name.replace('_', chr(92) + '_')}`.* FROM reader")
+        database.execute(f"GRANT SELECT ON {database.name}.celery_tasksetmeta TO reader")
+    database.execute(
+        f"GRANT SELECT ON {'' if database.kind == 'postgresql' else database.name + '.'}celery_taskmeta TO reader"
+    )
+    backend = backends(database.server.url(database.name, user="reader", password=PASSWORD))
+
+    assert abilities(backend) & {"store", "read", "chords", "notifications"} == {"read"}
+    assert len(complaints(caplog)) == 1

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
+import weakref
 
 import pytest
 import sqlalchemy as sa
 from celery import states
 from sqlalchemy.dialects import mysql, postgresql, sqlite
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from celery_sql_results import Task, TaskExtended, TaskSet
 from celery_sql_results.models import EXTENDED_COLUMNS, TableNames, models_for, utc_now
+from celery_sql_results.schema import prepare_models
 
 CELERYS = ["id", "task_id", "status", "result", "date_done", "traceback", "children"]
 CELERYS_EXTENDED = [*CELERYS, "name", "args", "kwargs", "worker", "retries", "queue", "stamps"]
@@ -186,3 +189,90 @@ def test_configured_table_is_the_one_that_is_written() -> None:
 def test_now_is_utc_without_an_offset() -> None:
     """What every column of a time holds."""
     assert utc_now().tzinfo is None
+
+
+def mapped(number: int) -> weakref.ref[object]:
+    """A set of tables with classes, an engine that has prepared it, and nobody who keeps it."""
+    models = models_for(TableNames(f"tenant_{number}", f"tenant_{number}_groups"))
+    classes = models.classes
+    engine = sa.create_engine("sqlite://")
+    prepare_models(engine, models)
+    with Session(engine) as session:
+        session.add(classes[0]("t"))
+        session.commit()
+    engine.dispose()
+    return weakref.ref(models)
+
+
+def test_a_thousand_sets_of_names() -> None:
+    """They are gone with those who used them, and so are their tables and classes."""
+    mapped(0)
+    gc.collect()
+    before = counted()
+    for number in range(1000):
+        models_for(TableNames(f"many_{number}", f"many_{number}_groups"))
+    left = [mapped(number) for number in range(20)]
+    gc.collect()
+
+    assert [ref() for ref in left if ref() is not None] == []
+    assert [now <= then for now, then in zip(counted(), before, strict=True)] == [True, True]
+
+
+def counted() -> tuple[int, int]:
+    """How many tables and mappers there are in this process."""
+    objects = gc.get_objects()
+    return tuple(sum(isinstance(item, kind) for item in objects) for kind in (sa.Table, Mapper))  # type: ignore[return-value]
+
+
+def test_one_engine_that_serves_many_names() -> None:
+    """What was prepared is kept for as long as somebody uses it, not as long as the engine."""
+    engine = sa.create_engine("sqlite://")
+    left = []
+    for number in range(50):
+        models = models_for(TableNames(f"served_{number}", f"served_{number}_groups"))
+        prepare_models(engine, models)
+        left.append(weakref.ref(models))
+    del models
+    gc.collect()
+    engine.dispose()
+
+    assert [ref() for ref in left if ref() is not None] == []
+
+
+def test_classes_are_mapped_when_somebody_asks() -> None:
+    """Most backends need none."""
+    models = models_for(TableNames("unmapped_tasks", "unmapped_groups"))
+    before = counted()[1]
+    engine = sa.create_engine("sqlite://")
+    prepare_models(engine, models)
+    engine.dispose()
+
+    assert counted()[1] == before
+    assert [cls.__table__.name for cls in models.classes] == ["unmapped_tasks", "unmapped_tasks", "unmapped_groups"]
+    assert counted()[1] == before + 3
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (TableNames(), None),
+        (TableNames("t", "g"), None),
+        (TableNames("t", "t"), "t"),
+        (TableNames("t", "T"), "T"),
+        (TableNames("t", "t", "one", "two"), None),
+        (TableNames("t", "t", "one", "one"), "t"),
+        *((TableNames("t", f"t_{ending}"), f"t_{ending}") for ending in ("waiters", "chords", "parts", "version")),
+        *((TableNames("t", f"t_{ending}", "one"), None) for ending in ("waiters", "chords", "parts", "version")),
+        (TableNames("g_parts", "g"), None),
+        (TableNames("task_id_sequence"), "task_id_sequence"),
+        (TableNames("t", "task_id_sequence"), "task_id_sequence"),
+        (TableNames("t", "task_id_sequence", "one", "two"), None),
+        (TableNames("t", "taskset_id_sequence", "one", "two"), "taskset_id_sequence"),
+        (TableNames("taskset_id_sequence", "g"), "taskset_id_sequence"),
+        (TableNames("t", "ix_t_date_done"), "ix_t_date_done"),
+    ],
+    ids=str,
+)
+def test_names_that_clash(names: TableNames, expected: str | None) -> None:
+    """Two things of one backend would have one name in one schema."""
+    assert names.clash == expected

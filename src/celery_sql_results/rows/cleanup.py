@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy import exc
 from sqlalchemy.engine import Engine
 
 from celery_sql_results.dialects import DefaultImpl, connected
@@ -16,8 +17,10 @@ __all__ = ["delete_chords", "delete_results", "delete_waiters"]
 
 #: Rows that one transaction deletes: enough to be quick, few enough to lock nobody out for long.
 BATCH = 5_000
-#: Chords that one transaction deletes, with all their parts.
+#: Chords that are looked for at once. Their parts are deleted in batches of rows.
 CHORD_BATCH = 500
+#: Where a server ends statements that take long, batches are halved down to so many rows.
+LEAST = 10
 #: Whoever waits longer than this for one result is taken for dead; its row would only cost a notification.
 LONGEST_WAIT = timedelta(days=1)
 
@@ -31,13 +34,16 @@ def delete_results(engine: Engine, impl: DefaultImpl, models: Models, expires: t
 
 def delete_chords(engine: Engine, impl: DefaultImpl, models: Models, expires: timedelta) -> int:
     """Delete the chords that began longer than ``expires`` ago, with their parts, and return how many."""
-    deleted = 0
     chords, before = models.chords.c, utc_now() - expires
-    for expired in _batches(engine, sa.select(chords.group_id).where(chords.date_created < before).limit(CHORD_BATCH)):
+
+    def some(limit: int) -> tuple[int, bool]:
+        found = _found(engine, sa.select(chords.group_id).where(chords.date_created < before).limit(limit))
+        _delete_parts(engine, impl, models.parts, found)
         with impl.connect(engine) as connection:
-            connection.execute(sa.delete(models.parts).where(models.parts.c.group_id.in_(expired)))
-            deleted += connection.execute(sa.delete(models.chords).where(chords.group_id.in_(expired))).rowcount
-    return deleted
+            deleted = connection.execute(sa.delete(models.chords).where(chords.group_id.in_(found))).rowcount
+        return deleted, not found
+
+    return _in_batches(impl, CHORD_BATCH, some, least=1)
 
 
 def delete_waiters(engine: Engine, impl: DefaultImpl, models: Models) -> int:
@@ -47,27 +53,45 @@ def delete_waiters(engine: Engine, impl: DefaultImpl, models: Models) -> int:
         return connection.execute(sa.delete(waiters).where(waiters.c.date_added < utc_now() - LONGEST_WAIT)).rowcount
 
 
-def _batches(engine: Engine, batch: sa.Select[Any]) -> Iterator[list[str]]:
-    """The values that a query finds, again and again until it finds none: whoever takes them must delete them."""
-    while True:
-        with connected(engine) as connection:
-            found = [key for (key,) in connection.execute(batch)]
-        if not found:
-            return
-        yield found
-
-
 def _delete(engine: Engine, impl: DefaultImpl, key: sa.Column[int], date: sa.Column[datetime], before: datetime) -> int:
     """Delete batch after batch. Where the database can, rows that another cleanup holds are left to it."""
-    batch = sa.select(key).where(date < before).limit(BATCH)
-    if impl.supports_skip_locked:
-        batch = batch.with_for_update(skip_locked=True)
-    # MySQL takes a LIMIT in a subquery only one level down.
-    statement = sa.delete(key.table).where(key.in_(sa.select(batch.subquery().c.id)))
-    deleted = 0
-    while True:
+
+    def some(limit: int) -> tuple[int, bool]:
         with impl.connect(engine) as connection:
-            count = connection.execute(statement).rowcount
-        deleted += count
-        if count < BATCH:
-            return deleted
+            count = connection.execute(impl.delete_some(key, date < before, limit)).rowcount
+        return count, count < limit
+
+    return _in_batches(impl, BATCH, some)
+
+
+def _delete_parts(engine: Engine, impl: DefaultImpl, parts: sa.Table, group_ids: list[str]) -> None:
+    """Delete the parts of chords, however many a chord has: those of so many tasks at once."""
+    of_chords = parts.c.group_id.in_(group_ids)
+
+    def some(limit: int) -> tuple[int, bool]:
+        tasks = _found(engine, sa.select(parts.c.task_id).where(of_chords).limit(limit))
+        with impl.connect(engine) as connection:
+            deleted = connection.execute(sa.delete(parts).where(of_chords, parts.c.task_id.in_(tasks))).rowcount
+        return deleted, len(tasks) < limit
+
+    _in_batches(impl, min(BATCH, impl.max_parameters - CHORD_BATCH), some)
+
+
+def _found(engine: Engine, batch: sa.Select[Any]) -> list[str]:
+    with connected(engine) as connection:
+        return list(connection.scalars(batch))
+
+
+def _in_batches(impl: DefaultImpl, size: int, delete: Callable[[int], tuple[int, bool]], least: int = LEAST) -> int:
+    """Delete some, again and again until that was all. A batch that takes the server too long is halved."""
+    total, is_all = 0, False
+    while not is_all:
+        try:
+            deleted, is_all = delete(size)
+        except exc.DBAPIError as error:
+            if size <= least or not impl.is_timed_out(error):
+                raise
+            size = max(size // 2, least)
+        else:
+            total += deleted
+    return total

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from .prepare import HEAD, Columns, prepare_models
+from .found import HEAD
+from .prepare import Columns, prepare_models
 
 __all__ = ["HEAD", "Columns", "prepare_models"]

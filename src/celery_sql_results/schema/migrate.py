@@ -1,0 +1,79 @@
+"""The steps that make the tables complete, run under the lock of the database."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+from sqlalchemy.schema import CreateTable
+
+from .found import HEAD, State
+
+__all__ = ["create_missing", "migrate", "stamp"]
+
+SCRIPTS = Path(__file__).parent / "migrations"
+
+
+def migrate(connection: Connection, state: State) -> None:
+    """Apply all revisions, each of which does only what is not done, and note the version.
+
+    Alembic is imported here, because most processes find nothing to do.
+    """
+    with _quiet():
+        from alembic.operations import Operations
+        from alembic.runtime.migration import MigrationContext
+        from alembic.script import ScriptDirectory
+
+        _make_known_to_alembic(connection.dialect)
+        op = Operations(MigrationContext.configure(connection))
+        for revision in reversed(list(ScriptDirectory(str(SCRIPTS)).walk_revisions())):
+            revision.module.upgrade(op, state.models)
+    for statement in stamp(state):
+        connection.execute(statement)
+
+
+def create_missing(connection: Connection, state: State) -> None:
+    """Create the tables that are not there beside those of a newer release, whose version stays."""
+    from .migrations import steps_for
+
+    for table in state.missing:
+        for step in steps_for(connection, table):
+            connection.execute(step)
+
+
+def stamp(state: State) -> Iterator[sa.Executable]:
+    """The statements that note the version, whatever was noted before."""
+    if not state.version.columns:
+        yield CreateTable(state.version_table)
+    elif state.versions:
+        yield state.version_table.delete()
+    yield state.version_table.insert().values(version_num=HEAD)
+
+
+def _make_known_to_alembic(dialect: sa.Dialect) -> None:
+    """Alembic wants an impl for each dialect; one that nobody wrote an impl for gets the portable one."""
+    from alembic.ddl.impl import DefaultImpl
+
+    try:
+        DefaultImpl.get_by_dialect(dialect)
+    except KeyError:
+        type("PortableImpl", (DefaultImpl,), {"__dialect__": dialect.name})
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Alembic says at INFO what it has loaded. Whoever has set a level for it is told."""
+    logger: Any = logging.getLogger("alembic")
+    if logger.level != logging.NOTSET:
+        yield
+        return
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(logging.NOTSET)
