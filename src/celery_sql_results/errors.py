@@ -6,16 +6,17 @@
      ├── SettingError        a setting has a value that cannot work
      └── SchemaError         the tables are not there and may not be created
     ValueError
-     └── TaskIdTooLong       an id does not fit its column
+     └── TaskIdInvalid       no column can hold an id
+          └── TaskIdTooLong  it is longer than its column
     Exception
      └── ResultRefused       the database refused a result; it is the error that is stored in its place
     kombu.exceptions.DecodeError
      └── PayloadTooLarge     a compressed payload is larger than the settings allow
 
 From Celery and kombu come ``BackendStoreError`` and ``BackendGetMetaError`` (the database could not be reached for as
-long as the settings say), ``TimeoutError``, ``EncodeError`` (a result cannot be serialized), and of rows that cannot be
-trusted ``ContentDisallowed`` (content that ``accept_content`` does not allow), ``DecodeError`` (it cannot be read) and
-``SecurityError`` (the exception that it names is none).
+long as the settings say), ``TimeoutError``, ``EncodeError`` (a result cannot be serialized), and of values that cannot
+be trusted ``ContentDisallowed`` (content that ``accept_content`` does not allow), ``DecodeError`` (it cannot be read)
+and ``SecurityError`` (the exception that it names is none): ``get`` raises them, and ``result`` holds them.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from __future__ import annotations
 from celery.exceptions import ImproperlyConfigured
 from kombu.exceptions import DecodeError
 
-__all__ = ["PayloadTooLarge", "ResultRefused", "SchemaError", "SettingError", "TaskIdTooLong"]
+__all__ = ["PayloadTooLarge", "ResultRefused", "SchemaError", "SettingError", "TaskIdInvalid", "TaskIdTooLong"]
 
 
 class SettingError(ImproperlyConfigured):
@@ -37,11 +38,15 @@ class SchemaError(ImproperlyConfigured):
     """The tables are not there and this role may not create them; the message holds the SQL to run."""
 
 
-class TaskIdTooLong(ValueError):
-    """An id is longer than its column, so its result could neither be stored nor found."""
+class TaskIdInvalid(ValueError):
+    """No column can hold an id, so its result could neither be stored nor found; the message says what is wrong."""
+
+
+class TaskIdTooLong(TaskIdInvalid):
+    """An id is longer than its column."""
 
     def __init__(self, kind: str, found: str, longest: int) -> None:
-        shown = f"{found[:40]!r}… has {len(found)} characters"
+        shown = f"{found[:40]!a}… has {len(found)} characters"
         super().__init__(f"the {kind} id {shown}, but the column holds {longest}: choose a shorter one")
 
 

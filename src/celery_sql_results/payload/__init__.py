@@ -1,1 +1,25 @@
 """What a row is made of: payloads, exceptions, and what is hidden of arguments."""
+
+from __future__ import annotations
+
+from .compression import LIMIT
+from .encoding import Encoding
+from .exceptions import restored, stand_in, storable
+from .redaction import Redact, redaction_for
+from .results import UnreadableMeta, pending, tree, value_of
+from .text import text
+
+__all__ = [
+    "LIMIT",
+    "Encoding",
+    "Redact",
+    "UnreadableMeta",
+    "pending",
+    "redaction_for",
+    "restored",
+    "stand_in",
+    "storable",
+    "text",
+    "tree",
+    "value_of",
+]

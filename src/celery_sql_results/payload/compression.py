@@ -9,6 +9,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
+from celery.exceptions import SoftTimeLimitExceeded
 from kombu.compression import get_decoder
 from kombu.exceptions import DecodeError
 
@@ -35,7 +36,7 @@ def decompress(body: bytes, method: str, limit: int = LIMIT) -> bytes:
     """
     try:
         data = _METHODS.get(method, _by_kombu(method))(body, limit)
-    except PayloadTooLarge:
+    except (PayloadTooLarge, SoftTimeLimitExceeded):  # the latter of the task that reads
         raise
     except Exception as error:  # each library has exceptions of its own
         raise DecodeError(f"the row is compressed as {method[:40]!r}, but cannot be decompressed: {error!r}") from error

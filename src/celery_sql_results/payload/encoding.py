@@ -7,86 +7,46 @@ surrogates are escaped, names are clipped to their column.
 
 from __future__ import annotations
 
-import io
-import pickle
 from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from celery import states
-from celery.result import ResultBase
+from celery.exceptions import SecurityError, SoftTimeLimitExceeded
+from celery.utils.log import get_logger
 from kombu.compression import compress
 from kombu.exceptions import ContentDisallowed, DecodeError, EncodeError
-from kombu.serialization import loads, registry
+from kombu.serialization import dumps, loads
 from kombu.utils import json
 from kombu.utils.encoding import safe_repr
 
-from celery_sql_results.models import NAME_LENGTH, STATE_LENGTH, utc_now
+from celery_sql_results._compat import private
+from celery_sql_results.models import STATE_LENGTH, utc_now
 
 from .compression import LIMIT, decompress
+from .exceptions import restored
+from .pickles import PICKLE, is_pickle, unpickle
+from .results import UnreadableMeta, stamps_of, tree, trees
+from .text import name, text
 
 __all__ = ["Encoding"]
+
+logger = get_logger(__name__)
 
 #: What stands before a compressed payload, followed by its content type, NUL and the body. Celery 5.7 writes and reads
 #: the same; no serializer writes a leading NUL.
 COMPRESSED = b"\x00celery-compressed\x00"
-PICKLE = "application/x-python-serialize"
-#: A pickle begins with this byte and its protocol. Of the other serializers, msgpack alone begins with it, for ``{}``.
-PICKLE_MARK = b"\x80"
-PICKLE_PROTOCOLS = (b"\x02", b"\x03", b"\x04", b"\x05")
 
-#: What a row holds of a task: payloads, and columns that are read as they are, the extended ones last.
-_PAYLOADS = ("result", "children", "args", "kwargs")
+#: Columns of a task that are read as they are, the extended ones last.
 _PLAIN = (
     *("task_id", "status", "traceback", "date_done"),
     *("name", "worker", "retries", "queue", "date_queued", "date_started", "parent_id", "root_id", "group_id"),
 )
+#: Payloads that only inform.
+_INFORMING = ("children", "args", "kwargs")
+#: Errors that say why a payload cannot be read.
+_REASONS = (ContentDisallowed, DecodeError, SecurityError)
 
-
-class _PlainUnpickler(pickle._Unpickler):
-    """Reads numbers, strings and collections, and refuses whatever names a class or a function.
-
-    In Python: eight bytes can make the one in C take 32 GB for its memo.
-    """
-
-    def find_class(self, module: str, name: str) -> Any:
-        raise ContentDisallowed(
-            f"the row is a pickle that names {module}.{name}: to read it, add 'pickle' to result_accept_content, "
-            "if everybody who can write to the database may run code here"
-        )
-
-    def persistent_load(self, pid: Any) -> Any:
-        raise ContentDisallowed("the row is a pickle that refers to objects outside of it")
-
-
-class _Unpickler(pickle.Unpickler):
-    """Reads whatever is named, but for the backend that Celery pickles with each result: it would connect elsewhere."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("celery.backends.base", "unpickle_backend"):
-            return _the_apps_own
-        return super().find_class(module, name)
-
-
-def _the_apps_own(cls: object, args: object, kwargs: object) -> None:
-    """A result without a backend takes the one of its app."""
-
-
-def text(value: str | None, longest: int | None = None) -> str | None:
-    """Escape what no text column takes (NUL, lone surrogates), then clip to ``longest`` characters."""
-    if value is None:
-        return None
-    value = str(value)
-    if "\x00" in value:
-        value = value.replace("\x00", "\\x00")
-    if not value.isascii():
-        value = value.encode("utf-8", "backslashreplace").decode("utf-8")
-    return value[:longest]
-
-
-def name(value: str | None) -> str | None:
-    """A text that fits the columns of names."""
-    return text(value, NAME_LENGTH)
+T = TypeVar("T")
 
 
 class Encoding:
@@ -113,12 +73,12 @@ class Encoding:
         self.compression = compression
         self.max_decompressed = max_decompressed
         self.redact = redact or _everything
-        self.content_type: str = registry._encoders[serializer].content_type
-        self._encode = _encoder_of(serializer)
+        self.content_type, self._encode = _codec(serializer)
         #: What may be read, the app's own first. Pickles are told by their first bytes.
         self._readable = [known for known in dict.fromkeys([self.content_type, *sorted(accept)]) if known != PICKLE]
         #: Nearly all rows are what they say that they are, and need none of kombu's checks.
-        self._decoders = {known: registry._decoders.get(known) for known in self._readable if known in accept}
+        decoders = private("kombu.serialization:registry._decoders") or {}
+        self._decoders = {known: decoders.get(known) for known in self._readable if known in accept}
 
     # -- payloads ------------------------------------------------------------------------------------------------
 
@@ -154,37 +114,35 @@ class Encoding:
         """
         if payload is None:
             return None
-        data = self._decompressed(bytes(payload))
-        if data[:1] == PICKLE_MARK and data[1:2] in PICKLE_PROTOCOLS:
-            return self._unpickle(data)
+        data = self._decompressed(payload)
+        if is_pickle(data):
+            return unpickle(data, trusted=PICKLE in self.accept)
         content_type = content_type or self.content_type
         decode = self._decoders.get(content_type)
         if decode is not None and data:
-            with suppress(Exception):  # told below, in kombu's words
+            try:
                 return decode(data)
+            except SoftTimeLimitExceeded:  # of the task that reads
+                raise
+            except Exception as error:  # noqa: BLE001 - a decoder may raise anything; told below, in kombu's words
+                logger.debug("a payload is not %s (%s)", content_type, type(error).__name__)
         errors: list[Exception] = []
         # The row's own type; then the app's, in case Celery's backend wrote over the row; then whatever is accepted.
         for candidate in dict.fromkeys([content_type, *self._readable]):
             try:
-                return loads(data, candidate, _encoding_of(candidate), accept=self.accept)
+                return loads(data, candidate, "utf-8", accept=self.accept)
             except (ContentDisallowed, DecodeError) as error:
                 errors.append(error)
         raise errors[0]
 
-    def _decompressed(self, data: bytes) -> bytes:
+    def _decompressed(self, payload: bytes) -> bytes:
+        if not isinstance(payload, (bytes, bytearray, memoryview)):  # SQLite holds anything
+            raise DecodeError(f"the row holds {type(payload).__name__} where a payload should be")
+        data = bytes(payload)
         if not data.startswith(COMPRESSED):
             return data
         method, _, body = data[len(COMPRESSED) :].partition(b"\x00")
         return decompress(body, method.decode("ascii", "backslashreplace"), self.max_decompressed)
-
-    def _unpickle(self, data: bytes) -> Any:
-        unpickler = _Unpickler if PICKLE in self.accept else _PlainUnpickler
-        try:
-            return unpickler(io.BytesIO(data)).load()
-        except ContentDisallowed:
-            raise
-        except Exception as error:  # broken pickles raise almost anything
-            raise DecodeError(f"the row begins like a pickle, but cannot be read as one: {error}") from error
 
     # -- rows ----------------------------------------------------------------------------------------------------
 
@@ -198,7 +156,7 @@ class Encoding:
             "result": self.dumps(result),
             "date_done": utc_now() if state in states.READY_STATES else None,
             "traceback": text(traceback),
-            "children": self.dumps(children) if children else None,
+            "children": self._children(children) if children else None,
             "content_type": self.content_type,
         }
         if extended and request is not None:
@@ -224,6 +182,13 @@ class Encoding:
         }
         return {**row, "date_started": utc_now()} if state == states.STARTED else row
 
+    def _children(self, children: Collection[Any]) -> bytes | None:
+        try:
+            return self.dumps([*map(tree, children)])
+        except (DecodeError, EncodeError) as error:  # they only inform
+            logger.warning("what a task has sent is not stored with its result (%s)", error)
+            return None
+
     def _argument(self, value: Any) -> bytes | None:
         return None if value is None else self.dumps_lenient(value)
 
@@ -231,45 +196,74 @@ class Encoding:
         values = {header: value for header, value in stamps.items() if header in stamped}
         return self.dumps_lenient({"stamped_headers": sorted(stamped), "stamps": values})
 
-    def to_meta(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """What Celery calls the meta of a task: the row by the names of ``AsyncResult``, its payloads read.
+    def value(self, row: Mapping[str, Any]) -> Any:
+        """The value that a row of a task, or of a part of a chord, holds; its exception in the states that have one.
 
         Raises:
             kombu.exceptions.ContentDisallowed: the row holds content that is not accepted.
-            kombu.exceptions.DecodeError: the row cannot be read.
+            kombu.exceptions.DecodeError: it cannot be read, or is no exception where one should be.
+            celery.exceptions.SecurityError: it names something that is no class of exceptions.
         """
-        try:
-            return self._to_meta(row)
-        except (ContentDisallowed, DecodeError):
-            raise
-        except Exception as error:  # whoever can write to the table can put anything there
-            raise DecodeError(f"the row of task {row['task_id']} cannot be read: {error!r}") from error
-
-    def _to_meta(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        content_type = row.get("content_type")
-        meta: dict[str, Any] = {column: row[column] for column in _PLAIN if column in row}
-        meta |= {column: self.loads(row[column], content_type) for column in _PAYLOADS if column in row}
-        for child in meta.get("children") or ():
-            tree(child)
-        stamps = self.loads(row.get("stamps"), content_type)
-        return {**stamps["stamps"], "stamped_headers": stamps["stamped_headers"], **meta} if stamps else meta
-
-
-def tree(value: Any) -> Any:
-    """``value``, which is a result as Celery's ``result_from_tuple`` takes it: ``((id, parent), members)``.
-
-    Raises:
-        kombu.exceptions.DecodeError: it is none.
-    """
-    if isinstance(value, ResultBase):  # from a pickle, which was accepted
+        value, error = _tried(self._value, row)
+        if error is not None:
+            raise error
         return value
-    pair = isinstance(value, (list, tuple)) and len(value) == 2
-    head, members = value if pair else (None, None)
-    id_, parent = head if isinstance(head, (list, tuple)) and len(head) == 2 else (head, None)
-    if not isinstance(id_, str) or not isinstance(members, (list, tuple, type(None))):
-        raise DecodeError("the row holds something else where a result should be")
-    for each in (*([parent] if parent else ()), *(members or ())):
-        tree(each)
+
+    def _value(self, row: Mapping[str, Any]) -> Any:
+        value, state = self.loads(row["result"], row.get("content_type")), row["status"]
+        if state not in states.EXCEPTION_STATES:
+            return value
+        exception = restored(value)
+        if exception is None and state in states.PROPAGATE_STATES:
+            raise DecodeError("the row tells of a failure, but holds no exception")
+        return exception
+
+    def to_meta(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """What Celery calls the meta of a task: the row by the names of ``AsyncResult``, its payloads read.
+
+        What only informs is left out if it cannot be read. In place of a value that cannot be read stands the error
+        that says why. That error is the exception of a task that failed; of any other, the meta is an
+        :class:`~.results.UnreadableMeta`.
+        """
+        meta: dict[str, Any] = {column: row[column] for column in _PLAIN if column in row}
+        meta["result"], error = _tried(self._value, row)
+        for column in _INFORMING:
+            if column in row:
+                meta[column] = self._informing(row, column)
+        stamps = self._informing(row, "stamps")
+        if stamps:
+            meta = {**stamps, **meta}
+        if error is None:
+            return meta
+        meta["result"] = error
+        return meta if row["status"] in states.EXCEPTION_STATES else UnreadableMeta(meta)
+
+    def _informing(self, row: Mapping[str, Any], column: str) -> Any:
+        """A payload that only informs, or ``None`` if it cannot be read."""
+        if row.get(column) is None:
+            return None
+        shaped = {"children": trees, "stamps": stamps_of}.get(column, _as_it_is)
+        value, error = _tried(lambda row: shaped(self.loads(row[column], row.get("content_type"))), row)
+        if error is not None:
+            logger.debug("%s of task %s cannot be read (%s)", column, row["task_id"], type(error).__name__)
+        return value
+
+
+def _tried(read: Callable[[Mapping[str, Any]], Any], row: Mapping[str, Any]) -> tuple[Any, Exception | None]:
+    """What is read of a row, or the error that says why it cannot be."""
+    try:
+        return read(row), None
+    except SoftTimeLimitExceeded:  # of the task that reads
+        raise
+    except Exception as error:  # noqa: BLE001 - whoever can write to the table can put anything there
+        if isinstance(error, _REASONS):
+            return None, error
+        told = DecodeError(f"the row of task {row['task_id']} cannot be read: {type(error).__name__}")
+        told.__cause__ = error
+        return None, told
+
+
+def _as_it_is(value: T) -> T:
     return value
 
 
@@ -278,12 +272,10 @@ def _everything(request: Any) -> tuple[Any, Any]:
     return getattr(request, "args", None), getattr(request, "kwargs", None)
 
 
-def _encoder_of(serializer: str) -> Callable[[Any], Any]:
-    """Kombu's for JSON is made anew for each value, though nothing in it changes."""
-    encoder: Callable[[Any], Any] = registry._encoders[serializer].encoder
-    return json.JSONEncoder().encode if encoder is json.dumps else encoder
-
-
-def _encoding_of(content_type: str) -> str:
-    known = registry.type_to_name.get(content_type)
-    return registry._encoders[known].content_encoding if known in registry._encoders else "utf-8"
+def _codec(serializer: str) -> tuple[str, Callable[[Any], Any]]:
+    """The content type of a serializer, and what it writes with. Kombu's for JSON is made anew for each value."""
+    encoders = private("kombu.serialization:registry._encoders")
+    if encoders is None:
+        return dumps(None, serializer)[0], lambda value: dumps(value, serializer)[2]
+    content_type, _, encode = encoders[serializer]
+    return content_type, json.JSONEncoder().encode if encode is json.dumps else encode

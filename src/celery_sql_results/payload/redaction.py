@@ -13,7 +13,7 @@ from typing import Any
 from celery.utils.log import get_logger
 from celery.utils.saferepr import saferepr
 
-__all__ = ["REDACTED", "REPR_LEVELS", "Redact", "Redaction"]
+__all__ = ["REDACTED", "REPR_LEVELS", "Redact", "Redaction", "redaction_for"]
 
 logger = get_logger(__name__)
 
@@ -96,6 +96,15 @@ class Redaction:
             return kept
         secrets, shown = set(_leaves(given)) - set(_leaves(kept)), _unquoted(text)
         return kept if any(_unquoted(secret)[:ENOUGH] in shown for secret in secrets) else text
+
+
+def redaction_for(rule: frozenset[str] | Redact | None, app: Any) -> Redaction | None:
+    """The rule for the tasks of an app, if there is one."""
+    if rule is None:
+        return None
+    sizes = (app.amqp.argsrepr_maxsize, app.amqp.kwargsrepr_maxsize)
+    levels = getattr(app.conf, "task_repr_maxlevels", None) or REPR_LEVELS
+    return Redaction(rule, lambda task: inspect.signature(app.tasks[task].run), sizes, levels)
 
 
 def _known(request: Any, *names: str) -> tuple[Any, ...]:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celery_sql_results.payload.encoding import name, text
+from celery_sql_results.payload.text import name, text
 
 ANY_TEXT = st.text(st.characters(codec=None, categories=None))
 
@@ -44,6 +44,16 @@ def test_text_is_always_storable(value: str) -> None:
 def test_text_keeps_what_can_be_stored(value: str) -> None:
     """Nothing is changed without need."""
     assert text(value) == value
+
+
+@given(value=ANY_TEXT, longest=st.none() | st.integers(0, 9))
+def test_ascii_is_taken_by_every_character_set(value: str, longest: int | None) -> None:
+    """What Python would show, clipped after it was escaped; plain text as it is."""
+    found = text(value, longest, ascii=True) or ""
+    shown = "".join(each if each.isascii() and each != "\x00" else ascii(each)[1:-1] for each in value)
+
+    assert found == shown[:longest]
+    assert (found.isascii(), "\x00" in found) == (True, False)
 
 
 @pytest.mark.parametrize(
