@@ -6,29 +6,32 @@
 
 Life of a result::
 
-     worker                                                          caller
-     task finishes                                                   AsyncResult.get()
-       │                                                               │
-     backend.py    DatabaseBackend._store_result                     backend.py
-       │  encoding.py   meta → row                                   waiting/consumer.py   subscribe, look, wait
-       ▼                                                               │
-     store.py      put(row)                                          waiting/notifier.py   when to look again
-       │  dialects/   one upsert ── COMMIT ── wake-up ─────────────▶   ├─ waiting/listen.py  LISTEN/NOTIFY
-       ▼                                                               └─ waiting/poll.py    any database
-     the row  ◀──────────────── store.py fetch_many(ids) ──────────────┘
-       │                        encoding.py  row → meta  →  result
-       │  if the task is part of a chord
-     chords/rows.py             count in, elect one ──▶ chords/contract.py   join the header, send the body
+     worker                                                       caller
+     a task ends                                                  AsyncResult.get()
+       │                                                            │
+     backend.py           store_result                            backend.py
+       │  payload/          value → columns                         │
+       ▼                                                            ▼
+     writing/writer.py    one attempt, and what helps if it fails  waiting/  subscribe, look, wait
+       ▼                                                            │
+     rows/tasks.py        put                                       ├─ listening.py  LISTEN/NOTIFY
+       │  dialects/         one upsert ── COMMIT ── notify ───────▶ │
+       ▼                                                            └─ polling.py    any database
+     the row  ◀───────── rows/tasks.py fetch_many(ids) ─────────────┘
+       │                 payload/      columns → meta  →  the result
+       │  if the task is a part of a chord
+     chords/chords.py     count the parts, elect one ──▶ handing_over.py, joining.py  send the body
 
-Five words in reading order: backend → store → dialects → waiting → encoding. Below them are session and schema; chords
-stand beside, and retention deletes what has expired. So that no result is lost, retry repeats what passes, content puts
-a marker where a value is refused, spool keeps on the disk what has to wait, and upkeep empties it.
+The rooms in reading order: backend → services → writing → rows → dialects → connections; then waiting, chords and
+payload; then schema, which makes the tables ready, and session, which makes the engines. So that no outcome is lost,
+writing asks once what an error means (verdict), repeats what passes (retry), stores what the database takes instead
+(stand_ins), and keeps on the disk what has to wait (spool).
 """
 
 from __future__ import annotations
 
 from .backend import DatabaseBackend
-from .errors import PayloadTooLarge, ResultRefused, SchemaError, SettingError, TaskIdTooLong
+from .errors import PayloadTooLarge, ResultRefused, SchemaError, SettingError, TaskIdInvalid, TaskIdTooLong
 from .models import Task, TaskExtended, TaskSet
 from .session import SessionManager, session_cleanup
 
@@ -43,6 +46,7 @@ __all__ = [
     "SettingError",
     "Task",
     "TaskExtended",
+    "TaskIdInvalid",
     "TaskIdTooLong",
     "TaskSet",
     "session_cleanup",

@@ -1,53 +1,35 @@
-"""Celery's contract of a result backend, in terms of the modules beside this one."""
+"""Celery's contract of a result backend: its methods, each in terms of the rooms that do the work."""
 
 from __future__ import annotations
 
+import inspect
 import math
-import time
-from collections.abc import Callable, Collection, Mapping
-from functools import partial
-from typing import Any, TypeVar
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Any
 
 from celery import states
 from celery.backends.base import BaseBackend
-from celery.exceptions import BackendGetMetaError, BackendStoreError
-from celery.exceptions import TimeoutError as CeleryTimeoutError
-from celery.result import GroupResult, result_from_tuple
-from celery.utils.log import get_logger
+from celery.exceptions import BackendGetMetaError, SoftTimeLimitExceeded
+from celery.result import result_from_tuple
 from celery.utils.time import maybe_timedelta
-from sqlalchemy.engine import Engine, make_url
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
-from sqlalchemy.util import memoized_property
 
-from .chords.chords import ChordMixin, is_counted
-from .dialects import DefaultImpl, impl_for
-from .errors import TaskIdTooLong
-from .models import NAME_LENGTH, Models, Task, TaskSet, models_for, utc_now
-from .payload.encoding import tree
-from .rows import cleanup as retention
-from .rows.chords import ChordRows
-from .rows.tasks import Store
+from .chords import ends_of, mark, mark_outcome, part_with, request_of
+from .ids import asked_id, stored_id
+from .models import MappedClass, Task, TaskSet, models_with, row_of, utc_now
+from .payload import pending, restored, stand_in, storable, tree
+from .services import Services
 from .session import SessionManager
-from .settings import Policy, Settings
-from .waiting.choice import notifier_for
-from .waiting.looker import Consumer
-from .waiting.results import install
-from .waiting.waits import WaitingMixin
-from .worker import upkeep  # noqa: F401 - it listens to the signals of a worker
-from .writing import retry
-from .writing import stand_ins as content
-from .writing.keep import SpoolMixin
-from .writing.spool.entry import GROUP, TASK, Entry
-from .writing.stand_ins import ContentMixin
+from .settings import Settings
+from .waiting import Consumer, install
+from .writing import GROUP, TASK, Entry
 
 __all__ = ["DatabaseBackend"]
 
-T = TypeVar("T")
-logger = get_logger(__name__)
 
-
-class DatabaseBackend(WaitingMixin, SpoolMixin, ContentMixin, ChordMixin, BaseBackend):
+class DatabaseBackend(BaseBackend):
     """Task and group results in a SQL database.
 
     Args:
@@ -62,10 +44,14 @@ class DatabaseBackend(WaitingMixin, SpoolMixin, ContentMixin, ChordMixin, BaseBa
         SchemaError: the tables are not there and may not be created.
     """
 
-    task_cls: type[Any] = Task
-    taskset_cls: type[Any] = TaskSet
+    #: The classes of the rows. A subclass may name its own, such as one with columns more, and fill these in
+    #: :meth:`_update_result`.
+    task_cls: Any = MappedClass(Task, 0, 1)
+    taskset_cls: Any = MappedClass(TaskSet, 2, 2)
     supports_native_join = True
     supports_result_compression = True
+    #: Results call back by themselves.
+    is_async = True
 
     def __init__(
         self,
@@ -87,96 +73,53 @@ class DatabaseBackend(WaitingMixin, SpoolMixin, ContentMixin, ChordMixin, BaseBa
         super().__init__(expires_type=maybe_timedelta, url=self.settings.url, **kwargs)
         self.always_retry = False  # ours are enough: Celery's would multiply them
         self.expires = self.settings.expires
-        self.thread_safe = conf.get("result_backend_thread_safe", True)  # one backend serves all threads of an app
-        self.encoding = self._make_encoding()
+        #: Whether ``result_extended`` is on, whether no connection is held while idle, and the options of the engine.
+        self.extended_result, self.short_lived_sessions = self.settings.extended, self.settings.short_lived_sessions
+        self.engine_options = dict(self.settings.engine_options)
+        self.thread_safe = conf.get("result_backend_thread_safe") is not False  # one serves all threads of an app
         self.session_manager = SessionManager(self.settings.engine_callback)
-        self.models: Models = models_for(self.settings.names)
-        self.task_cls = self.models.classes[1 if self.settings.extended else 0]
-        self.taskset_cls = self.models.classes[2]
+        own = (inspect.getattr_static(self, name) for name in ("task_cls", "taskset_cls"))
+        self.models = models_with(self.settings.names, *(cls if isinstance(cls, type) else None for cls in own))
+        self._services = Services(self, self.settings, self.models, self.session_manager)
+        self.database = self._services.database
+        #: The directory of the spool, or ``None``.
+        self.spool = self._services.spool and self._services.spool.directory
         install(self.app)
-        self._open_spool()
         if self.settings.create_tables_at_setup:
-            self._create_tables()
+            self._services.prepare_now(self.as_uri())
 
-    # -- the tables ----------------------------------------------------------------------------------------------
-
-    @property
-    def extended_result(self) -> bool:
-        """Whether ``result_extended`` is on."""
-        return self.settings.extended
-
-    @property
-    def engine_options(self) -> dict[str, Any]:
-        """The options of the engine, defaults included."""
-        return dict(self.settings.engine_options)
-
-    @property
-    def short_lived_sessions(self) -> bool:
-        """Whether no connection is held while idle."""
-        return self.settings.short_lived_sessions
-
-    @memoized_property
-    def store(self) -> Store:
-        """The rows of this backend, on tables that are ready."""
-        columns = self.session_manager.prepare_models(self._engine, self.models)
-        self._waiting = bool(self.spooled)  # what others have left is stored after the next operation
-        return Store(self._engine, self._impl, self.models, columns, self.settings.extended, self.settings.listen)
-
-    @property
-    def _engine(self) -> Engine:
-        settings = self.settings
-        options = {**settings.engine_options, "short_lived_sessions": settings.short_lived_sessions}
-        return self.session_manager.get_engine(settings.url, **options)
-
-    @memoized_property
-    def _impl(self) -> DefaultImpl:
-        return impl_for(make_url(self.settings.url).get_backend_name())
-
-    def _create_tables(self) -> None:
-        """Prepare the tables now. A database that is down keeps nobody from starting: the first use tries again."""
-        try:
-            self._retry("preparing the tables", lambda: self.store, self.settings.retry.reads)
-        except SQLAlchemyError as error:
-            if not self.exception_safe_to_retry(error):
-                raise
-            logger.warning("the result database %s cannot be reached yet, first use will try again", self.as_uri())
+    # -- the database ------------------------------------------------------------------------------------------
 
     def ResultSession(self, session_manager: SessionManager | None = None) -> Session:
         """A session of SQLAlchemy on tables that are ready. Use it with ``session_cleanup``."""
         manager = session_manager or self.session_manager
-        options = {**self.settings.engine_options, "short_lived_sessions": self.settings.short_lived_sessions}
-        engine, maker = manager.create_session(self.settings.url, **options)
+        engine, maker = manager.create_session(self.settings.url, **self._services.of_engine)
         manager.prepare_models(engine, self.models)
         return maker()
 
-    # -- errors and retries --------------------------------------------------------------------------------------
-
     def exception_safe_to_retry(self, exc: BaseException) -> bool:
         """Whether the same operation may succeed later."""
-        return self._impl.is_transient(exc) and self._refusal(exc) is None
+        return self._services.judge.passes(exc)
 
-    def _refusal(self, exc: BaseException) -> str | None:
-        """Why the database can never store what it was given; ``None`` if that is not what failed."""
-        return self._impl.refusal(exc, self._engine)
+    def _ensure_retryable(self, func: Any, *args: Any, max_retries: float | None = None, **kwargs: Any) -> Any:
+        """Call ``func``, which tries again and tells of errors by itself: not more often than Celery wants."""
+        given = {name: value for name, value in kwargs.items() if not name.startswith("fallback_")}
+        with self._services.retries.at_most(math.inf if max_retries is None else max_retries):
+            return func(*args, **given)
 
-    def _retry(
-        self,
-        name: str,
-        operation: Callable[[], T],
-        policy: Policy,
-        gives_up: Callable[[], bool] = retry.never,
-        failed: retry.Failed | None = None,
-    ) -> T:
-        is_transient = self.exception_safe_to_retry
-        return retry.call(
-            operation, name=name, is_transient=is_transient, policy=policy, gives_up=gives_up, failed=failed
-        )
+    @property
+    def spooled(self) -> int:
+        """How many results wait in the spool; 0 without one."""
+        return len(self.spool.names()) if self.spool else 0
 
-    def _read(self, name: str, operation: Callable[[], T]) -> T:
-        found = self._retry(name, operation, self.settings.retry.reads)
-        if self._waiting:
-            self._catch_up()
-        return found
+    def replay(self, seconds: float = math.inf) -> bool:
+        """Store what waits in the spool, for so long; return whether something may be left.
+
+        Raises:
+            sqlalchemy.exc.DBAPIError: the database cannot be reached, or does not take an entry for now.
+            OSError: the spool, or an entry, cannot be read.
+        """
+        return self._services.replay is not None and self._services.replay(seconds)
 
     @property
     def upkeep_tasks(self) -> dict[str, Callable[[], object]]:
@@ -189,156 +132,245 @@ class DatabaseBackend(WaitingMixin, SpoolMixin, ContentMixin, ChordMixin, BaseBa
         """Refuse, when a task is published, an id under which its result could not be stored.
 
         Raises:
-            TaskIdTooLong: the id does not fit its column.
+            TaskIdInvalid: no column can hold the id.
         """
-        _fitting("task", task_id)
+        stored_id("task", task_id)
         return {}
 
     def store_result(
         self, task_id: str, result: Any, state: str, traceback: str | None = None, request: Any = None, **kwargs: Any
     ) -> Any:
-        """Store a state and a result, and return the result as it is stored; see :meth:`_store_result`.
+        """Store a state and a result, unless what is stored may not be replaced; return the result as it is stored.
 
-        Without the loop that Celery has around it, which :attr:`always_retry` turns off here.
+        Raises:
+            TaskIdInvalid: no column can hold the id.
+            BackendStoreError: the database could not be reached for as long as the settings say.
+            kombu.exceptions.EncodeError: the serializer cannot write the result.
         """
-        result = self.encode_result(result, state)
-        self._store_result(task_id, result, state, traceback, request=request, **kwargs)
-        return result
+        try:
+            return self._encode_and_store(task_id, result, state, traceback, request=request, **kwargs)
+        except SoftTimeLimitExceeded:  # it strikes once, anywhere; the task is over, so its outcome goes before
+            if state not in states.READY_STATES:
+                raise
+            return self._encode_and_store(task_id, result, state, traceback, request=request, **kwargs)
+
+    def _encode_and_store(self, task_id: str, result: Any, state: str, *args: Any, **kwargs: Any) -> Any:
+        encoded = self.encode_result(result, state)
+        self._store_result(task_id, encoded, state, *args, **kwargs)
+        return encoded
 
     def _store_result(
         self, task_id: str, result: Any, state: str, traceback: str | None = None, request: Any = None, **kwargs: Any
     ) -> Any:
-        """Store a state and a result, unless what is stored may not be replaced.
-
-        Raises:
-            TaskIdTooLong: the id does not fit its column.
-            BackendStoreError: the database could not be reached for as long as the settings say.
-        """
-        row = self.encoding.to_row(
-            _fitting("task", task_id),
-            result,
-            state,
-            traceback,
-            self.current_task_children(request),
-            request,
-            self.settings.extended,
+        services, children = self._services, self.current_task_children(request)
+        row = services.encoding.to_row(
+            stored_id("task", task_id), result, state, traceback, children, request, self.settings.extended
         )
-        began = time.monotonic()
-        try:  # nearly always that is all: what helps against errors takes time to make ready, and waits for one
-            part = self._part_with(request, row)
-            self._put(row, part)
-            if self._waiting:
-                self._catch_up()
-            if part is not None:
-                is_counted(request)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is raised again, or helped
-            self._insist(request, row, retry.Failed(error, began))
+        if type(self)._update_result is not DatabaseBackend._update_result:
+            row = self._updated(row, result, state, traceback, request)
+        part = part_with(request, row)
+        stored = services.writer.write(Entry(TASK, row, part), services.ends_soon(request))
+        if part is not None:
+            mark(request, stored)
+        services.answered(stored)
         return result
 
-    def _insist(self, request: Any, row: Mapping[str, Any], failed: retry.Failed) -> None:
-        """Store a row whose first attempt has failed: again, or without what is refused, or in the spool."""
-        once = iter([failed])  # what stands for a row that is refused begins anew
-        try:
-            content.put(row, lambda row: self._put_row(request, row, next(once, None)), self._refusal, self._payload)
-        except SQLAlchemyError as error:
-            if not self.exception_safe_to_retry(error):
-                raise
-            ids = {"task_id": row["task_id"], "state": row["status"]}
-            raise BackendStoreError("the result database cannot be reached", **ids) from error
+    def _updated(self, row: Mapping[str, Any], *args: Any) -> dict[str, Any]:
+        task = self.task_cls(row["task_id"])
+        vars(task).update(row)
+        self._update_result(task, *args)
+        return row_of(task)
 
-    def _put_row(self, request: Any, row: Mapping[str, Any], failed: retry.Failed | None) -> None:
-        part = self._part_with(request, row)
-        name = f"storing {row['status']} of task {row['task_id']}"
-        stored = self._write_or_keep(name, lambda: Entry(TASK, row, part), lambda: self._put(row, part), failed)
-        if part is not None:
-            is_counted(request, kept=not stored)
+    def _update_result(
+        self, task: Any, result: Any, state: str, traceback: str | None = None, request: Any = None
+    ) -> None:
+        """For a subclass: set what else is stored on ``task``, an object of :attr:`task_cls` with all that is known."""
+
+    def encode_result(self, result: Any, state: str) -> Any:
+        """A value or an exception as it is stored. Celery before 5.7 takes a ``BaseException`` for a value."""
+        is_exception = state in states.EXCEPTION_STATES and isinstance(result, BaseException)
+        return self.prepare_exception(result) if is_exception else self.prepare_value(result)
+
+    def prepare_exception(self, exc: BaseException, serializer: str | None = None) -> Any:
+        """An exception as it is stored. Whatever is wrong with it, something is."""
+        try:
+            return super().prepare_exception(storable(exc, self.encode), serializer)
+        except Exception:  # noqa: BLE001 - its arguments may be properties that raise
+            return super().prepare_exception(stand_in(exc), serializer)
+
+    def exception_to_python(self, exc: Any) -> BaseException | None:
+        """The exception that was stored; one that was read is restored already."""
+        return exc if isinstance(exc, BaseException) else restored(exc)
+
+    def meta_from_decoded(self, meta: dict[str, Any]) -> dict[str, Any]:
+        """The meta as it is: Celery asks for this once more when a result takes what was read."""
+        return meta
 
     def _get_task_meta_for(self, task_id: str) -> dict[str, Any]:
         """The meta of a task; that of a pending one if it has no row.
 
         Raises:
-            kombu.exceptions.ContentDisallowed: the row holds content that is not accepted.
             BackendGetMetaError: the database could not be reached for as long as the settings say.
         """
+        id_ = asked_id(task_id)
+        if id_ is None:
+            return pending(task_id)
         try:
-            row = self._read(f"reading task {task_id}", lambda: self.store.fetch(task_id))
+            row = self._services.read(f"reading task {id_}", lambda: self.database.rows.tasks.fetch(id_))
         except SQLAlchemyError as error:
-            if not self.exception_safe_to_retry(error):
+            if not self._services.judge(error).passes:
                 raise
             raise BackendGetMetaError("the result database cannot be reached", task_id=task_id) from error
-        return self._meta(row) if row else _pending(task_id)
-
-    def _meta(self, row: Any) -> dict[str, Any]:
-        return self.meta_from_decoded(self.encoding.to_meta(row))
+        return self._services.meta(row) if row else pending(task_id)
 
     def task_result_exists(self, task_id: str) -> bool:
         """Whether the task has a row, in whatever state."""
-        return self._read(f"looking for task {task_id}", lambda: self.store.exists(task_id))
+        id_, read = asked_id(task_id), self._services.read
+        return id_ is not None and read(f"looking for task {id_}", lambda: self.database.rows.tasks.exists(id_))
 
     def _forget(self, task_id: str) -> None:
-        self._write(f"forgetting task {task_id}", lambda: self.store.forget(task_id))
-
-    @memoized_property
-    def chords(self) -> ChordRows | None:
-        """The chords of this backend; ``None`` without their tables."""
-        if not self.store.has(self.models.chords):
-            return None
-        return ChordRows(self.store.engine, self._impl, self.models)
+        id_ = asked_id(task_id)
+        if id_ is not None:
+            self._services.write(f"forgetting task {id_}", lambda: self.database.rows.tasks.forget(id_))
 
     def states_of(self, task_ids: Collection[str]) -> dict[str, str]:
         """The states of those of ``task_ids`` that have a row, in one query that reads no results."""
-        return self._read(f"reading {len(task_ids)} states", lambda: self.store.fetch_states(task_ids))
+        asked = {id_: task_id for task_id in task_ids if (id_ := asked_id(task_id)) is not None}
+        name = f"reading {len(asked)} states"
+        found = self._services.read(name, lambda: self.database.rows.tasks.fetch_states(asked))
+        return {asked[id_]: state for id_, state in found.items()}
+
+    # -- waiting -------------------------------------------------------------------------------------------------
+
+    def wait_for(self, task_id: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """The meta of a task when it is ready; see :meth:`.Waits.one`."""
+        self._ensure_not_eager()
+        return self._services.waits.one(task_id, *args, **kwargs)
+
+    def wait_for_pending(
+        self, result: Any, *args: Any, callback: Any = None, propagate: bool = True, **kwargs: Any
+    ) -> Any:
+        """The value of a result when it is ready, or what its task raised; see ``AsyncResult.get``."""
+        self._ensure_not_eager()
+        self._services.waits.result(result, *args, **kwargs)
+        return result.maybe_throw(callback=callback, propagate=propagate)
+
+    def iter_native(self, result: Any, *args: Any, **kwargs: Any) -> Iterator[tuple[str, Any]]:
+        """Yield ``(id, meta)`` of the members of a set as they become ready; see :meth:`.Waits.members`."""
+        self._ensure_not_eager()
+        return self._services.waits.members(result, *args, **kwargs)
+
+    def get_many(self, task_ids: Iterable[str], *args: Any, **kwargs: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield ``(task id, meta)`` of each task as it is ready; see :meth:`.Waits.many`."""
+        return self._services.waits.many(task_ids, *args, **kwargs)
+
+    def add_pending_result(self, result: Any, weak: bool = False) -> Any:
+        """Nothing to prepare: a wait begins with :meth:`wait_for_pending`, and ``then`` with :meth:`watch`."""
+        return result
+
+    def remove_pending_result(self, result: Any) -> Any:
+        """Nothing to undo. This is called whenever a result object ends, so it must not wait for anything."""
+        return result
+
+    def watch(self, results: Collection[Any]) -> None:
+        """Fulfil results as soon as they are ready, in the thread that looks for results."""
+        self._services.waits.watch(results)
 
     @property
     def consumer(self) -> Consumer:
-        """What is awaited through this backend. Threads that ask for it at the same time get the same."""
-        made: Consumer | None = self.__dict__.get("_consumer")
-        return made or self.__dict__.setdefault("_consumer", self._make_consumer())
-
-    def _consumer_by(self, deadline: float | None) -> Consumer:
-        window = math.inf if deadline is None else deadline - time.monotonic()
-        policy = self.settings.retry.reads._replace(retries=math.inf, window=window)
-        try:
-            return self._retry("beginning to wait", lambda: self.consumer, policy)
-        except SQLAlchemyError as error:
-            if not self.exception_safe_to_retry(error):
-                raise
-            raise CeleryTimeoutError("The result database could not be reached in time.") from error
-
-    def _make_consumer(self) -> Consumer:
-        store, settings = self.store, self.settings
-        url = (settings.listen_url if store.notifies else None) or settings.url
-        engine = partial(self.session_manager.get_engine, url, short_lived_sessions=True, **settings.engine_options)
-        bounds = settings.poll_min_interval, settings.poll_max_interval
-        return Consumer(notifier_for(store, engine), self.exception_safe_to_retry, *bounds)
+        """What is awaited through this backend."""
+        return self._services.waits.consumer
 
     # -- groups --------------------------------------------------------------------------------------------------
 
     def _save_group(self, group_id: str, result: Any) -> Any:
         """Store the members of a group; saving it again replaces them."""
         row = {
-            "taskset_id": _fitting("group", group_id),
-            "result": self.encoding.dumps(result.as_tuple()),
+            "taskset_id": stored_id("group", group_id),
+            "result": self._services.encoding.dumps(tree(result.as_tuple())),
             "date_done": utc_now(),
-            "content_type": self.encoding.content_type,
+            "content_type": self._services.encoding.content_type,
         }
-        name = f"saving group {group_id}"
-        self._write_or_keep(name, lambda: Entry(GROUP, row), lambda: self.store.put_group(row))
+        services = self._services
+        services.answered(services.writer.write(Entry(GROUP, row), services.in_a_hurry))
         return result
 
     def _restore_group(self, group_id: str) -> dict[str, Any] | None:
-        row = self._read(f"reading group {group_id}", lambda: self.store.fetch_group(group_id))
-        if row is None:
+        id_, read = asked_id(group_id), self._services.read
+        row = id_ and read(f"reading group {id_}", lambda: self.database.rows.groups.fetch(id_))
+        if not row:
             return None
-        members = self.encoding.loads(row["result"], row.get("content_type"))
+        members = self._services.encoding.loads(row["result"], row.get("content_type"))
         return {
             "taskset_id": row["taskset_id"],
-            "result": members and result_from_tuple(tree(_as_tuple(members)), self.app),
+            "result": members and result_from_tuple(tree(members), self.app),
             "date_done": row["date_done"],
         }
 
     def _delete_group(self, group_id: str) -> None:
-        self._write(f"deleting group {group_id}", lambda: self.store.forget_group(group_id))
+        id_ = asked_id(group_id)
+        if id_ is not None:
+            self._services.write(f"deleting group {id_}", lambda: self.database.rows.groups.forget(id_))
+
+    # -- chords --------------------------------------------------------------------------------------------------
+
+    def apply_chord(self, header_result_args: tuple[Any, ...], body: Any, **kwargs: Any) -> None:
+        """Begin a chord, before its parts are sent."""
+        if self.settings.native_chords and self._services.chords.are_there:
+            self._services.chords.open(header_result_args, body)
+        else:
+            super().apply_chord(header_result_args, body, **kwargs)
+
+    def set_chord_size(self, group_id: str, chord_size: int) -> None:
+        """Say how many parts a chord has, before its last part is sent."""
+        if self._services.chords.are_there:
+            self._services.chords.set_size(group_id, chord_size)
+
+    def add_to_chord(self, chord_id: str, result: Any) -> None:
+        """Let a chord have one part more; called by a part, before it returns."""
+        if self._services.chords.are_there:
+            self._services.chords.add(chord_id, result.id)
+        else:
+            super().add_to_chord(chord_id, result)
+
+    def mark_as_done(self, task_id: str, result: Any, request: Any = None, *args: Any, **kwargs: Any) -> None:
+        """Store and announce what a task has returned."""
+        mark_outcome(request)
+        super().mark_as_done(task_id, result, request, *args, **kwargs)
+
+    def mark_as_failure(
+        self, task_id: str, exc: Any, traceback: Any = None, request: Any = None, *args: Any, **kwargs: Any
+    ) -> None:
+        """Store and announce what a task has raised."""
+        mark_outcome(request)
+        super().mark_as_failure(task_id, exc, traceback, request, *args, **kwargs)
+
+    def mark_as_revoked(self, task_id: str, reason: str = "", request: Any = None, *args: Any, **kwargs: Any) -> None:
+        """Store and announce that a task will not run."""
+        mark_outcome(request)
+        super().mark_as_revoked(task_id, reason, request, *args, **kwargs)
+
+    def on_chord_part_return(self, request: Any, state: str, result: Any, **kwargs: Any) -> None:
+        """Count a part in. The process that finds the chord complete, and is elected, sends the body."""
+        self._services.answered(self._services.chords.returned(request, state, result))
+
+    def chord_error_from_stack(self, callback: Any, exc: BaseException | None = None) -> Any:
+        """Let a body fail, with every task that it ends in, and with the chord in whose header it stands.
+
+        Celery forgets the latter, and before 5.6 also the tasks of a group and the end of a chain: they wait for ever.
+        """
+        ends = list(ends_of(callback))
+        if ends and not callback.id:
+            callback.options["task_id"] = ends[-1].id
+        info = super().chord_error_from_stack(callback, exc)
+        for task in ends:
+            told = self.get_state(task.id) in states.READY_STATES
+            self.mark_as_failure(task.id, exc, request=request_of(task), store_result=not told, call_errbacks=not told)
+        return info
+
+    def sweep_chords(self) -> int:
+        """Send the bodies of chords whose elected process has died, and return how many there were."""
+        return self._services.chords.sweep()
 
     # -- the rest ------------------------------------------------------------------------------------------------
 
@@ -349,17 +381,7 @@ class DatabaseBackend(WaitingMixin, SpoolMixin, ContentMixin, ChordMixin, BaseBa
         they began; 0 keeps them for ever, and so does ``None`` for results, while chords then expire like results.
         """
         self.sweep_chords()
-        deleted = 0
-        if self.expires is not None:
-            deleted += self._delete(retention.delete_results, self.expires)
-        if self.settings.chord_expires is not None and self.chords is not None:
-            deleted += self._delete(retention.delete_chords, self.settings.chord_expires)
-        if self.store.notifies:
-            self._delete(retention.delete_waiters)
-        logger.info("deleted %d expired results and chords", deleted)
-
-    def _delete(self, delete: Callable[..., int], *args: Any) -> int:
-        return self._write("cleaning up", lambda: delete(self.store.engine, self._impl, self.models, *args))
+        self._services.cleanup(self.expires)
 
     def as_uri(self, include_password: bool = False) -> str:
         """The URL of the database. The password, and the query that may hold one, are only shown if asked for."""
@@ -374,19 +396,3 @@ class DatabaseBackend(WaitingMixin, SpoolMixin, ContentMixin, ChordMixin, BaseBa
     def __reduce__(self, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         given = {"dburi": self.settings.url, "expires": self.expires, "engine_options": self.engine_options}
         return super().__reduce__(args, {**given, **(kwargs or {})})
-
-
-def _fitting(kind: str, id_: str) -> str:
-    if len(id_) > NAME_LENGTH:
-        raise TaskIdTooLong(kind, id_, NAME_LENGTH)
-    return id_
-
-
-def _as_tuple(members: Any) -> Any:
-    """Of a group that an older Celery has pickled, bound to the backend that it was saved in."""
-    return members.as_tuple() if isinstance(members, GroupResult) else members
-
-
-def _pending(task_id: str) -> dict[str, Any]:
-    nothing = dict.fromkeys(("result", "traceback", "children", "date_done"))
-    return {"task_id": task_id, "status": states.PENDING, **nothing}

@@ -132,6 +132,10 @@ class _Reader:
         value = self.conf.get(setting) if value is None else value
         return default if value is None else value
 
+    def is_set(self, setting: str) -> bool:
+        """Whether somebody has set it; ``None`` asks for the default."""
+        return self.conf.value_set_for(setting) and self.conf.get(setting) is not None
+
     def url(self, setting: str) -> str:
         found = self.get(setting)
         needed = "a URL of SQLAlchemy, such as sql+postgresql+psycopg://user@host/db (or let result_backend be one)"
@@ -171,12 +175,16 @@ class _Reader:
         names = self._strings("database_table_names", LONGEST_TABLE_NAME)
         schemas = self._strings("database_table_schemas", LONGEST_TABLE_NAME)
         default = TableNames()
-        return TableNames(
+        chosen = TableNames(
             names.get("task") or default.task,
             names.get("group") or default.group,
             schemas.get("task"),
             schemas.get("group"),
         )
+        if chosen.clash is not None:
+            needed = f"a dict of other names: in one schema, {chosen.clash!r} would be two things of this backend"
+            raise SettingError("database_table_names", {"task": chosen.task, "group": chosen.group}, needed)
+        return chosen
 
     def _strings(self, setting: str, longest: int) -> dict[str, str | None]:
         value = self.mapping(setting, ("task", "group"))
@@ -255,10 +263,9 @@ class _Reader:
     def retry(self) -> RetryPolicy:
         """How often, if somebody set that; else writes for how long."""
         retries: float | None = None
-        if self.conf.value_set_for("result_backend_max_retries"):
+        if self.is_set("result_backend_max_retries"):  # Celery's defaults are not ours
             retries = self.number("result_backend_max_retries", 0)
-        always = self.flag("result_backend_always_retry", True)
-        if self.conf.value_set_for("result_backend_always_retry") and not always:
+        if self.is_set("result_backend_always_retry") and not self.flag("result_backend_always_retry", True):
             retries = 0
         pauses = (
             self.number("result_backend_base_sleep_between_retries_ms", 10) / 1000,

@@ -1,7 +1,18 @@
 """Chords without polling: the part that completes a header hands its results to the body.
 
-``rows`` counts the parts in and elects one process, ``contract`` is what Celery sees of it. Each part is a row of its
-own, so a part that runs twice counts once, and parts that return at once do not wait for each other. Who is elected has
-a lease: if it dies before the body is sent, another part of the same chord, the upkeep of a worker or the next cleanup
-takes over. The body's id is fixed when the chord begins, so even a body that was sent twice has one result.
+``chords`` counts the parts in, ``handing_over`` elects one process, ``joining`` reads what the parts have left, and
+``failing`` tells who learns of an error. Each part is a row of its own, so a part that runs twice counts once, and
+parts that return at once do not wait for each other. Who is elected has a lease: if it dies before the body is sent,
+another part of the same chord, the upkeep of a worker or the next cleanup takes over. The body's id is fixed when the
+chord begins, so even a body that was sent twice has one result.
 """
+
+from __future__ import annotations
+
+from .chords import Chords
+from .failing import ends_of, request_of
+from .handing_over import HandOver
+from .joining import Join
+from .parts import mark, mark_outcome, part_with
+
+__all__ = ["Chords", "HandOver", "Join", "ends_of", "mark", "mark_outcome", "part_with", "request_of"]

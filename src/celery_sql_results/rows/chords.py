@@ -10,8 +10,8 @@ from typing import Any
 import sqlalchemy as sa
 from celery import states
 from sqlalchemy.engine import Engine
-from sqlalchemy.util import memoized_property
 
+from celery_sql_results._compat import memoized_property
 from celery_sql_results.dialects import DefaultImpl, Put, as_dicts
 from celery_sql_results.models import Models, utc_now
 
@@ -52,31 +52,15 @@ class ChordRows:
         self.impl = impl
         self.chords = models.chords
         self.parts = models.parts
+        self._put_chord, self._put_part = Put(models.chords, "group_id"), Put(models.parts, "task_id")
 
-    def open(
-        self,
-        group_id: str,
-        body: bytes | None,
-        content_type: str,
-        *,
-        size: int | None = None,
-        header: bytes | None = None,
-    ) -> None:
+    def open(self, chord: Mapping[str, Any]) -> None:
         """Begin a chord. A signature that was frozen can be applied again under the same id: then it begins anew."""
-        nothing = dict.fromkeys(("claimed_by", "claimed_until", "date_dispatched"))
-        row = {
-            "group_id": group_id,
-            "size": size,
-            "header": header,
-            "body": body,
-            "content_type": content_type,
-            "date_created": utc_now(),
-            **nothing,
-        }
+        anew = dict.fromkeys(("claimed_by", "claimed_until", "date_dispatched"))
         with self.impl.connect_quickly(self.engine) as connection:
             # First, or a look that comes late would find the new chord complete by the old parts.
-            connection.execute(self._delete_parts, {"group_id_": group_id})
-            self.impl.put(connection, Put(self.chords, "group_id"), row)
+            connection.execute(self._delete_parts, {"group_id_": chord["group_id"]})
+            self.impl.put(connection, self._put_chord, {**chord, "date_created": utc_now(), **anew})
 
     def set_size(self, group_id: str, size: int) -> None:
         """Say how many parts there are, known when all but the last are sent. Only of a chord that was begun here.
@@ -89,13 +73,13 @@ class ChordRows:
     def add(self, group_id: str, task_id: str) -> None:
         """Await one part more. A row of its own, so that it counts once, however often this is repeated."""
         none = dict.fromkeys(("result", "content_type"))
-        self.count_in({"group_id": group_id, "task_id": task_id, "position": ADDED, "status": states.PENDING, **none})
+        self.put_part({"group_id": group_id, "task_id": task_id, "position": ADDED, "status": states.PENDING, **none})
+        self.counted(group_id)  # without a chord, it leaves nothing
 
-    def count_in(self, part: Mapping[str, Any]) -> Chord | None:
-        """Store a part, once, of a task whose result is not stored, and return what :meth:`counted` does."""
+    def put_part(self, part: Mapping[str, Any]) -> None:
+        """Store a part, once, of a task whose result is not stored."""
         with self.impl.connect_quickly(self.engine) as connection:
-            self.impl.put_once(connection, self.parts, part)
-        return self.counted(part["group_id"])
+            self.impl.put_once(connection, self._put_part, part)
 
     def counted(self, group_id: str) -> Chord | None:
         """How far a chord is after a part was stored; ``None`` if there is no such chord."""

@@ -7,7 +7,7 @@ from functools import partial
 
 from sqlalchemy.engine import Engine
 
-from celery_sql_results.rows.tasks import Store
+from celery_sql_results.rows import Rows
 
 from .listening import ListenNotifier
 from .notifier import Notifier
@@ -16,13 +16,16 @@ from .polling import ChangeNotifier, PollNotifier
 __all__ = ["notifier_for"]
 
 
-def notifier_for(store: Store, engine: Callable[[], Engine]) -> Notifier:
-    """Choose the way to wait for the rows of a store.
+def notifier_for(rows: Rows, engine: Callable[[], Engine]) -> Notifier:
+    """Choose the way to wait for tasks.
 
     ``engine`` makes one without a pool: a connection that is held while somebody waits must not be missing elsewhere.
     """
-    if store.notifies:
-        return ListenNotifier(store, store.impl.listener(engine()))
-    if store.impl.counts_changes(store.engine):
-        return ChangeNotifier(store, partial(store.impl.change_counter, engine()))
-    return PollNotifier(store)
+    tasks = rows.tasks
+    if rows.waiters is not None:
+        listening = engine()
+        if tasks.impl.can_listen(listening):
+            return ListenNotifier(tasks, rows.waiters, tasks.impl.listener(listening))
+    if tasks.impl.counts_changes(tasks.engine):
+        return ChangeNotifier(tasks, partial(tasks.impl.change_counter, engine()))
+    return PollNotifier(tasks)

@@ -21,8 +21,8 @@ from celery.utils.log import get_logger
 from sqlalchemy.exc import ProgrammingError, SQLAlchemyError
 
 from celery_sql_results.dialects import Listener
-from celery_sql_results.rows.tasks import Store
-from celery_sql_results.writing.retry import describe
+from celery_sql_results.rows import TaskRows, WaiterRows
+from celery_sql_results.writing import describe
 
 from .notifier import Row
 
@@ -47,14 +47,14 @@ _FINISHED = states.READY_STATES
 class _Opening(threading.Thread):
     """Opens a listener. That may take half a minute, and the looks must go on meanwhile."""
 
-    def __init__(self, listener: Listener, channel: str, store: Store, when_done: Callable[[], None]) -> None:
+    def __init__(self, listener: Listener, channel: str, tasks: TaskRows, when_done: Callable[[], None]) -> None:
         super().__init__(name="celery-sql-results-listen", daemon=True)
         self.listener = listener
         self.error: Exception | None = None
         #: Whether it failed although the database itself can be reached.
         self.is_odd = False
         self.is_done = False
-        self._channel, self._store, self._when_done = channel, store, when_done
+        self._channel, self._tasks, self._when_done = channel, tasks, when_done
         self._lock, self._unwanted = threading.Lock(), False
 
     def run(self) -> None:
@@ -83,7 +83,7 @@ class _Opening(threading.Thread):
 
     def _database_answers(self) -> bool:
         try:
-            self._store.exists(self._channel)
+            self._tasks.exists(self._channel)
         except Exception:  # noqa: BLE001 - then it does not
             return False
         return True
@@ -93,12 +93,14 @@ class ListenNotifier:
     """Waits on a connection of its own.
 
     Args:
-        store: where rows of waiters are left, and the test message is sent.
+        tasks: where results are found.
+        waiters: where rows of waiters are left, and the test message is sent.
         listener: the connection, not open yet.
     """
 
-    def __init__(self, store: Store, listener: Listener) -> None:
-        self._store = store
+    def __init__(self, tasks: TaskRows, waiters: WaiterRows, listener: Listener) -> None:
+        self._tasks = tasks
+        self._waiters = waiters
         self._listener = listener
         self._given_up = False
         self._selector: selectors.BaseSelector = selectors.DefaultSelector()
@@ -130,7 +132,7 @@ class ListenNotifier:
         if self._given_up or len(task_ids) > MOST_ROWS:
             return self.fetch(task_ids)
         try:
-            rows = self._store.await_many(task_ids, self.channel)
+            rows = self._waiters.await_many(task_ids, self.channel)
         except ProgrammingError as error:
             logger.warning("this role may not leave rows of waiters, so results are polled: %s", error.orig)
             self._given_up = True
@@ -140,7 +142,7 @@ class ListenNotifier:
         return rows
 
     def fetch(self, task_ids: Collection[str]) -> list[Row]:
-        return self._store.fetch_many(task_ids)
+        return self._tasks.fetch_many(task_ids)
 
     def remove(self, task_ids: Collection[str], unfinished: Collection[str]) -> None:
         left = self._watched.intersection(unfinished) | self._left.intersection(task_ids)
@@ -148,7 +150,7 @@ class ListenNotifier:
         self._left.difference_update(task_ids)
         if left:
             try:
-                self._store.await_no_more(left, self.channel)
+                self._waiters.await_no_more(left, self.channel)
             except SQLAlchemyError:  # the row is found by whoever cleans up
                 logger.debug("could not withdraw the wait for %d tasks", len(left), exc_info=True)
 
@@ -179,7 +181,7 @@ class ListenNotifier:
             else:
                 self._failed(opening.error, opening.is_odd)
         elif opening is None and self._may_connect():
-            self._opening = _Opening(self._listener.copy(), self.channel, self._store, self.interrupt)
+            self._opening = _Opening(self._listener.copy(), self.channel, self._tasks, self.interrupt)
             try:
                 self._opening.start()
             except RuntimeError as error:  # the system has no thread to spare
@@ -193,9 +195,9 @@ class ListenNotifier:
         """Announce again what is watched, since a crashed server forgot it, and send the test message."""
         self._listener, self._failures, self._odd_failures = listener, 0, 0
         self._select(self._inner, self._listener)
-        self._store.await_many(list(self._watched), self.channel)
+        self._waiters.await_many(list(self._watched), self.channel)
         self._left.update(self._watched)
-        self._store.notify(self.channel, TEST)
+        self._waiters.notify(self.channel, TEST)
         self._last_sign = time.monotonic()
         self._test_ends = self._last_sign + TEST_TIMEOUT
 

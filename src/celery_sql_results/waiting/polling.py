@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 from sqlalchemy.exc import SQLAlchemyError
 
 from celery_sql_results.dialects import ChangeCounter
-from celery_sql_results.rows.tasks import Store
+from celery_sql_results.rows import TaskRows
 
 from .notifier import Row
 
@@ -24,15 +24,15 @@ TICK_FRACTION = 0.02
 class PollNotifier:
     """Any database: whoever waits decides how often to look."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, tasks: TaskRows) -> None:
+        self._tasks = tasks
         self._interrupted = threading.Event()
 
     def add(self, task_ids: Collection[str]) -> list[Row]:
         return self.fetch(task_ids)
 
     def fetch(self, task_ids: Collection[str]) -> list[Row]:
-        return self._store.fetch_many(task_ids)
+        return self._tasks.fetch_many(task_ids)
 
     def remove(self, task_ids: Collection[str], unfinished: Collection[str]) -> None:
         """Nothing was left behind."""
@@ -63,8 +63,8 @@ class PollNotifier:
 class ChangeNotifier(PollNotifier):
     """A database in a file: a counter, which ``count`` makes, says whether anybody has written."""
 
-    def __init__(self, store: Store, count: Callable[[], ChangeCounter]) -> None:
-        super().__init__(store)
+    def __init__(self, tasks: TaskRows, count: Callable[[], ChangeCounter]) -> None:
+        super().__init__(tasks)
         self._count = count
         self._counter: ChangeCounter | None = None
         self._in_use = threading.Lock()

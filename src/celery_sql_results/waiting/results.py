@@ -14,6 +14,8 @@ import celery.result
 from celery import Celery, states
 from vine import barrier
 
+from celery_sql_results.ids import as_text
+
 __all__ = ["AsyncResult", "GroupResult", "ResultSet", "install", "leaves"]
 
 
@@ -66,8 +68,7 @@ class AsyncResult(celery.result.AsyncResult):
     _succeeded: frozenset[str] = frozenset()
 
     def __init__(self, id: object, *args: Any, **kwargs: Any) -> None:
-        text = None if id is None else str(id)  # a UUID is another key than its text
-        super().__init__(text, *args, **kwargs)  # type: ignore[no-untyped-call]
+        super().__init__(None if id is None else as_text(id), *args, **kwargs)  # type: ignore[no-untyped-call]
 
     def _maybe_reraise_parent_error(self) -> None:
         """Celery looks at the tasks before this one as a wait begins, and every half second, at each by itself."""
@@ -89,19 +90,17 @@ class AsyncResult(celery.result.AsyncResult):
         return self.on_ready.then(callback, on_error)
 
 
-class _Members:
-    """What a set of results knows of its members in one query."""
+class ResultSet(celery.result.ResultSet):
+    """A set of results, which asks for all its members in one query."""
 
-    results: list[Any]
-    backend: Any
-    on_ready: Any
+    results: Any
     #: Whether the join that is under way ends with the first result that failed.
     propagates = False
 
     def join_native(self, timeout: float | None = None, propagate: bool = True, *args: Any, **kwargs: Any) -> Any:
-        """The values of all results, read together; see :meth:`~.contract.WaitingMixin.iter_native`."""
+        """The values of all results, read together; see :meth:`.Waits.members`."""
         self.propagates = propagate
-        return super().join_native(timeout, propagate, *args, **kwargs)  # type: ignore[misc]
+        return super().join_native(timeout, propagate, *args, **kwargs)  # type: ignore[no-untyped-call]
 
     def _states(self) -> dict[str, str]:
         return _states(self.results)
@@ -134,7 +133,7 @@ class _Members:
     def maybe_throw(self, callback: Callable[[str, Any], object] | None = None, propagate: bool = True) -> None:
         """Raise what the first member raised that failed, if one did; ``callback`` gets the id and value of each."""
         if callback is not None:
-            super().maybe_throw(callback=callback, propagate=propagate)  # type: ignore[misc]
+            super().maybe_throw(callback=callback, propagate=propagate)  # type: ignore[no-untyped-call]
         elif propagate:
             _throw(self.results, self._states())
 
@@ -142,15 +141,11 @@ class _Members:
 
     def then(self, callback: Callable[..., Any], on_error: Callable[..., Any] | None = None, weak: bool = False) -> Any:
         """Call ``callback`` with this set as soon as all results are ready, in the thread that looks for results."""
-        self._on_full.finalize()  # type: ignore[attr-defined]
+        self._on_full.finalize()
         if not isinstance(callback, barrier):  # that of a group around this one
             self.backend.watch(list(leaves(self.results)))
         return self.on_ready.then(callback, on_error)
 
 
-class ResultSet(_Members, celery.result.ResultSet):  # type: ignore[misc]  # Celery's attributes have no types
-    """A set of results."""
-
-
-class GroupResult(_Members, celery.result.GroupResult):  # type: ignore[misc]
+class GroupResult(ResultSet, celery.result.GroupResult):
     """The results of a group."""

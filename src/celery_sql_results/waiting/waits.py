@@ -1,59 +1,85 @@
-"""Celery's contract of waiting, in terms of the consumer."""
+"""The waits of a backend for one result, for the members of a set and for many tasks, in terms of the looker."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping
 from typing import Any
 
 from celery import states
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 from celery.result import ResultSet
 from celery.utils.log import get_logger
+from sqlalchemy.exc import SQLAlchemyError
+
+from celery_sql_results.ids import asked_id
+from celery_sql_results.payload import value_of
+from celery_sql_results.writing import Retries
 
 from .looker import Consumer, Subscription
 from .results import leaves
 
-__all__ = ["WaitingMixin"]
+__all__ = ["INTERVAL", "Waits"]
 
 Meta = dict[str, Any]
 logger = get_logger(__name__)
 
 #: Seconds between two calls of ``on_interval``, and so between two looks at the parents of a result.
 INTERVAL = 0.5
+#: What is waited for in place of an id that no row can have: no task has this one.
+NOBODYS = ""
 
 
-class WaitingMixin:
-    """The methods of a backend that wait. The backend brings the rest."""
+class Waits:
+    """The waits through one backend.
 
-    _cache: Any
-    _ensure_not_eager: Callable[[], None]
+    Args:
+        make: makes what knows all that is awaited through the backend; it needs the tables.
+        retries: repeats what passes.
+        meta_of: reads a row.
+        cache: the metas of tasks that have succeeded, by their ids.
+    """
 
-    @property
-    def is_async(self) -> bool:
-        """Results call back by themselves."""
-        return True
+    def __init__(
+        self,
+        make: Callable[[], Consumer],
+        retries: Retries,
+        meta_of: Callable[[Mapping[str, Any]], Meta],
+        cache: MutableMapping[str, Meta],
+    ) -> None:
+        self._make = make
+        self._retries = retries
+        self._meta_of = meta_of
+        self._cache = cache
+        self._made: list[Consumer] = []
 
     @property
     def consumer(self) -> Consumer:
-        """What is awaited through this backend."""
-        raise NotImplementedError
+        """What is awaited through this backend. Threads that ask for it at the same time get the same."""
+        if not self._made:
+            self._made.append(self._make())
+        return self._made[0]
 
     def _consumer_by(self, deadline: float | None) -> Consumer:
-        """:attr:`consumer`, which needs the tables when it is made: tried for as long as the wait may take.
+        """:attr:`consumer`, tried for as long as the wait may take.
 
         Raises:
             celery.exceptions.TimeoutError: the database could not be reached until the ``deadline``.
         """
-        raise NotImplementedError
+        if self._made:
+            return self._made[0]
+        window = math.inf if deadline is None else deadline - time.monotonic()
+        policy = self._retries.policy.reads._replace(retries=math.inf, window=window)
+        try:
+            return self._retries.read("beginning to wait", lambda: self.consumer, policy)
+        except SQLAlchemyError as error:
+            if not self._retries.judge(error).passes:
+                raise
+            raise CeleryTimeoutError("The result database could not be reached in time.") from error
 
-    def _meta(self, row: Mapping[str, Any]) -> Meta:
-        raise NotImplementedError
-
-    # -- one task ------------------------------------------------------------------------------------------------
-
-    def wait_for(
+    def one(
         self,
         task_id: str,
         timeout: float | None = None,
@@ -61,15 +87,14 @@ class WaitingMixin:
         no_ack: bool = True,
         on_interval: Callable[[], object] | None = None,
     ) -> Meta:
-        """Return the meta of a task when it is ready.
+        """The meta of a task when it is ready.
 
         Raises:
             celery.exceptions.TimeoutError: ``timeout`` seconds have passed; 0 looks once.
         """
-        self._ensure_not_eager()
         return next(self._await({task_id}, timeout, interval, on_interval))
 
-    def wait_for_pending(
+    def result(
         self,
         result: Any,
         timeout: float | None = None,
@@ -77,26 +102,13 @@ class WaitingMixin:
         no_ack: bool = True,
         on_message: Callable[[Meta], object] | None = None,
         on_interval: Callable[[], object] | None = None,
-        callback: Callable[[str, Any], object] | None = None,
-        propagate: bool = True,
-    ) -> Any:
-        """Return the value of a result when it is ready, or raise what its task raised; see ``AsyncResult.get``."""
-        self._ensure_not_eager()
+    ) -> None:
+        """Fulfil a result when it is ready."""
         for meta in self._await({result.id}, timeout, interval, on_interval, on_message):
+            value_of(meta)  # raises what keeps it from being read
             result._maybe_set_cache(meta)
-        return result.maybe_throw(callback=callback, propagate=propagate)
 
-    def add_pending_result(self, result: Any, weak: bool = False) -> Any:
-        """Nothing to prepare: a wait begins with :meth:`wait_for_pending`, and ``then`` with :meth:`watch`."""
-        return result
-
-    def remove_pending_result(self, result: Any) -> Any:
-        """Nothing to undo. This is called whenever a result object ends, so it must not wait for anything."""
-        return result
-
-    # -- many tasks ----------------------------------------------------------------------------------------------
-
-    def iter_native(
+    def members(
         self,
         result: Any,
         timeout: float | None = None,
@@ -110,7 +122,6 @@ class WaitingMixin:
         Whoever joins asks each result of a nested set for its value, in order and without a timeout. So the set is
         yielded when none of that needs a wait: all are ready, or all before one that failed and ends the join.
         """
-        self._ensure_not_eager()
         members = _Members(result.results, getattr(result, "propagates", False))
         yield from members.at_hand
 
@@ -120,9 +131,10 @@ class WaitingMixin:
                 on_interval()
 
         for meta in self._await(members.missing, timeout, interval, look, on_message):
+            value_of(meta)  # raises what keeps it from being read
             yield from members.take(meta)
 
-    def get_many(
+    def many(
         self,
         task_ids: Iterable[str],
         timeout: float | None = None,
@@ -160,9 +172,10 @@ class WaitingMixin:
     ) -> Iterator[Meta]:
         """Yield the meta of each task when it is ready; ``on_message`` gets those of other states as well."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        cached = [self._cache[task_id] for task_id in task_ids if task_id in self._cache]
+        asked = {asked_id(task_id) or NOBODYS for task_id in task_ids}
+        cached = [self._cache[task_id] for task_id in asked if task_id in self._cache]
         yield from cached
-        missing = set(task_ids).difference(meta["task_id"] for meta in cached)
+        missing = asked.difference(meta["task_id"] for meta in cached)
         if not missing:
             return
         with self._consumer_by(deadline).subscribe(missing, ready_states, every_state=on_message is not None) as wait:
@@ -180,7 +193,7 @@ class WaitingMixin:
         while True:
             left = interval if deadline is None else min(interval, deadline - time.monotonic())
             for row in wait.take(max(left, 0.0)):
-                yield self._remember(self._meta(row))
+                yield self._remember(self._meta_of(row))
             now = time.monotonic()
             if not wait.untaken:
                 return
@@ -202,14 +215,15 @@ class WaitingMixin:
         waiting: dict[str, list[Any]] = {}
         for result in results:
             if not result._cache:
-                waiting.setdefault(result.id, []).append(result)
+                waiting.setdefault(asked_id(result.id) or NOBODYS, []).append(result)
         if waiting:
-            self.consumer.watch(waiting, lambda row: self._fulfil(waiting[row["task_id"]], row))
+            consumer = self._retries.read("beginning to wait", lambda: self.consumer)
+            consumer.watch(waiting, lambda row: self._fulfil(waiting[row["task_id"]], row))
 
     def _fulfil(self, results: Collection[Any], row: Mapping[str, Any]) -> None:
         for result in results:
             try:
-                result._maybe_set_cache(self._remember(self._meta(row)))
+                result._maybe_set_cache(self._remember(self._meta_of(row)))
             except BaseException:  # whatever a callback raises, it must not end the thread that serves all waits
                 logger.exception("a callback of result %s failed", result.id)
 
@@ -235,8 +249,8 @@ class _Members:
             elif member._cache:
                 self.at_hand.append((member.id, member._cache))
             else:
-                self.missing.setdefault(member.id, []).append(member)
-        self._own = frozenset(self.missing)
+                self.missing.setdefault(asked_id(member.id) or NOBODYS, []).append(member)
+        self._own = {id_: members[0].id for id_, members in self.missing.items()}
         for nested in sets:
             self._add(nested)
 
@@ -248,8 +262,9 @@ class _Members:
             return
         self._lefts.append(left)
         for leaf in missing:
-            self.missing.setdefault(leaf.id, []).append(leaf)
-            self._nested.setdefault(leaf.id, []).append((nested, left))
+            id_ = asked_id(leaf.id) or NOBODYS
+            self.missing.setdefault(id_, []).append(leaf)
+            self._nested.setdefault(id_, []).append((nested, left))
 
     def take(self, meta: Meta) -> Iterator[tuple[str, Any]]:
         """Keep what has come, and yield the members that it makes ready."""
@@ -257,7 +272,7 @@ class _Members:
         for result in self.missing[task_id]:
             result._maybe_set_cache(meta)
         if task_id in self._own:
-            yield task_id, meta
+            yield self._own[task_id], meta  # the member's own: whoever joins looks for that
         for nested, left in self._nested.get(task_id, ()):
             if left and self._needs_no_wait(left):
                 yield nested.id, nested.results

@@ -13,7 +13,7 @@ from typing import Any
 from celery.signals import worker_ready, worker_shutdown
 from celery.utils.log import get_logger
 
-from celery_sql_results.writing.retry import describe
+from celery_sql_results.writing import describe
 
 __all__ = ["Upkeep"]
 

@@ -1,1 +1,25 @@
 """How an outcome is stored whatever happens: tried again, replaced by what stands for it, or kept on the disk."""
+
+from __future__ import annotations
+
+from .entry import CHORD, GROUP, PART, TASK, Entry
+from .retry import Retries, describe
+from .spool import Emptier, Replay, Spool
+from .verdict import Judge, Verdict
+from .writer import Writer
+
+__all__ = [
+    "CHORD",
+    "GROUP",
+    "PART",
+    "TASK",
+    "Emptier",
+    "Entry",
+    "Judge",
+    "Replay",
+    "Retries",
+    "Spool",
+    "Verdict",
+    "Writer",
+    "describe",
+]

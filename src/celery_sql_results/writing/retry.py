@@ -5,25 +5,33 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import NamedTuple, TypeVar
 
 from celery.utils.log import get_logger
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from celery_sql_results.settings import Policy
+from celery_sql_results.settings import Policy, RetryPolicy
+
+from .verdict import Verdict
+
+__all__ = ["Failed", "Retries", "describe", "never"]
 
 T = TypeVar("T")
 logger = get_logger(__name__)
 
 #: Seconds after which a pause looks whether it is still worth waiting.
 SLICE = 0.25
+#: How often whoever calls wants an operation to be tried again at most.
+_most_retries: ContextVar[float] = ContextVar("celery_sql_results_most_retries", default=math.inf)
 
 
 class Failed(NamedTuple):
-    """A first attempt that was made already, and when it began, by the monotonic clock."""
+    """An operation that has failed: its last error, what that means, and when the first attempt began (monotonic)."""
 
     error: Exception
+    verdict: Verdict
     began: float
 
 
@@ -32,46 +40,88 @@ def never() -> bool:
     return False
 
 
-def call(
-    operation: Callable[[], T],
-    *,
-    name: str,
-    is_transient: Callable[[BaseException], bool],
-    policy: Policy,
-    gives_up: Callable[[], bool] = never,
-    failed: Failed | None = None,
-) -> T:
-    """Return what ``operation`` returns, trying again after errors that ``is_transient`` as long as ``policy`` says.
+class Retries:
+    """Tries operations again as the settings of one backend say.
 
-    Pauses double from the first to the longest and are jittered, so that a fleet does not come back at once; the last
-    attempt is made at the end of the window. As soon as ``gives_up``, there is none more. A connection that turns out
-    to be dead costs one attempt more, at once and unlogged: the pool only checks connections that were idle for a
-    while. The operation must be safe to repeat. Its first attempt may have been made already, and have ``failed``.
-
-    Raises:
-        whatever ``operation`` raised last.
+    Args:
+        judge: tells what an error means.
+        policy: how often and how long writes and reads are tried again.
     """
-    attempt, stale, deadline = 0, True, (failed.began if failed else time.monotonic()) + policy.window
-    while True:
+
+    def __init__(self, judge: Callable[[BaseException], Verdict], policy: RetryPolicy) -> None:
+        self.judge = judge
+        self.policy = policy
+
+    @contextmanager
+    def at_most(self, retries: float) -> Iterator[None]:
+        """Bound, for the length of the block and this thread, how often an operation is tried again."""
+        token = _most_retries.set(retries)
         try:
-            if failed:
-                error, failed = failed.error, None
-                raise error
-            return operation()
-        except SQLAlchemyError as error:
-            if not is_transient(error):
-                raise
-            if stale and isinstance(error, DBAPIError) and error.connection_invalidated:
+            yield
+        finally:
+            _most_retries.reset(token)
+
+    def read(self, name: str, operation: Callable[[], T], policy: Policy | None = None) -> T:
+        """What ``operation`` returns, tried again as reads are.
+
+        Raises:
+            whatever it raised last.
+        """
+        return _value(self.insist(name, operation, policy or self.policy.reads))
+
+    def write(self, name: str, operation: Callable[[], T], gives_up: Callable[[], bool] = never) -> T:
+        """What ``operation`` returns, tried again as writes are; after ``gives_up``, no more.
+
+        Raises:
+            whatever it raised last.
+        """
+        return _value(self.insist(name, operation, self.policy.writes, gives_up))
+
+    def insist(
+        self,
+        name: str,
+        operation: Callable[[], T],
+        policy: Policy,
+        gives_up: Callable[[], bool] = never,
+        failed: Failed | None = None,
+        judge: Callable[[BaseException], Verdict] | None = None,
+    ) -> T | Failed:
+        """What ``operation`` returns, tried again after errors that pass; or how it failed in the end.
+
+        Pauses double from the first to the longest and are jittered, so that a fleet does not come back at once; the
+        last attempt is made at the end of the window. A connection that turns out to be dead costs one attempt more, at
+        once and unlogged: the pool only checks connections that were idle for a while. The operation must be safe to
+        repeat. Its first attempt may have been made already, and have ``failed``.
+        """
+        judge = judge or self.judge
+        began = failed.began if failed else time.monotonic()
+        attempt, stale, most = 0, True, min(policy.retries, _most_retries.get())
+        while True:
+            if failed is None:
+                try:
+                    return operation()
+                except Exception as error:  # noqa: BLE001 - told by its verdict, and raised or handed back
+                    failed = Failed(error, judge(error), began)
+            if not failed.verdict.passes:
+                return failed
+            if stale and failed.verdict.lost:
                 stale = False
-                continue
-            left = deadline - time.monotonic()
-            if attempt >= policy.retries or left <= 0 or gives_up():
-                raise
-            pause = min(_pause(policy, attempt), left)
-            attempt += 1
-            logger.warning("%s failed (%s); retry %d in %.2f s", name, describe(error), attempt, pause)
-            if not _sleep(pause, gives_up):
-                raise
+            else:
+                left = began + policy.window - time.monotonic()
+                if attempt >= most or left <= 0 or gives_up():
+                    return failed
+                pause = min(_pause(policy, attempt), left)
+                attempt += 1
+                logger.warning("%s failed (%s); retry %d in %.2f s", name, describe(failed.error), attempt, pause)
+                if not _sleep(pause, gives_up):
+                    return failed
+            failed = None
+
+
+def _value(done: T | Failed) -> T:
+    if isinstance(done, Failed):
+        raise done.error
+    return done
 
 
 def _pause(policy: Policy, attempt: int) -> float:

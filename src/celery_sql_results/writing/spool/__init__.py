@@ -1,4 +1,9 @@
-"""Results that could not be stored wait in a directory, until a process reaches the database.
+"""What waits on the disk until the database can take it."""
 
-``entry`` is one write as a file, ``directory`` keeps the files, ``replay`` stores them, and ``contract`` tells when.
-"""
+from __future__ import annotations
+
+from .emptying import Emptier
+from .replay import Replay
+from .spool import Spool
+
+__all__ = ["Emptier", "Replay", "Spool"]

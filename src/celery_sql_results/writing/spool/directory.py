@@ -14,7 +14,7 @@ from pathlib import Path
 
 from celery_sql_results.errors import SettingError
 
-from .entry import Unreadable
+from .files import Unreadable
 
 __all__ = ["Directory", "Full"]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -10,93 +12,151 @@ from contextlib import contextmanager
 from celery.utils.log import get_logger
 
 from celery_sql_results.models import Models
+from celery_sql_results.writing.entry import Entry
+from celery_sql_results.writing.verdict import Verdict
 
-from . import entry
+from . import files
 from .directory import Directory
 
-__all__ = ["replay"]
+__all__ = ["Replay"]
 
 logger = get_logger(__name__)
 
+#: Seconds that a fork waits for an entry that is being stored.
+FORK_PATIENCE = 5.0
 
-def replay(
-    directory: Directory,
-    models: Models,
-    restore: Callable[[entry.Entry], None],
-    refusal: Callable[[BaseException], str | None],
-    only_this: Callable[[Exception], Exception],
-    seconds: float,
-) -> bool:
-    """Store the entries with ``restore``, which must be safe to repeat, and remove each when that has returned.
 
-    An entry that cannot be read, or whose content the database refuses, is put aside: ``refusal`` gives the reason, or
-    ``None`` for another error. One with an error that is about no other entry is left: ``only_this`` returns such an
-    error, and raises others. It ends when ``seconds`` are over, at once if another process is at it, and after at least
-    one entry otherwise. Return whether something may be left: the other may not know of what was kept since it began.
+class _Still:
+    """Held while an entry is stored, and while the process forks: a child must not inherit the middle of a statement.
 
-    Raises:
-        what ``only_this`` has raised: that entry and those after it stay.
-        what it has returned last, when nothing else is left to do.
+    SQLite keeps its locks by process, and a child would find the database locked by a thread that it does not have.
     """
-    deadline, failed = time.monotonic() + seconds, None
-    with directory.alone() as alone, _told(directory) as stored:
-        if not alone:
-            return True
-        waiting = deque(directory.names())
-        while waiting:
-            try:
-                stored.extend(_store(directory, waiting.popleft(), models, restore, refusal))
-            except Exception as error:  # noqa: BLE001 - a driver may raise anything, and others get their turn
-                failed = only_this(error)
-            if time.monotonic() >= deadline:
-                break
-    if failed is not None and not (waiting and stored):
-        raise failed
-    return bool(waiting)
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._is_held = False
+        # After that of the engines, so that it runs before it: the connection is idle then, and is closed.
+        os.register_at_fork(before=self._hold, after_in_parent=self._let_go, after_in_child=self._begin)
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def _hold(self) -> None:
+        self._is_held = self._lock.acquire(timeout=FORK_PATIENCE)
+
+    def _let_go(self) -> None:
+        if self._is_held:
+            self._lock.release()
+
+    def _begin(self) -> None:
+        self._lock = threading.RLock()
 
 
-@contextmanager
-def _told(directory: Directory) -> Iterator[list[str]]:
-    """A list for what is stored; however the block ends, the log tells how many there were."""
-    stored: list[str] = []
-    try:
-        yield stored
-    finally:
-        if stored:
-            logger.info("stored %d results of the spool %s", len(stored), directory.path)
+_still = _Still()
 
 
-def _store(
-    directory: Directory,
-    name: str,
-    models: Models,
-    restore: Callable[[entry.Entry], None],
-    refusal: Callable[[BaseException], str | None],
-) -> list[str]:
-    """The entry, if it is stored now."""
-    try:
-        found = entry.loads(directory.read(name), models)
-    except FileNotFoundError:  # an operator took it away
-        return []
-    except entry.Unreadable as error:
-        _reject(directory, name, str(error))
-        return []
-    try:
-        restore(found)
-    except Exception as error:  # what is not the entry's fault is raised again
-        reason = refusal(error)
-        if reason is None:
-            raise
-        _reject(directory, name, reason)
-        return []
-    directory.remove(name)
-    return [name]
+class Replay:
+    """Stores the entries of a spool, and removes each when it is stored.
 
+    An entry that cannot be read, or whose content the database refuses, is put aside. One with an error that is about
+    no other entry is left.
 
-def _reject(directory: Directory, name: str, reason: str) -> None:
-    try:
-        kept = directory.reject(name)
-    except OSError as error:
-        logger.error("%s/%s can never be stored (%s), and not be put aside (%s)", directory.path, name, reason, error)
-    else:
-        logger.error("an entry of the spool can never be stored (%s): it is kept as %s", reason, kept)
+    Args:
+        directory: the files.
+        models: the tables that the entries are for.
+        restore: stores an entry, or raises; it must be safe to repeat.
+        judge: tells what an error means.
+        reach: raises if the database cannot be read.
+    """
+
+    def __init__(
+        self,
+        directory: Directory,
+        models: Models,
+        restore: Callable[[Entry], None],
+        judge: Callable[[BaseException], Verdict],
+        reach: Callable[[], object],
+    ) -> None:
+        self._directory = directory
+        self._models = models
+        self._restore = restore
+        self._judge = judge
+        self._reach = reach
+
+    def __call__(self, seconds: float = float("inf")) -> bool:
+        """Store what waits, for so long; return whether something may be left.
+
+        It ends at once if another process is at it, which may not know of what was kept since it began, and after at
+        least one entry otherwise.
+
+        Raises:
+            the error of an entry that others would meet as well: it and those after it stay.
+            the error of one entry, when nothing else is left to do.
+        """
+        deadline, failed = time.monotonic() + seconds, None
+        with self._directory.alone() as alone, self._told() as stored:
+            if not alone:
+                return True
+            waiting = deque(self._directory.names())
+            while waiting:
+                try:
+                    stored.extend(self._store(waiting.popleft()))
+                except Exception as error:  # noqa: BLE001 - a driver may raise anything, and others get their turn
+                    failed = self._only_this(error)
+                if time.monotonic() >= deadline:
+                    break
+        if failed is not None and not (waiting and stored):
+            raise failed
+        return bool(waiting)
+
+    @contextmanager
+    def _told(self) -> Iterator[list[str]]:
+        """A list for what is stored; however the block ends, the log tells how many there were."""
+        stored: list[str] = []
+        try:
+            yield stored
+        finally:
+            if stored:
+                logger.info("stored %d results of the spool %s", len(stored), self._directory.path)
+
+    def _only_this(self, error: Exception) -> Exception:
+        """An error that is about one entry only: it does not pass, and yet the database can be read."""
+        verdict = self._judge(error)
+        if verdict.time_limit or verdict.passes:
+            raise error
+        with _still:
+            self._reach()
+        return error
+
+    def _store(self, name: str) -> list[str]:
+        """The entry, if it is stored now."""
+        try:
+            found = files.loads(self._directory.read(name), self._models)
+        except FileNotFoundError:  # an operator took it away
+            return []
+        except files.Unreadable as error:
+            self._reject(name, str(error))
+            return []
+        try:
+            with _still:
+                self._restore(found)
+        except Exception as error:  # what is not the entry's fault is raised again
+            reason = self._judge(error).refusal
+            if reason is None:
+                raise
+            self._reject(name, reason)
+            return []
+        self._directory.remove(name)
+        return [name]
+
+    def _reject(self, name: str, reason: str) -> None:
+        path = self._directory.path
+        try:
+            kept = self._directory.reject(name)
+        except OSError as error:
+            logger.error("%s/%s can never be stored (%s), and not be put aside (%s)", path, name, reason, error)
+        else:
+            logger.error("an entry of the spool can never be stored (%s): it is kept as %s", reason, kept)

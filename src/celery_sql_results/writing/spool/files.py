@@ -1,4 +1,4 @@
-"""One write that waits: its kind and the columns of its row, as JSON.
+"""How an entry is written to a file of the spool, as JSON, and read again.
 
 Values keep their type by a tag: ``{"bytes": base64}`` and ``{"time": ISO 8601}``; all others are their own. A file is
 trusted with nothing: it may set the columns of a table to values of their types, and that is all.
@@ -11,41 +11,37 @@ import json
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
-from celery_sql_results.models import TASK_COLUMNS, Models
+from celery_sql_results.ids import asked_id
+from celery_sql_results.models import EXTENDED_COLUMNS, PART_COLUMNS, TASK_COLUMNS, Models
+from celery_sql_results.writing.entry import GROUP, PART, TASK, Entry
 
-__all__ = ["GROUP", "PART", "TASK", "Entry", "Unreadable", "dumps", "loads"]
+__all__ = ["Unreadable", "dumps", "loads"]
 
-#: What an entry can be: a task's row, a part of a chord, a saved group.
-TASK, PART, GROUP = "task", "part", "group"
 VERSION = 1
 
 #: The columns that each write sets, and of these the ones that are never NULL.
 _SET = {
     TASK: TASK_COLUMNS,
-    PART: ("group_id", "task_id", "position", "status", "result", "content_type"),
+    PART: PART_COLUMNS,
     GROUP: ("taskset_id", "result", "date_done", "content_type"),
 }
-_NEVER_NULL = {"task_id", "taskset_id", "group_id", "position", "status"}
+#: Columns that an entry may have: those of the package, whose types are known.
+_KNOWN = {**_SET, TASK: (*TASK_COLUMNS, *EXTENDED_COLUMNS)}
+_IDS = {"task_id", "taskset_id", "group_id"}
+_NEVER_NULL = {*_IDS, "position", "status"}
 
 
 class Unreadable(ValueError):
     """An entry is none: cut off, of another version, or made by somebody else. The message shows no content."""
 
 
-class Entry(NamedTuple):
-    """A kind and a row; of a task that is a part of a chord also the row of that part."""
-
-    kind: str
-    row: Mapping[str, Any]
-    part: Mapping[str, Any] | None = None
-
-
 def dumps(entry: Entry) -> bytes:
     """The content of a file."""
+    ours = {name: value for name, value in entry.row.items() if name in _KNOWN[entry.kind]}  # a subclass may have more
     part = None if entry.part is None else _tagged_all(entry.part)
-    return json.dumps({"version": VERSION, "kind": entry.kind, "row": _tagged_all(entry.row), "part": part}).encode()
+    return json.dumps({"version": VERSION, "kind": entry.kind, "row": _tagged_all(ours), "part": part}).encode()
 
 
 def loads(data: bytes, models: Models) -> Entry:
@@ -75,6 +71,8 @@ def _checked(row: Any, kind: str, models: Models) -> dict[str, Any]:
     values = {**dict.fromkeys(written), **{name: _untagged(value) for name, value in row.items()}}
     if not set(row) <= set(columns.keys()) - {"id"} or any(values[name] is None for name in _NEVER_NULL & set(written)):
         raise Unreadable(f"its columns are not those of {table.name}")
+    if any(asked_id(values[name]) is None for name in _IDS & set(written)):
+        raise Unreadable("no row can have its id")
     for name, value in values.items():
         if value is not None and not _fits(value, columns[name].type):
             raise Unreadable(f"its column {name} is of a wrong type, or too long")

@@ -1,0 +1,77 @@
+"""The results of a header, as its body gets them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from celery import states
+from celery.exceptions import ChordError
+from celery.result import ResultSet, allow_join_result, result_from_tuple
+
+from celery_sql_results.payload import Encoding, tree
+from celery_sql_results.rows import Chord
+
+__all__ = ["Join"]
+
+
+class Join:
+    """Reads the parts of a chord.
+
+    Args:
+        app: makes results.
+        encoding: reads payloads.
+    """
+
+    def __init__(self, app: Any, encoding: Encoding) -> None:
+        self._app = app
+        self._encoding = encoding
+
+    def __call__(self, chord: Chord, parts: Sequence[Mapping[str, Any]]) -> list[Any]:
+        """The results of the header; those of nested groups as lists.
+
+        Raises:
+            ChordError: a part has failed.
+            whatever keeps one from being read.
+        """
+        if chord.header is None:
+            return [self._value(part) for part in parts]
+        header = result_from_tuple(tree(self._encoding.loads(chord.header, chord.content_type)), self._app)
+        returned = {part["task_id"]: part for part in parts}
+        values = self._await_members({leaf.id: leaf for leaf in _leaves(header) if leaf.id not in returned})
+
+        def value_of(task_id: str) -> Any:
+            return self._value(returned[task_id]) if task_id in returned else values[task_id]
+
+        return list(_tree(header, value_of))
+
+    def _await_members(self, results: Mapping[str, Any]) -> dict[str, Any]:
+        """The results of members that count for no part of their own: all that there is of them is what is stored."""
+        if not results:
+            return {}
+        with allow_join_result():
+            timeout = self._app.conf.result_chord_join_timeout
+            joined = self._app.ResultSet(list(results.values())).join_native(timeout=timeout, propagate=True)
+        return dict(zip(results, joined, strict=True))
+
+    def _value(self, part: Mapping[str, Any]) -> Any:
+        value = self._encoding.value(part)
+        if part["status"] in states.PROPAGATE_STATES:
+            raise ChordError(f"Dependency {part['task_id']} raised {value!r}") from value
+        return value
+
+
+def _leaves(result: Any) -> Iterator[Any]:
+    """The single results of a tree."""
+    if isinstance(result, ResultSet):
+        for member in result.results or ():
+            yield from _leaves(member)
+    else:
+        yield result
+
+
+def _tree(result: Any, value_of: Callable[[str], Any]) -> Any:
+    """The values of a tree of results; each group a list."""
+    if isinstance(result, ResultSet):
+        return [_tree(member, value_of) for member in result.results or ()]
+    return value_of(result.id)

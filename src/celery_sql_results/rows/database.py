@@ -1,0 +1,86 @@
+"""The database of one backend: its engine, and the rows of its tables, which the first who needs them makes ready."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Engine
+
+from celery_sql_results._compat import memoized_property
+from celery_sql_results.dialects import DefaultImpl
+from celery_sql_results.models import Models
+
+from .chords import ChordRows
+from .groups import GroupRows
+from .tasks import Columns, TaskRows
+from .waiters import WaiterRows
+
+__all__ = ["Database", "Rows"]
+
+
+class Rows(NamedTuple):
+    """The rows of tables that are ready. Of waiters and chords there are none without their tables."""
+
+    tasks: TaskRows
+    groups: GroupRows
+    waiters: WaiterRows | None
+    chords: ChordRows | None
+
+
+class Database:
+    """What a backend stores its results in.
+
+    Args:
+        engine: gives the engine; called anew for each use, because a fork or an ``invalidate`` may change it.
+        impl: how its database is spoken to.
+        models: the tables.
+        prepare: makes the tables ready, and says what there is of each.
+        extended: whether to read the columns of ``result_extended``.
+        listens: whether waiters are notified, where the database can.
+    """
+
+    def __init__(
+        self,
+        engine: Callable[[], Engine],
+        impl: DefaultImpl,
+        models: Models,
+        prepare: Callable[[Engine, Models], Columns],
+        extended: bool,
+        listens: bool,
+    ) -> None:
+        self._engine = engine
+        self.impl = impl
+        self.models = models
+        self._prepare = prepare
+        self._extended = extended
+        self._listens = listens
+
+    @property
+    def engine(self) -> Engine:
+        """The engine. Nothing is connected by asking for it."""
+        return self._engine()
+
+    @memoized_property
+    def rows(self) -> Rows:
+        """The rows. Whoever needs them first makes the tables ready, so this belongs inside of what is tried again.
+
+        Raises:
+            SchemaError: the tables are not there and may not be created.
+            sqlalchemy.exc.DBAPIError: the database could not be reached.
+        """
+        engine, impl, models = self.engine, self.impl, self.models
+        columns = self._prepare(engine, models)
+
+        def has(*tables: sa.Table) -> bool:
+            return all(columns.get(table) for table in tables)
+
+        notifies = self._listens and has(models.waiters)
+        tasks = TaskRows(engine, impl, models, columns, self._extended, notifies)
+        return Rows(
+            tasks=tasks,
+            groups=GroupRows(engine, impl, models, columns),
+            waiters=WaiterRows(tasks) if notifies else None,
+            chords=ChordRows(engine, impl, models) if has(models.chords, models.parts) else None,
+        )

@@ -1,0 +1,72 @@
+"""States that are no outcome, such as STARTED: they are stored if that is easy, and never hold a task up."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+
+from celery.exceptions import SoftTimeLimitExceeded
+from celery.utils.log import get_logger
+
+from .bounded import Late, bounded
+from .entry import Entry
+from .retry import describe
+
+__all__ = ["Mentions"]
+
+logger = get_logger(__name__)
+
+#: Seconds that the one attempt may take. A database that is well needs thousandths of it.
+LONGEST = 5.0
+#: Seconds for which none is made while an earlier one hangs.
+HANGING = 60.0
+
+
+class Mentions:
+    """Stores what a task says of itself while it runs: one attempt, within bounds, and what fails is left out.
+
+    Args:
+        put: stores an entry, or what stands for it, or raises.
+    """
+
+    def __init__(self, put: Callable[[Entry], None]) -> None:
+        self._put = put
+        #: When each attempt that is under way should have ended, by the monotonic clock.
+        self._ends: dict[tuple[int, object], float] = {}
+        self._told = False
+
+    def put(self, entry: Entry) -> None:
+        """Store ``entry``, or leave it out. The log says so once for each outage.
+
+        Raises:
+            celery.exceptions.SoftTimeLimitExceeded: the task has not ended, so it is its own to notice.
+        """
+        if self._is_hanging():
+            return
+        try:
+            bounded(lambda: self._attempt(entry), LONGEST)
+        except SoftTimeLimitExceeded:
+            raise
+        except Exception as error:  # noqa: BLE001 - a driver may raise anything, and the task runs on
+            self._tell(entry, error)
+        else:
+            self._told = False
+
+    def _is_hanging(self) -> bool:
+        now, here = time.monotonic(), os.getpid()  # a forked child has none of the attempts of its parent
+        return any(end < now < end + HANGING for (process, _), end in list(self._ends.items()) if process == here)
+
+    def _attempt(self, entry: Entry) -> None:
+        token = os.getpid(), object()
+        self._ends[token] = time.monotonic() + LONGEST
+        try:
+            self._put(entry)
+        finally:
+            del self._ends[token]
+
+    def _tell(self, entry: Entry, error: Exception) -> None:
+        if not self._told:
+            self._told = True
+            why = f"not done within {LONGEST:g} s" if isinstance(error, Late) else describe(error)
+            logger.warning("%s failed (%s): left out, like others until the database is well", entry, why)

@@ -1,0 +1,88 @@
+"""When what waits in the spool is stored: in a thread of its own, so that nobody's call has to wait for it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from celery.utils.log import get_logger
+
+from celery_sql_results.writing.retry import describe
+
+__all__ = ["Emptier"]
+
+logger = get_logger(__name__)
+
+#: Seconds between two attempts while the database cannot be reached, doubled each time.
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 10.0
+
+
+class Emptier:
+    """Replays the spool from when it is woken until it is empty.
+
+    Args:
+        replay: stores what waits, and returns whether something may be left.
+        passes: whether an error is that of a database that is away.
+    """
+
+    def __init__(self, replay: Callable[[], bool], passes: Callable[[BaseException], bool]) -> None:
+        self._replay = replay
+        self._passes = passes
+        self._thread: threading.Thread | None = None
+        self._wanted = self._at_once = self._told = False
+        self._poked = threading.Event()
+        #: Whether something waits for the database to be back.
+        self.is_waiting = False
+
+    def wake(self, at_once: bool = False) -> None:
+        """Something waits in the spool; ``at_once`` if the database is known to be there."""
+        self._wanted = True
+        self._at_once = at_once
+        if self._thread is None or not self._thread.is_alive():  # in a forked child the parent's is not
+            self._thread = threading.Thread(target=self._run, name="celery-sql-results-spool", daemon=True)
+            try:
+                self._thread.start()
+            except RuntimeError:  # the system has none to spare: the next operation that succeeds asks again
+                self._thread, self.is_waiting = None, True
+
+    def poke(self) -> None:
+        """The database has just answered: do not wait for the pause to end."""
+        if self.is_waiting:
+            self.is_waiting = False
+            self._poked.set()
+            self.wake(at_once=True)
+
+    def _run(self) -> None:
+        pause, poked = FIRST_PAUSE, False
+        if not self._at_once:
+            self._rest(pause)
+        while self._wanted:
+            self._wanted = False
+            is_away = self._attempt()
+            if self._wanted:
+                poked = self._rest(pause, pokable=is_away and not poked)
+                pause = min(2 * pause, LONGEST_PAUSE)
+            else:
+                self._thread = None  # before the last look: whoever wakes from now on begins a new one
+
+    def _attempt(self) -> bool:
+        """Replay; whether the database is away."""
+        try:
+            if self._replay():
+                self._wanted = True
+        except Exception as error:  # noqa: BLE001 - the spool or a driver may raise anything; it is tried again
+            self._wanted = True
+            if not self._told:
+                logger.warning("the spool could not be emptied yet (%s), it is tried again", describe(error))
+            self._told = True
+            return self._passes(error)
+        self._told = False
+        return False
+
+    def _rest(self, pause: float, pokable: bool = True) -> bool:
+        """Sleep; whether that was cut short. What fails for another reason than an outage is not tried faster."""
+        self._poked.clear()
+        self.is_waiting = pokable
+        poked = self._poked.wait(pause)
+        self.is_waiting = False
+        return poked

@@ -1,0 +1,60 @@
+"""What the database cannot take now is kept on the disk, and the log says so."""
+
+from __future__ import annotations
+
+import time
+
+from celery.utils.log import get_logger
+from sqlalchemy.engine import URL, make_url
+
+from celery_sql_results.models import TableNames
+from celery_sql_results.writing.entry import Entry
+from celery_sql_results.writing.retry import Failed, describe
+
+from .directory import Directory, Full
+from .files import dumps
+
+__all__ = ["Spool"]
+
+logger = get_logger(__name__)
+
+
+class Spool:
+    """The spool of one database and set of tables.
+
+    Args:
+        root: the directory that was set.
+        url: URL of the database.
+        names: names of the tables.
+        max_bytes: how large it may become.
+
+    Raises:
+        SettingError: the directory cannot be used.
+    """
+
+    def __init__(self, root: str, url: str, names: TableNames, max_bytes: float) -> None:
+        place = (*_without_passwords(make_url(url)), *names)
+        self.directory = Directory(root, place, max_bytes)
+
+    def keep(self, entry: Entry, failed: Failed) -> bool:
+        """Whether ``entry``, which has ``failed``, waits in the spool now."""
+        path, failure = self.directory.path, (entry, describe(failed.error), time.monotonic() - failed.began)
+        try:
+            self.directory.add(dumps(entry))
+        except Full:
+            advice = "bring the database back, or raise database_spool_max_bytes"
+            size = (path, self.directory.used(), self.directory.max_bytes)
+            logger.error("%s failed, and the spool %s is full (%d of %d bytes): %s", entry, *size, advice)
+        except OSError as refused:
+            logger.error("%s failed, and the spool %s cannot be written to: %s", entry, path, refused)
+        else:
+            kept = (path, self.directory.used())
+            logger.warning("%s failed (%s) for %.1f s: kept in the spool %s, %d bytes now", *failure, *kept)
+            return True
+        return False
+
+
+def _without_passwords(url: URL) -> tuple[object, ...]:
+    """What tells databases apart, the query included: it may name a host, a service or a schema."""
+    query = sorted((name, value) for name, value in url.query.items() if "pass" not in name)
+    return (url.get_backend_name(), url.username, url.host, url.port, url.database, query)
