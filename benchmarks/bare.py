@@ -16,7 +16,7 @@ class Driver:
 
     def __init__(self, backend: Any) -> None:
         self._backend = backend
-        self._engine = backend.store.engine
+        self._engine = backend.database.engine
         dialect = self._engine.dialect
         arguments, keywords = dialect.create_connect_args(self._engine.url)
         self._connection = dialect.connect(*arguments, **keywords)

@@ -94,7 +94,7 @@ class Ours(OnSQLAlchemy):
 
         Engine events would tell as well, but while somebody listens to them, statements take a slower way.
         """
-        impl = self.app.backend.store.impl
+        impl = self.app.backend.database.impl
         put = impl.put
 
         def told(*arguments: Any) -> Any:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import Engine, event
 from sqlalchemy.pool import Pool as ConnectionPool
 
 from celery_sql_results import DatabaseBackend
@@ -16,6 +17,13 @@ from concurrency.nursery import Nursery
 from servers import Database, PgBouncer, PostgreSQL, Redis
 from servers.pool import ALL, MISSING, Pool, or_skip
 from support import Backends, Statements, app_on, closed_at_the_end
+
+
+@pytest.fixture(scope="session", autouse=True)
+def engine_way() -> None:
+    """With `WITHOUT_QUICK_PATH=1`, all statements of this process go SQLAlchemy's own way: somebody listens to them."""
+    if os.environ.get("WITHOUT_QUICK_PATH") == "1":
+        event.listen(Engine, "before_cursor_execute", lambda *_: None)
 
 
 @pytest.fixture(scope="session")

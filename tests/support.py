@@ -65,12 +65,19 @@ def request(task_id: str = "t", **more: Any) -> Context:
     return Context({"id": task_id, **known, **more})
 
 
+def parent(*children: Any) -> Context:
+    """What a worker knows of a task that has sent others."""
+    found = request()
+    found.children.extend(children)
+    return found
+
+
 def close(backend: DatabaseBackend) -> None:
     """Close the connections of a backend, and end the thread that looks for results, which else lingers for a while.
 
     That thread must be gone before its database is dropped, with the one that may be opening a connection just then.
     """
-    waiting = vars(backend).get("_consumer")
+    waiting = next(iter(backend._services.waits._made), None)
     thread = waiting and waiting._thread
     if thread is not None:
         with pytest.MonkeyPatch.context() as patch:

@@ -47,10 +47,10 @@ _listeners: list[Any] = []
 
 def listen(contender: Contender) -> None:
     """Be there to be notified, as a process that waits is."""
-    store = contender.app.backend.store
-    if store.notifies:
+    database = contender.app.backend.database
+    if database.rows.waiters is not None:
         engine = contender.app.backend.session_manager.get_engine(contender.entry.url, short_lived_sessions=True)
-        _listeners.append(store.impl.listener(engine))
+        _listeners.append(database.impl.listener(engine))
         _listeners[-1].open(CHANNEL)
 
 
@@ -59,7 +59,7 @@ def store_awaited(contender: Contender, share: float, seconds: float) -> Round:
     lists = [list(islice(new_ids(), IDS)) for _ in range(WRITERS)]
     if share:
         wanted = [task_id for ids in lists for task_id in ids[:: int(1 / share)]]
-        contender.app.backend.store.await_many(wanted, CHANNEL)
+        contender.app.backend.database.rows.waiters.await_many(wanted, CHANNEL)
     taken = store_at_once(contender, lists, seconds)
     for listener in _listeners:
         listener.received()

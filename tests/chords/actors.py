@@ -8,7 +8,7 @@ from typing import Any
 
 from celery.app.task import Context
 
-from celery_sql_results.rows.chords import ChordRows
+from celery_sql_results.rows import Chord, ChordRows
 from chords.app import MortalBackend
 from concurrency.actors import app, backend_on, quick
 
@@ -23,7 +23,7 @@ def part(**values: Any) -> dict[str, Any]:
 
 def rows_on(url: str) -> ChordRows:
     """The rows, as a backend has them."""
-    rows = backend_on(url).chords
+    rows = backend_on(url).database.rows.chords
     assert rows is not None
     return rows
 
@@ -43,9 +43,20 @@ def returned(url: str, group_id: str, process: int, processes: int, parts: int) 
     )
 
 
+def open_chord(rows: ChordRows, group_id: str, body: bytes | None, size: int | None = None) -> None:
+    """Begin a chord whose header is flat."""
+    rows.open({"group_id": group_id, "size": size, "header": None, "body": body, "content_type": "application/json"})
+
+
+def count_in(rows: ChordRows, row: dict[str, Any]) -> Chord | None:
+    """Store a part, and return how far its chord is."""
+    rows.put_part(row)
+    return rows.counted(row["group_id"])
+
+
 def elected(rows: ChordRows, row: dict[str, Any]) -> bool:
     """Whether a part completes a chord and its process is elected, which then closes the chord."""
-    chord, claimant = rows.count_in(row), uuid.uuid4().hex
+    chord, claimant = count_in(rows, row), uuid.uuid4().hex
     if chord is None or not chord.is_complete or not rows.claim(chord.group_id, claimant, LEASE):
         return False
     rows.close(chord.group_id, claimant)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from celery import Celery, Task, group, maybe_signature
+from celery.signals import after_task_publish, before_task_publish
 
 from acceptance import shop
 from celery_sql_results import DatabaseBackend
@@ -21,13 +22,19 @@ class MortalBackend(DatabaseBackend):
     """
 
     def on_chord_part_return(self, request: Any, *args: Any, **kwargs: Any) -> None:
-        die_if_condemned(maybe_signature(request.chord, app=self.app), "uncounted")
+        die_if_condemned(maybe_signature(request.chord, app=self.app).kwargs, "uncounted")
         super().on_chord_part_return(request, *args, **kwargs)
 
-    def _publish(self, body: Any, values: list[Any]) -> None:
-        die_if_condemned(body, "before")
-        super()._publish(body, values)
-        die_if_condemned(body, "after")
+
+@before_task_publish.connect
+def before_it_is_sent(body: Any = None, **_: Any) -> None:
+    """Of a message, the second of what it holds are the keywords of its task."""
+    die_if_condemned(body[1], "before")
+
+
+@after_task_publish.connect
+def after_it_was_sent(body: Any = None, **_: Any) -> None:
+    die_if_condemned(body[1], "after")
 
 
 def condemn(path: Path, moment: str) -> None:
@@ -40,9 +47,9 @@ def verdict(path: Path, moment: str) -> Path:
     return path.with_suffix(f".{moment}")
 
 
-def die_if_condemned(body: Any, moment: str) -> None:
+def die_if_condemned(keywords: Mapping[str, Any], moment: str) -> None:
     """Die at once, as when memory runs out."""
-    path = body.kwargs.get("path")
+    path = keywords.get("path")
     if path and taken(verdict(Path(path), moment)):
         os.kill(os.getpid(), signal.SIGKILL)
 

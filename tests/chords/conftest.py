@@ -30,7 +30,7 @@ def posts(database: Database) -> Iterator[Posts]:
 
     yield make
     for post in made:
-        post.backend.store.engine.dispose()
+        post.backend.database.engine.dispose()
         post.app.close()
 
 

@@ -83,7 +83,7 @@ def lines(path: Path) -> list[str]:
 def close(app: Celery, database: Database | None) -> None:
     """Close what a caller has opened. Results of Celery's own backend say goodbye to Redis, so they go before it."""
     if database is not None:
-        app.backend.store.engine.dispose()
+        app.backend.database.engine.dispose()
     else:
         for pending in app.backend._pending_results:
             pending.clear()

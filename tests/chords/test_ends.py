@@ -12,6 +12,7 @@ from celery import chain, chord
 from celery.exceptions import SoftTimeLimitExceeded
 from sqlalchemy import event
 
+from celery_sql_results.chords.handing_over import lease_for
 from celery_sql_results.models import utc_now
 from chords.actors import end_of_header
 from chords.app import condemn, verdict
@@ -176,7 +177,7 @@ def test_who_is_overtaken_sends_no_body(posts: Posts, database: Database) -> Non
             set_time(database, "claimed_until", PAST)
             quick.backend.sweep_chords()
 
-    event.listen(slow.backend.store.engine, "before_cursor_execute", overtake)
+    event.listen(slow.backend.database.engine, "before_cursor_execute", overtake)
     returned(slow, parts)
     assert [values for _, values in bodies(quick)] == [[0, 1]]
     assert bodies(slow) == []
@@ -242,7 +243,7 @@ def test_who_is_overtaken_fails_no_body(posts: Posts, database: Database) -> Non
 )
 def test_a_lease_outlasts_a_slow_broker(posts: Posts, settings: dict[str, Any], seconds: float) -> None:
     """Twice the time to join, and as long as the settings let a process try to publish."""
-    assert posts(**settings).backend._lease == timedelta(seconds=seconds)
+    assert lease_for(posts(**settings).backend.app.conf) == timedelta(seconds=seconds)
 
 
 @pytest.mark.parametrize("state", ["PROGRESS", "SUCCESS", "FAILURE"])

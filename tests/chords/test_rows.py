@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from celery_sql_results import DatabaseBackend
 from celery_sql_results.rows.chords import ChordRows
-from chords.actors import claimed, part, returned
+from chords.actors import claimed, count_in, open_chord, part, returned
 from concurrency.nursery import Nursery, errors
 from servers import Database
 from servers.pool import on
@@ -25,15 +25,15 @@ PROCESSES, RETURNING, PARTS = 20, 8, 200
 @pytest.fixture
 def rows(backend: DatabaseBackend) -> ChordRows:
     """The rows, with a chord of two parts."""
-    assert backend.chords is not None
-    backend.chords.open("g", b"{}", "application/json")
-    backend.chords.set_size("g", 2)
-    return backend.chords
+    assert backend.database.rows.chords is not None
+    open_chord(backend.database.rows.chords, "g", b"{}")
+    backend.database.rows.chords.set_size("g", 2)
+    return backend.database.rows.chords
 
 
 def progress(rows: ChordRows, **values: Any) -> tuple[int, bool]:
     """Count a part in: how many there are then, and whether these are all."""
-    chord = rows.count_in(part(**values))
+    chord = count_in(rows, part(**values))
     assert chord is not None
     return len(rows.results("g")), chord.is_complete
 
@@ -57,7 +57,7 @@ def test_a_part_that_is_refused_does_not_vanish(rows: ChordRows, database: Datab
     """It is not taken for one that is there."""
     database.execute("ALTER TABLE celery_taskmeta_parts ADD CHECK (task_id <> 'refused')")
     with pytest.raises(DBAPIError):
-        rows.count_in(part(task_id="refused"))
+        count_in(rows, part(task_id="refused"))
 
 
 def test_one_task_at_two_positions_counts_twice(rows: ChordRows) -> None:
@@ -67,14 +67,14 @@ def test_one_task_at_two_positions_counts_twice(rows: ChordRows) -> None:
 
 def test_results_stand_in_the_order_of_the_header(rows: ChordRows) -> None:
     for position in (10, 2, 0, 9, 1):
-        rows.count_in(part(task_id=f"task-{-position}", position=position))
+        count_in(rows, part(task_id=f"task-{-position}", position=position))
     assert [task_id for task_id, _ in results(rows)] == ["task-0", "task--1", "task--2", "task--9", "task--10"]
 
 
 def test_parts_may_return_before_the_size_is_known(backend: DatabaseBackend) -> None:
-    rows = backend.chords
+    rows = backend.database.rows.chords
     assert rows is not None
-    rows.open("g", None, "application/json")
+    open_chord(rows, "g", None)
     assert progress(rows, task_id="a") == (1, False)
     rows.set_size("g", 2)
     assert progress(rows, task_id="b") == (2, True)
@@ -82,9 +82,9 @@ def test_parts_may_return_before_the_size_is_known(backend: DatabaseBackend) -> 
 
 def test_a_size_may_be_known_beforehand(backend: DatabaseBackend) -> None:
     """What is said when the last part is sent counts, should it differ."""
-    rows = backend.chords
+    rows = backend.database.rows.chords
     assert rows is not None
-    rows.open("g", None, "application/json", size=2)
+    open_chord(rows, "g", None, size=2)
     assert progress(rows, task_id="a") == (1, False)
     assert progress(rows, task_id="b") == (2, True)
     rows.set_size("g", 3)
@@ -103,7 +103,7 @@ def test_a_size_that_is_known_is_not_written_again(rows: ChordRows, database: Da
 
 def test_what_is_known_of_a_header_before_it_is_sent(backend: DatabaseBackend) -> None:
     """The size of a list, the tree of nested groups, and nothing of a generator."""
-    app, rows = backend.app, backend.chords
+    app, rows = backend.app, backend.database.rows.chords
     assert rows is not None
     a, b = app.AsyncResult("a"), app.AsyncResult("b")
     known = []
@@ -125,7 +125,7 @@ def test_a_part_that_is_added_is_awaited_once(rows: ChordRows) -> None:
 
 
 def test_a_part_without_a_chord_leaves_nothing(rows: ChordRows, database: Database) -> None:
-    assert rows.count_in(part(group_id="nobody's")) is None
+    assert count_in(rows, part(group_id="nobody's")) is None
     assert rows.results("nobody's") == []
     rows.add("nobody's", "a")
     assert database.execute("SELECT * FROM celery_taskmeta_parts") == []
@@ -133,11 +133,11 @@ def test_a_part_without_a_chord_leaves_nothing(rows: ChordRows, database: Databa
 
 def test_late_copies_leave_nothing(rows: ChordRows) -> None:
     for task_id in "ab":
-        rows.count_in(part(task_id=task_id))
+        count_in(rows, part(task_id=task_id))
     assert rows.claim("g", "me", LEASE)
     rows.close("g", "me")
     assert results(rows) == []
-    late = rows.count_in(part(task_id="a"))
+    late = count_in(rows, part(task_id="a"))
     assert late is not None
     assert (late.is_dispatched, late.is_complete, late.body) == (True, False, None)
     assert results(rows) == []
@@ -151,7 +151,7 @@ def test_the_claim(rows: ChordRows) -> None:
     assert rows.claim("g", "me", PAST)
     assert rows.claim("g", "you", LEASE)
     assert not rows.claim("g", "me", LEASE)
-    rows.count_in(part())
+    count_in(rows, part())
     rows.close("g", "me")  # not his any more
     assert not rows.look("g").is_dispatched  # type: ignore[union-attr]
     assert results(rows) == [("a", b"1")]
@@ -166,17 +166,17 @@ def test_the_claim_while_somebody_listens_to_the_engine(rows: ChordRows) -> None
     event.listen(rows.engine, "before_cursor_execute", lambda *_: None)
     assert rows.claim("g", "me", LEASE)
     assert not rows.claim("g", "you", LEASE)
-    rows.count_in(part())
+    count_in(rows, part())
     rows.close("g", "me")
     assert results(rows) == []
 
 
 def test_a_chord_that_is_opened_again_begins_anew(rows: ChordRows) -> None:
     for task_id in "ab":
-        rows.count_in(part(task_id=task_id))
+        count_in(rows, part(task_id=task_id))
     rows.add("g", "c")
     rows.claim("g", "me", LEASE)
-    rows.open("g", b"{}", "application/json")
+    open_chord(rows, "g", b"{}")
     rows.set_size("g", 1)
     assert results(rows) == []
     assert progress(rows, task_id="a") == (1, True)
@@ -187,7 +187,7 @@ def test_a_chord_that_is_opened_again_begins_anew(rows: ChordRows) -> None:
 def test_old_parts_never_complete_a_chord_that_begins_anew(rows: ChordRows) -> None:
     """Whenever somebody looks who is late: after each statement that is committed by itself."""
     for task_id in "ab":
-        rows.count_in(part(task_id=task_id))
+        count_in(rows, part(task_id=task_id))
     seen: list[bool] = []
 
     @event.listens_for(rows.engine, "after_cursor_execute")
@@ -195,18 +195,18 @@ def test_old_parts_never_complete_a_chord_that_begins_anew(rows: ChordRows) -> N
         if not statement.startswith("SELECT"):
             seen.append(rows.look("g").is_complete)  # type: ignore[union-attr]
 
-    rows.open("g", b"{}", "application/json", size=2)
+    open_chord(rows, "g", b"{}", size=2)
     assert seen == [False, False]
 
 
 def test_stuck(rows: ChordRows) -> None:
     """Complete and not sent, by nobody or by one who let the lease pass."""
     stuck = lambda: [chord.group_id for chord in rows.stuck()]  # noqa: E731
-    rows.open("that only its own parts can end", None, "application/json")
+    open_chord(rows, "that only its own parts can end", None)
     rows.set_size("that only its own parts can end", 0)
-    rows.count_in(part(task_id="a"))
+    count_in(rows, part(task_id="a"))
     assert stuck() == []
-    rows.count_in(part(task_id="b"))
+    count_in(rows, part(task_id="b"))
     assert stuck() == ["g"]
     rows.claim("g", "me", LEASE)
     assert stuck() == []

@@ -100,7 +100,7 @@ def test_a_row_without_a_status_is_replaced(backends: Backends) -> None:
     """Somebody else's row, or one that Celery's own backend had no time to fill."""
     backend = backends()
     table = backend.models.task
-    with backend.store.engine.begin() as connection:
+    with backend.database.engine.begin() as connection:
         connection.execute(table.insert().values(task_id="t", status=None))
     backend.store_result("t", 1, states.SUCCESS)
 

@@ -13,6 +13,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from celery_sql_results import DatabaseBackend, ResultRefused
+from chords.actors import open_chord
 from servers import Database
 from support import SERIALIZERS, Backends, request
 
@@ -32,7 +33,7 @@ def strict(backends: Backends, database: Database) -> Backends:
 
     def make(**settings: object) -> DatabaseBackend:
         backend = backends(**settings)
-        backend.store  # noqa: B018  makes the tables
+        backend.database.rows  # noqa: B018  makes the tables
         if database.kind in ("postgresql", "portable"):
             for table, columns in (("", ("result", "args")), ("_parts", ("result",))):
                 small = " AND ".join(f"coalesce(octet_length({column}), 0) < {LIMIT}" for column in columns)
@@ -74,7 +75,7 @@ def test_a_result_that_is_too_large(strict: Backends, serializer: str, caplog: p
 
     assert (meta["status"], type(meta["result"])) == (states.FAILURE, ResultRefused)
     assert str(meta["result"]).startswith("the task ended in SUCCESS, but the database refused its result of 270")
-    assert said.startswith("SUCCESS of task t, 270")
+    assert said.startswith("storing SUCCESS of task t, 270")
     assert said.endswith("stored a marker instead of the result")
     assert "secret" not in said + str(meta["result"])
 
@@ -140,9 +141,9 @@ def test_success_stays(strict: Backends) -> None:
 def test_a_chord_learns_of_it(strict: Backends) -> None:
     """The part counts as failed, and is not tried for minutes."""
     backend = strict()
-    rows = backend.chords
+    rows = backend.database.rows.chords
     assert rows is not None
-    rows.open("g", None, "application/json")
+    open_chord(rows, "g", None)
     backend.mark_as_done("t", LARGE, request(group="g", chord={"task": "body"}, group_index=0))
     (part,) = rows.results("g")
 
@@ -152,7 +153,7 @@ def test_a_chord_learns_of_it(strict: Backends) -> None:
 
 def test_a_marker_that_is_refused_too(backend: DatabaseBackend, database: Database) -> None:
     """An error for the caller: nothing is left to be tried."""
-    backend.store  # noqa: B018  makes the tables
+    backend.database.rows  # noqa: B018  makes the tables
     if database.kind == "sqlite":
         pytest.skip("SQLite adds no CHECK to a table that exists")
     database.execute("ALTER TABLE celery_taskmeta ADD CHECK (task_id <> 't')")

@@ -92,7 +92,7 @@ def test_a_poll_is_one_statement(statements: Statements, ready: DatabaseBackend)
 def test_a_thousand_results_are_one_statement(statements: Statements, ready: DatabaseBackend) -> None:
     """PostgreSQL takes them as one array, the others as parameters."""
     rows = [{"task_id": f"id-{number}", "status": "SUCCESS", "result": b"1"} for number in range(1000)]
-    with ready.store.engine.begin() as connection:
+    with ready.database.engine.begin() as connection:
         connection.execute(ready.models.task.insert(), rows)
     with statements() as seen:
         found = {task_id for task_id, _ in ready.get_many(row["task_id"] for row in rows)}

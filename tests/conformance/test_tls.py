@@ -39,7 +39,7 @@ def test_what_is_stored_travels_encrypted(backends: Backends) -> None:
         options = {"connect_args": {"ssl": {"ca": str(server.certificate)}}}
         backend = backends(server.url("shop"), database_engine_options=options)
         backend.store_result("t", 1, states.SUCCESS)
-        with backend.store.engine.connect() as connection:
+        with backend.database.engine.connect() as connection:
             _name, cipher = connection.exec_driver_sql("SHOW STATUS LIKE 'Ssl_cipher'").one()
 
         assert (backend.get_result("t"), cipher != "") == (1, True)

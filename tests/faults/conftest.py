@@ -12,6 +12,7 @@ import pytest
 from celery import states
 
 from celery_sql_results import DatabaseBackend
+from celery_sql_results.writing.spool import emptying
 from concurrency.nursery import Nursery
 from faults.actors import backend_on
 from faults.keepers import app_with_spool
@@ -76,3 +77,9 @@ def backend(apps: Apps) -> DatabaseBackend:
     backend: DatabaseBackend = apps().backend
     backend.store_result("before", 0, states.SUCCESS)
     return backend
+
+
+@pytest.fixture
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody empties a spool by himself before the test says so."""
+    monkeypatch.setattr(emptying, "FIRST_PAUSE", 3600.0)

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 from celery import states
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 from acceptance import shop
 from celery_sql_results import DatabaseBackend
-from celery_sql_results.writing.spool.entry import Entry
 from concurrency.actors import quick
 from servers import Database
 from support import app_on
@@ -51,7 +52,7 @@ def waiting(folder: Path) -> list[Path]:
 
 def complaints(caplog: pytest.LogCaptureFixture) -> list[str]:
     """What was logged about the spool, as a warning or worse."""
-    ours = (record for record in caplog.records if record.name.startswith("celery_sql_results.writing"))
+    ours = (record for record in caplog.records if record.name.startswith("celery_sql_results.writing.spool"))
     return [record.getMessage() for record in ours if record.levelno >= logging.WARNING]
 
 
@@ -60,20 +61,28 @@ def states_in(database: Database) -> dict[str, str]:
     return dict(database.execute("SELECT task_id, status FROM celery_taskmeta"))  # type: ignore[arg-type]
 
 
-class MortalBackend(DatabaseBackend):
-    """Dies in the middle of a replay: after it has stored an entry, before that is removed."""
+def die(*given: Any) -> None:
+    """Die after a certain entry was stored, before it is removed."""
+    values = given[3]
+    if any(str(value).endswith("-fatal") for value in (values.values() if isinstance(values, dict) else values)):
+        os.kill(os.getpid(), signal.SIGKILL)
 
-    def _restore(self, entry: Entry) -> None:
-        super()._restore(entry)
-        if entry.row["task_id"].endswith("-fatal"):
-            os.kill(os.getpid(), signal.SIGKILL)
+
+def mortal(engine: Engine) -> None:
+    """Each statement may be the last."""
+    event.listen(engine, "after_cursor_execute", die)
 
 
 def replay_and_die(url: str, folder: Path) -> None:
     """Empty the spool, but for what is left at a sudden death."""
-    app = app_with_spool(url, folder, database_url=url)
-    app.conf.result_backend = "faults.keepers:MortalBackend"
-    app.backend.replay()
+    app_with_spool(url, folder, database_engine_callback=mortal).backend.replay()
+
+
+def emptied(backend: DatabaseBackend) -> bool:
+    """Wait until nothing waits in the spool."""
+    while backend.spooled:
+        time.sleep(0.01)
+    return True
 
 
 def until(path: str) -> str:

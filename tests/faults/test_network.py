@@ -14,7 +14,7 @@ from celery.exceptions import TimeoutError as CeleryTimeoutError
 from celery.result import AsyncResult
 
 from celery_sql_results import DatabaseBackend
-from chords.actors import part
+from chords.actors import count_in, open_chord, part
 from faults.actors import LONG
 from faults.conftest import Backends, Loads
 from faults.load import Verdict, until
@@ -125,13 +125,13 @@ def test_cut_after_a_part_was_added_to_a_chord(database: Database, backends: Bac
     """It is added again, and awaited once."""
     with proxied(database) as (proxy, url):
         backend = backends(url)
-        rows = backend.chords
+        rows = backend.database.rows.chords
         assert rows is not None
-        rows.open("g", None, "application/json")
+        open_chord(rows, "g", None)
         rows.set_size("g", 1)
         proxy.cut_after(0, "to client")
         backend.add_to_chord("g", AsyncResult("added", app=backend.app))
-        returned = [rows.count_in(part(task_id=task_id)) for task_id in ("a", "added")]
+        returned = [count_in(rows, part(task_id=task_id)) for task_id in ("a", "added")]
 
         assert proxy.cuts == 1
         assert [chord and chord.is_complete for chord in returned] == [False, True]

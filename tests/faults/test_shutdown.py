@@ -77,7 +77,7 @@ def posts(database: Database, redis: Redis, tmp_path: Path) -> Iterator[Posts]:
 
     yield make
     for app in made:
-        app.backend.store.engine.dispose()
+        app.backend.database.engine.dispose()
         app.close()
 
 

@@ -33,7 +33,7 @@ def apps() -> Iterator[list[Celery]]:
     made: list[Celery] = []
     yield made
     for app in made:
-        app.backend.store.engine.dispose()
+        app.backend.database.engine.dispose()
         app.close()
 
 
@@ -62,7 +62,7 @@ def test_told_to_stop_while_the_database_is_away(
         assert eventually(lambda: app.backend.spooled == 0)
 
     assert result.get(timeout=PATIENCE) == str(go)
-    assert "1 results wait in the spool" in successor.log
+    assert "stored 1 results of the spool" in successor.log
 
 
 @on("postgresql")

@@ -26,6 +26,7 @@ def test_public_names() -> None:
         "SettingError",
         "Task",
         "TaskExtended",
+        "TaskIdInvalid",
         "TaskIdTooLong",
         "TaskSet",
         "session_cleanup",

@@ -189,7 +189,7 @@ def test_a_cached_result(backends: Backends, writer: Writer) -> None:
     writer.store("t", 1)
     writer.store("f", "no", states.FAILURE)
     values = [result_of(backend, task_id).get(timeout=PATIENCE, propagate=False) for task_id in "tf"]
-    backend.store.forget("t")
+    backend.database.rows.tasks.forget("t")
     writer.store("f", 2)
 
     assert (values[0], str(values[1])) == (1, "no")

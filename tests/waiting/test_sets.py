@@ -222,7 +222,7 @@ def test_what_is_cached_is_not_asked_for(backend: DatabaseBackend, writer: Write
     writer.store_all(successes("ab"))
     some = group(backend, results(backend, "ab"))
     values = [some.get(timeout=PATIENCE)]
-    backend.store.forget("a")
+    backend.database.rows.tasks.forget("a")
     values.append(some.get(timeout=0))
 
     assert values == [["a", "b"], ["a", "b"]]

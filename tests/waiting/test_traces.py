@@ -94,7 +94,7 @@ def test_the_thread_ends(
         assert value.result() == task_id
         until(lambda: backend.consumer._thread is None)
         until(lambda: listeners(database) == 0)
-        until(lambda: backend.store.engine.pool.checkedout() == 0)  # type: ignore[attr-defined]
+        until(lambda: backend.database.engine.pool.checkedout() == 0)  # type: ignore[attr-defined]
 
 
 def listeners(database: Database) -> int:

@@ -120,4 +120,4 @@ def as_result(value: Any, state: str) -> Any:
 def close(url: str) -> None:
     """Close all connections to a database."""
     for key in [key for key in _backends if json.loads(key)[0] == url]:
-        _backends.pop(key).store.engine.dispose()
+        _backends.pop(key).database.engine.dispose()

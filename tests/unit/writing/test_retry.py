@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from celery_sql_results.writing import retry
+from celery_sql_results.settings import Policy, RetryPolicy
+from celery_sql_results.writing import Retries, Verdict, retry
 
 
 def busy(*, invalidated: bool = False) -> OperationalError:
@@ -47,13 +48,14 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def call(operation: Callable[[], str], **options: Any) -> str:
     """Call with a policy of 3 retries."""
     gives_up = options.pop("gives_up", retry.never)
-    policy = retry.Policy(**{"retries": 3, "window": 3600, "first_pause": 0.01, "longest_pause": 0.03, **options})
-    return retry.call(operation, name="storing", is_transient=is_transient, policy=policy, gives_up=gives_up)
+    policy = Policy(**{"retries": 3, "window": 3600, "first_pause": 0.01, "longest_pause": 0.03, **options})
+    return Retries(judge, RetryPolicy(writes=policy, reads=policy)).write("storing", operation, gives_up)
 
 
-def is_transient(error: BaseException) -> bool:
+def judge(error: BaseException) -> Verdict:
     """As a database says it."""
-    return isinstance(error, DBAPIError)
+    found = isinstance(error, DBAPIError)
+    return Verdict(passes=found, lost=found and error.connection_invalidated)
 
 
 def test_success_is_returned_at_once(pauses: list[float]) -> None:

@@ -11,7 +11,7 @@ import pytest
 from celery_sql_results import SettingError
 from celery_sql_results.writing.spool import directory as module
 from celery_sql_results.writing.spool.directory import Directory, Full
-from celery_sql_results.writing.spool.entry import Unreadable
+from celery_sql_results.writing.spool.files import Unreadable
 from support import fork
 
 

@@ -12,18 +12,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from celery_sql_results.models import TASK_COLUMNS, models_for
-from celery_sql_results.writing.spool.entry import GROUP, PART, TASK, Entry, Unreadable, dumps, loads
+from celery_sql_results.writing import GROUP, PART, TASK, Entry
+from celery_sql_results.writing.spool.files import Unreadable, dumps, loads
 
 MODELS = models_for()
 TEXT = st.none() | st.text()
 BYTES = st.none() | st.binary()
 NAMES = st.text(max_size=155)
+IDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=155)
 TIMES = st.none() | st.datetimes()
 CONTENT = {"status": st.text(max_size=50), "result": BYTES, "content_type": st.none() | NAMES}
-ALWAYS = {"task_id": NAMES, "date_done": TIMES, "traceback": TEXT, "children": BYTES, **CONTENT}
+ALWAYS = {"task_id": IDS, "date_done": TIMES, "traceback": TEXT, "children": BYTES, **CONTENT}
 EXTENDED = {"retries": st.none() | st.integers(), "args": BYTES, "date_started": TIMES, "queue": NAMES}
 TASK_ROWS = st.fixed_dictionaries(ALWAYS, optional=EXTENDED)
-PARTS = st.none() | st.fixed_dictionaries({"group_id": NAMES, "task_id": NAMES, "position": st.integers(), **CONTENT})
+PARTS = st.none() | st.fixed_dictionaries({"group_id": IDS, "task_id": IDS, "position": st.integers(), **CONTENT})
 TYPE = {"content_type": "application/json"}
 KEPT = {"version": 1, "kind": TASK, "row": {"task_id": "t", "status": "SUCCESS"}}
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from celery_sql_results.models import models_for
+from celery_sql_results.writing import TASK, Entry, Replay, Verdict
 from celery_sql_results.writing.spool.directory import Directory
-from celery_sql_results.writing.spool.entry import TASK, Entry, dumps
-from celery_sql_results.writing.spool.replay import replay
+from celery_sql_results.writing.spool.files import dumps
 
 
 @pytest.fixture
@@ -34,13 +34,13 @@ def test_a_file_that_cannot_be_opened_for_now(tmp_path: Path, limit: tuple[int, 
         restored.append(entry.row["task_id"])
         resource.setrlimit(resource.RLIMIT_NOFILE, (0, limit[1]))
 
-    def only_this(error: Exception) -> Exception:
+    def judge(error: BaseException) -> Verdict:
         assert isinstance(error, OSError)
         failed.append(error.errno)
-        return error
+        return Verdict()
 
     with pytest.raises(OSError, match=r"\.json"):
-        replay(directory, models_for(), restore, lambda _: None, only_this, float("inf"))
+        Replay(directory, models_for(), restore, judge, reach=bool)()
     resource.setrlimit(resource.RLIMIT_NOFILE, limit)
 
     assert (restored, failed, len(directory.names())) == (["a"], [errno.EMFILE] * 2, 2)

@@ -1,0 +1,88 @@
+"""A backend that inherits: its own classes, with columns more, which it fills."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from celery import states
+from sqlalchemy.orm import DeclarativeBase
+
+from celery_sql_results import DatabaseBackend
+from servers import Database
+from support import app_on, close
+
+
+class Base(DeclarativeBase):
+    """Of the classes of an application."""
+
+
+class OwnTask(Base):
+    """Its results: Celery's columns, and one more."""
+
+    __tablename__ = "own_results"
+
+    id = sa.Column(sa.Integer, sa.Sequence("task_id_sequence"), primary_key=True, autoincrement=True)
+    task_id = sa.Column(sa.String(155), unique=True)
+    status = sa.Column(sa.String(50))
+    result = sa.Column(sa.LargeBinary)
+    date_done = sa.Column(sa.DateTime)
+    traceback = sa.Column(sa.Text)
+    children = sa.Column(sa.LargeBinary)
+    content_type = sa.Column(sa.String(155))
+    summary = sa.Column(sa.String(20))
+
+    def __init__(self, task_id: str) -> None:
+        self.task_id = task_id
+
+
+class OwnBackend(DatabaseBackend):
+    """Keeps a summary of each result."""
+
+    task_cls = OwnTask
+
+    def _update_result(
+        self, task: Any, result: Any, state: str, traceback: str | None = None, request: Any = None
+    ) -> None:
+        super()._update_result(task, result, state, traceback, request)
+        task.summary = f"{state}: {result}"[:20]
+
+
+@pytest.fixture
+def backend(database: Database) -> Any:
+    """On the classes of the application, whose table the backend makes."""
+    made = OwnBackend(app=app_on(database.url), url=database.url)
+    yield made
+    close(made)
+
+
+def test_a_column_more(backend: OwnBackend, database: Database) -> None:
+    """It is filled with each state, and the rest is as ever."""
+    backend.store_result("t", None, states.STARTED)
+    backend.store_result("t", [1, 2], states.SUCCESS)
+    backend.store_result("u", ValueError("no"), states.FAILURE, traceback="line 1")
+
+    found = database.execute("SELECT task_id, status, summary FROM own_results ORDER BY id")
+    assert found[0] == ("t", states.SUCCESS, "SUCCESS: [1, 2]")
+    assert found[1][:2] == ("u", states.FAILURE)
+    assert (backend.get_result("t"), repr(backend.get_result("u"))) == ([1, 2], "ValueError('no')")
+    assert backend.task_cls is OwnTask
+
+
+def test_what_is_refused_leaves_the_outcome(backend: OwnBackend, database: Database) -> None:
+    """Also where the column of one's own is what the database refuses: only what informs is left out."""
+    database.execute("UPDATE own_results SET summary = ''")
+    if database.kind == "sqlite":
+        pytest.skip("SQLite takes a text of any length")
+    backend.task_cls = OwnTask
+
+    class Long(OwnBackend):
+        def _update_result(self, task: Any, result: Any, state: str, *args: Any, **kwargs: Any) -> None:
+            task.summary = "x" * 100
+
+    made = Long(app=backend.app, url=database.url)
+    made.store_result("t", [1, 2], states.SUCCESS)
+
+    assert made.get_result("t") == [1, 2]
+    close(made)

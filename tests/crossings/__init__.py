@@ -1,0 +1,1 @@
+"""What users combine, and one scenario on a choice of combinations in which every pair of settings meets."""
