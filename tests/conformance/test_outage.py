@@ -23,7 +23,7 @@ QUICK = {"result_backend_max_retries": 2, "result_backend_base_sleep_between_ret
 
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
     """The package's warnings, without those of the threads that still look for what other tests awaited."""
-    names = ("celery_sql_results.backend", "celery_sql_results.writing.retry")
+    names = ("celery_sql_results.services", "celery_sql_results.writing.retry")
     ours = (record for record in caplog.records if record.name in names)
     return [record.getMessage() for record in ours if record.levelno >= logging.WARNING]
 

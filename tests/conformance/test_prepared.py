@@ -97,7 +97,7 @@ def test_what_ran_ends_with_its_tables(database: Database, one: DatabaseBackend)
     columns = (sa.Column("id", sa.Integer), sa.Column("task_id", sa.String), sa.Column("status", sa.String))
     table = sa.Table("strange", sa.MetaData(), *columns)
     for number in range(OFTEN):
-        with impl_for("postgresql").connect_quickly(one.store.engine) as connection:
+        with impl_for("postgresql").connect_quickly(one.database.engine) as connection:
             insert = sa.insert(table).values({name: sa.bindparam(name) for name in ("id", "task_id", "status")})
             connection.execute(insert, {"id": number, "task_id": str(number), "status": "x"})
     watch = weakref.ref(table)

@@ -49,7 +49,7 @@ def old_tables(database: Database, release: str) -> None:
 
 def complaints(caplog: pytest.LogCaptureFixture) -> list[str]:
     """What the package warned of, without the threads that still look for what other tests awaited."""
-    names = ("celery_sql_results.backend", "celery_sql_results.writing.retry", "celery_sql_results.schema.prepare")
+    names = ("celery_sql_results.services", "celery_sql_results.writing.retry", "celery_sql_results.schema.prepare")
     ours = (record for record in caplog.records if record.name in names)
     return [record.getMessage() for record in ours if record.levelno >= logging.WARNING]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy.pool import NullPool, QueuePool, StaticPool
+from sqlalchemy.pool import NullPool, QueuePool
 
 Settings = dict[str, Any]
 #: A value for each axis.
@@ -41,7 +41,6 @@ AXES: dict[str, dict[str, Settings]] = {
         "usual-pool": {},
         "NullPool": engine(poolclass=NullPool),
         "QueuePool": engine(poolclass=QueuePool),
-        "StaticPool": engine(poolclass=StaticPool, connect_args={"check_same_thread": False}),
         "one-connection": engine(pool_size=1, max_overflow=0, pool_timeout=5),
         "short-lived": {"database_short_lived_sessions": True},
     },
@@ -112,8 +111,6 @@ NEEDS: dict[str, dict[str, frozenset[str]]] = {
     "short-lived": {"database": FILES},
     "prefork": {"database": FILES},
     "threads": {"database": FILES},
-    # One connection for everybody is what people give to SQLite.
-    "StaticPool": {"database": BOTH_SQLITE},
     "tenant": {"database": POSTGRESQL},
     "own-schema": {"database": POSTGRESQL | {"mariadb"}},
     "pgbouncer-session": {"database": POSTGRESQL},
