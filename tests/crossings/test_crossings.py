@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gc
+import logging
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,17 @@ def name(crossing: Crossing) -> str:
 CROSSINGS = covering()
 
 
+@pytest.fixture
+def logs_as_before() -> Iterator[None]:
+    """A worker in this process sets the level of all logs, and later tests would miss their warnings."""
+    root = logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
+    yield
+    root.setLevel(level)
+    root.handlers[:] = [handler for handler in root.handlers if handler in handlers]
+
+
+@pytest.mark.usefixtures("logs_as_before")
 @pytest.mark.parametrize("crossing", CROSSINGS, ids=name)
 def test_scenario(crossing: Crossing, servers: Pool, tmp_path: Path) -> None:
     """All that a user does, in one combination."""
