@@ -16,6 +16,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from .boundaries import caught
 from .chords import ends_of, mark, mark_outcome, part_with, request_of
 from .ids import asked_id, stored_id
 from .models import MappedClass, Task, TaskSet, models_with, row_of, utc_now
@@ -193,10 +194,9 @@ class DatabaseBackend(BaseBackend):
 
     def prepare_exception(self, exc: BaseException, serializer: str | None = None) -> Any:
         """An exception as it is stored. Whatever is wrong with it, something is."""
-        try:
+        with caught():  # its arguments may be properties that raise
             return super().prepare_exception(storable(exc, self.encode), serializer)
-        except Exception:  # noqa: BLE001 - its arguments may be properties that raise
-            return super().prepare_exception(stand_in(exc), serializer)
+        return super().prepare_exception(stand_in(exc), serializer)
 
     def exception_to_python(self, exc: Any) -> BaseException | None:
         """The exception that was stored; one that was read is restored already."""

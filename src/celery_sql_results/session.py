@@ -15,6 +15,7 @@ from sqlalchemy import create_engine, event, exc, pool
 from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.orm import Session, sessionmaker
 
+from .boundaries import undone
 from .connections.engines import Engines
 from .dialects import DefaultImpl, impl_for, pool_options
 from .errors import SettingError
@@ -41,10 +42,8 @@ POOL_TIMEOUT = 30.0
 def session_cleanup(session: Session) -> Iterator[None]:
     """Roll ``session`` back if the block raises, and close it in any case."""
     try:
-        yield
-    except BaseException:  # whatever the block raises goes on
-        session.rollback()
-        raise
+        with undone(session.rollback):
+            yield
     finally:
         session.close()
 

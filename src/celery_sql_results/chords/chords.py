@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from celery.exceptions import SoftTimeLimitExceeded
 from celery.result import GroupResult
 from celery.utils.functional import regen
 from celery.utils.log import get_logger
@@ -13,6 +14,7 @@ from kombu.utils.json import dumps as dumps_json
 from kombu.utils.json import loads as loads_json
 from sqlalchemy.exc import SQLAlchemyError
 
+from celery_sql_results.boundaries import caught
 from celery_sql_results.ids import stored_id
 from celery_sql_results.payload import Encoding, tree
 from celery_sql_results.rows import Chord, Database
@@ -175,12 +177,12 @@ class Chords:
         if chord.body is None:
             logger.error("the body of chord %s cannot be sent: it is not JSON, and was not kept", chord.group_id)
             return
-        try:
+        with caught(SoftTimeLimitExceeded) as failure:  # what is stored as a body may be anything
             self._hand_over(chord, loads_json(chord.body))
-        except SQLAlchemyError:
-            raise
-        except Exception:  # what is stored as a body may be anything
-            logger.exception("the body of chord %s could not be sent", chord.group_id)
+        if isinstance(failure.error, SQLAlchemyError):
+            raise failure.error
+        if failure.error:
+            logger.error("the body of chord %s could not be sent", chord.group_id, exc_info=failure.error)
 
 
 def _as_json(body: Any) -> bytes | None:

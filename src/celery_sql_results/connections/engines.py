@@ -13,6 +13,8 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
+from celery_sql_results.boundaries import undone
+
 __all__ = ["Engines"]
 
 
@@ -80,11 +82,8 @@ class Engines:
             return made.engine() or self._create(key, made, create)
 
     def _create(self, key: Any, made: _Made, create: Callable[[], Engine]) -> Engine:
-        try:
+        with undone(lambda: self._made.pop(key, None)):
             engine = create()
-        except BaseException:  # whatever it is, nothing is kept of it
-            self._made.pop(key, None)
-            raise
         made.engine, made.opened = ref(engine), _Opened(engine)
         self._made[key], self._alive[engine] = made, made.opened
         finalize(engine, self._end, key, made.opened).atexit = False

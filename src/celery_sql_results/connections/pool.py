@@ -18,6 +18,7 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from celery_sql_results._compat import POOL, are_there, private
+from celery_sql_results.boundaries import undone
 
 __all__ = ["UNSENT", "PingingPool", "connected", "pool_options"]
 
@@ -126,13 +127,14 @@ class PingingPool(pool.QueuePool):
 
     def _check(self, record: Any) -> None:
         """Let a dead connection be opened anew by its next use, which is at once."""
-        try:
-            if record.dbapi_connection is None or self._answers(record.dbapi_connection):
-                return
-        except BaseException:  # a time limit strikes anywhere: the entry goes back, or the pool had one less for good
+
+        def give_up() -> None:  # the entry goes back, or the pool had one less for good
             record.invalidate()  # but not with a connection whose answer is still to come
             self._do_return_conn(record)
-            raise
+
+        with undone(give_up):
+            if record.dbapi_connection is None or self._answers(record.dbapi_connection):
+                return
         self.renew()
         record.invalidate()
 

@@ -11,6 +11,8 @@ from weakref import WeakSet
 
 from sqlalchemy import exc
 
+from celery_sql_results.boundaries import undone
+
 __all__ = ["Lease", "SharedConnection"]
 
 #: Seconds that a fork waits for a thread in the middle of a statement.
@@ -70,13 +72,10 @@ class SharedConnection:
         """
         if not self._turn.take(self._timeout):
             raise exc.TimeoutError(f"another thread had the one connection of the database for {self._timeout} s")
-        try:
+        with undone(self._turn.give_back):
             if self._connection is None:
                 self._connection = connect()
             return Lease(self._connection, self._turn.depth > 1, self._take_back)
-        except BaseException:  # whatever it is, the turn goes back
-            self._turn.give_back()
-            raise
 
     def _take_back(self, connection: Any) -> None:
         if connection is not self._connection and self._turn.depth == 1:

@@ -17,6 +17,7 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.engine.url import URL
 
+from celery_sql_results.boundaries import undone
 from celery_sql_results.connections.pool import UNSENT, connected
 
 from .inspection import Found, inspect_tables
@@ -357,14 +358,15 @@ class AutocommitImpl(DefaultImpl):
         Not even by a time limit that strikes as it begins or ends: where it is not rolled back, :func:`connected`
         closes its connection.
         """
-        try:
+
+        def roll_back() -> None:
+            with suppress(exc.SQLAlchemyError):  # there is none: it did not begin, or ended with its connection
+                connection.exec_driver_sql("ROLLBACK")
+
+        with undone(roll_back):
             connection.exec_driver_sql(begin)
             yield
             connection.exec_driver_sql("COMMIT")
-        except BaseException:  # a time limit strikes anywhere
-            with suppress(exc.SQLAlchemyError):  # there is none: it did not begin, or ended with its connection
-                connection.exec_driver_sql("ROLLBACK")
-            raise
 
 
 def on_conflict_upsert(insert: Any, where: Put, columns: tuple[str, ...]) -> sa.Insert:

@@ -14,6 +14,8 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.engine.url import URL
 
+from celery_sql_results.boundaries import undone
+
 from .base import AutocommitImpl, Put, may_replace
 from .inspection import Found
 from .mysql_catalog import look_at
@@ -175,11 +177,8 @@ class MySQLImpl(AutocommitImpl):
             if connection.exec_driver_sql(f"SELECT GET_LOCK('{lock}', {LOCK_TIMEOUT})").scalar_one() != 1:
                 connection.invalidate()  # with the lock that it may hold
                 raise exc.TimeoutError(f"waited {LOCK_TIMEOUT} s for another process to set up {name}")
-        try:
+        with undone(connection.invalidate):  # a server that is away can release nothing: the lock ends like this
             yield
-        except BaseException:  # a server that is away can release nothing; the lock ends with its connection
-            connection.invalidate()
-            raise
         for lock in (of_old, SETUP_LOCK):
             connection.exec_driver_sql(f"SELECT RELEASE_LOCK('{lock}')")
 

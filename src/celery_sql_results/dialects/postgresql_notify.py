@@ -16,6 +16,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Engine
 
+from celery_sql_results.boundaries import undone
+
 from .base import Put, guarded, on_conflict_nothing, on_conflict_upsert
 
 __all__ = [
@@ -140,11 +142,8 @@ class PostgreSQLListener:
     def open(self, channel: str) -> None:
         with self._driver_errors():
             connection = self._engine.raw_connection()
-            try:
+            with undone(connection.invalidate):
                 connection.cursor().execute(f'LISTEN "{channel}"')
-            except BaseException:
-                connection.invalidate()
-                raise
         self._connection, self._driver = connection, connection.driver_connection
 
     @contextmanager

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from celery.exceptions import SoftTimeLimitExceeded
 from kombu.compression import get_decoder
 from kombu.exceptions import DecodeError
 
+from celery_sql_results.boundaries import caught
 from celery_sql_results.errors import PayloadTooLarge
 
 __all__ = ["LIMIT", "decompress"]
@@ -34,12 +34,14 @@ def decompress(body: bytes, method: str, limit: int = LIMIT) -> bytes:
         PayloadTooLarge: it would take more than ``limit`` bytes; no more are allocated.
         kombu.exceptions.DecodeError: the method is unknown or not installed here, or the payload is broken.
     """
-    try:
+    data = b""
+    with caught() as failure:  # each library has exceptions of its own
         data = _METHODS.get(method, _by_kombu(method))(body, limit)
-    except (PayloadTooLarge, SoftTimeLimitExceeded):  # the latter of the task that reads
-        raise
-    except Exception as error:  # each library has exceptions of its own
-        raise DecodeError(f"the row is compressed as {method[:40]!r}, but cannot be decompressed: {error!r}") from error
+    if isinstance(failure.error, PayloadTooLarge):
+        raise failure.error
+    if failure.error:
+        told = f"the row is compressed as {method[:40]!r}, but cannot be decompressed: {failure.error!r}"
+        raise DecodeError(told) from failure.error
     if len(data) > limit:
         raise PayloadTooLarge(limit)
     return data

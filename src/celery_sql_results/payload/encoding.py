@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 from celery import states
-from celery.exceptions import SecurityError, SoftTimeLimitExceeded
+from celery.exceptions import SecurityError
 from celery.utils.log import get_logger
 from kombu.compression import compress
 from kombu.exceptions import ContentDisallowed, DecodeError, EncodeError
@@ -20,6 +20,7 @@ from kombu.utils import json
 from kombu.utils.encoding import safe_repr
 
 from celery_sql_results._compat import private
+from celery_sql_results.boundaries import caught
 from celery_sql_results.models import STATE_LENGTH, utc_now
 
 from .compression import LIMIT, decompress
@@ -100,10 +101,9 @@ class Encoding:
 
     def dumps_lenient(self, value: Any) -> bytes:
         """Like :meth:`dumps`; a value that cannot be serialized is replaced by its ``repr``. For what only informs."""
-        try:
+        with caught():  # a serializer may raise anything over a foreign value
             return self.dumps(value)
-        except Exception:  # noqa: BLE001 - a serializer may raise anything over a foreign value
-            return self.dumps(text(safe_repr(value)))
+        return self.dumps(text(safe_repr(value)))
 
     def loads(self, payload: bytes | None, content_type: str | None = None) -> Any:
         """Read a payload in the content type of its row; rows of Celery's own backend have none.
@@ -120,12 +120,9 @@ class Encoding:
         content_type = content_type or self.content_type
         decode = self._decoders.get(content_type)
         if decode is not None and data:
-            try:
+            with caught():  # a decoder may raise anything; told below, in kombu's words
                 return decode(data)
-            except SoftTimeLimitExceeded:  # of the task that reads
-                raise
-            except Exception as error:  # noqa: BLE001 - a decoder may raise anything; told below, in kombu's words
-                logger.debug("a payload is not %s (%s)", content_type, type(error).__name__)
+            logger.debug("a payload is not %s", content_type)
         errors: list[Exception] = []
         # The row's own type; then the app's, in case Celery's backend wrote over the row; then whatever is accepted.
         for candidate in dict.fromkeys([content_type, *self._readable]):
@@ -251,16 +248,13 @@ class Encoding:
 
 def _tried(read: Callable[[Mapping[str, Any]], Any], row: Mapping[str, Any]) -> tuple[Any, Exception | None]:
     """What is read of a row, or the error that says why it cannot be."""
-    try:
+    with caught() as failure:  # whoever can write to the table can put anything there
         return read(row), None
-    except SoftTimeLimitExceeded:  # of the task that reads
-        raise
-    except Exception as error:  # noqa: BLE001 - whoever can write to the table can put anything there
-        if isinstance(error, _REASONS):
-            return None, error
-        told = DecodeError(f"the row of task {row['task_id']} cannot be read: {type(error).__name__}")
-        told.__cause__ = error
-        return None, told
+    if isinstance(failure.error, _REASONS):
+        return None, failure.error
+    told = DecodeError(f"the row of task {row['task_id']} cannot be read: {type(failure.error).__name__}")
+    told.__cause__ = failure.error
+    return None, told
 
 
 def _as_it_is(value: T) -> T:

@@ -19,6 +19,8 @@ from celery.utils.serialization import (
 from kombu.exceptions import DecodeError
 from kombu.utils.encoding import safe_repr
 
+from celery_sql_results.boundaries import caught
+
 __all__ = ["restored", "stand_in", "storable"]
 
 #: Where Celery puts the classes that it makes for those that are not loaded here.
@@ -40,11 +42,10 @@ def storable(error: BaseException, encode: Callable[[Any], object]) -> BaseExcep
 
 
 def _written(argument: object, encode: Callable[[Any], object]) -> object:
-    try:
+    with caught():  # a serializer may raise anything over a foreign value
         encode(argument)
-    except Exception:  # noqa: BLE001 - a serializer may raise anything over a foreign value
-        return safe_repr(argument)
-    return argument
+        return argument
+    return safe_repr(argument)
 
 
 def stand_in(error: BaseException) -> Exception:
@@ -93,10 +94,9 @@ def _class(module: str | None, name: str) -> Any:
 def _made(cls: Any, message: Any) -> BaseException:
     """An exception with its arguments, or with the words for it if its class takes others."""
     arguments = message if isinstance(message, (tuple, list)) else (message,)
-    try:
+    made: Any = None
+    with caught():  # a constructor of somebody else
         made = _wrapper(*arguments) if cls is UnpickleableExceptionWrapper else cls(*arguments)
-    except Exception:  # noqa: BLE001 - a constructor of somebody else
-        return Exception(f"{cls}({message})")
     return made if isinstance(made, BaseException) else Exception(f"{cls}({message})")
 
 

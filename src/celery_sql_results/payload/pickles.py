@@ -6,10 +6,10 @@ import io
 import pickle
 from typing import Any
 
-from celery.exceptions import SoftTimeLimitExceeded
 from kombu.exceptions import ContentDisallowed, DecodeError
 
 from celery_sql_results._compat import private
+from celery_sql_results.boundaries import caught
 
 __all__ = ["PICKLE", "is_pickle", "unpickle"]
 
@@ -61,9 +61,8 @@ def unpickle(data: bytes, trusted: bool) -> Any:
         kombu.exceptions.DecodeError: it is broken.
     """
     unpickler = _Unpickler if trusted else _PlainUnpickler
-    try:
+    with caught() as failure:  # broken pickles raise almost anything
         return unpickler(io.BytesIO(data)).load()
-    except (ContentDisallowed, SoftTimeLimitExceeded):
-        raise
-    except Exception as error:  # broken pickles raise almost anything
-        raise DecodeError(f"the row begins like a pickle, but cannot be read as one: {error}") from error
+    if isinstance(failure.error, ContentDisallowed):
+        raise failure.error
+    raise DecodeError(f"the row begins like a pickle, but cannot be read as one: {failure.error}") from failure.error

@@ -13,6 +13,8 @@ from typing import Any
 from celery.utils.log import get_logger
 from celery.utils.saferepr import saferepr
 
+from celery_sql_results.boundaries import caught
+
 __all__ = ["REDACTED", "REPR_LEVELS", "Redact", "Redaction", "redaction_for"]
 
 logger = get_logger(__name__)
@@ -58,15 +60,14 @@ class Redaction:
             return None, None
         if not getattr(request, "immutable", True):  # what is left of a chain: the result before it would come first
             given[0] = [REDACTED, *(given[0] or ())]
-        try:
+        with caught() as failure:  # a rule may raise anything, and the result must be stored
             kept = self._apply(task, *given)
             shown = _known(request, "argsrepr", "kwargsrepr")
             args, kwargs = map(self._shown, shown, given, kept, self.repr_sizes)
-        except Exception as error:  # noqa: BLE001 - a rule may raise anything, and the result must be stored
-            told = (task, id_, type(error).__name__)
-            logger.error("the arguments of task %s[%s] are not stored: database_redact raised %s", *told)
-            return REDACTED, REDACTED
-        return args, kwargs
+            return args, kwargs
+        told = (task, id_, type(failure.error).__name__)
+        logger.error("the arguments of task %s[%s] are not stored: database_redact raised %s", *told)
+        return REDACTED, REDACTED
 
     def _apply(self, task: str, args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None) -> tuple[Any, Any]:
         args, kwargs = list(args or ()), dict(kwargs or {})

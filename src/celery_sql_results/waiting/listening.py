@@ -20,6 +20,7 @@ from celery import states
 from celery.utils.log import get_logger
 from sqlalchemy.exc import ProgrammingError, SQLAlchemyError
 
+from celery_sql_results.boundaries import caught
 from celery_sql_results.dialects import Listener
 from celery_sql_results.rows import TaskRows, WaiterRows
 from celery_sql_results.writing import describe
@@ -50,7 +51,7 @@ class _Opening(threading.Thread):
     def __init__(self, listener: Listener, channel: str, tasks: TaskRows, when_done: Callable[[], None]) -> None:
         super().__init__(name="celery-sql-results-listen", daemon=True)
         self.listener = listener
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         #: Whether it failed although the database itself can be reached.
         self.is_odd = False
         self.is_done = False
@@ -59,14 +60,12 @@ class _Opening(threading.Thread):
 
     def run(self) -> None:
         """Open it, or note the error."""
-        try:
+        with caught() as failure:  # whatever a driver or a callback raises, it is told
             self.listener.open(self._channel)
-        except Exception as error:  # noqa: BLE001 - whatever a driver or a callback raises, it is told
-            self.error = error
-            self.is_odd = self._database_answers()
-        finally:
-            self._done()
-            self._when_done()
+        self.error = failure.error
+        self.is_odd = failure.error is not None and self._database_answers()
+        self._done()
+        self._when_done()
 
     def _done(self) -> None:
         with self._lock:
@@ -82,11 +81,9 @@ class _Opening(threading.Thread):
                 self.listener.close()
 
     def _database_answers(self) -> bool:
-        try:
+        with caught() as failure:
             self._tasks.exists(self._channel)
-        except Exception:  # noqa: BLE001 - then it does not
-            return False
-        return True
+        return failure.error is None
 
 
 class ListenNotifier:
@@ -201,7 +198,7 @@ class ListenNotifier:
         self._last_sign = time.monotonic()
         self._test_ends = self._last_sign + TEST_TIMEOUT
 
-    def _failed(self, error: Exception, is_odd: bool) -> None:
+    def _failed(self, error: BaseException, is_odd: bool) -> None:
         """Try again later. One warning, and none for an outage, of which others tell, nor as one has just ended."""
         self._next_try = time.monotonic() + min(FIRST_RECONNECT * 2 ** min(self._failures, 10), LAST_RECONNECT)
         self._failures += 1

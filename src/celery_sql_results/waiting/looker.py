@@ -16,8 +16,11 @@ from contextlib import contextmanager
 from functools import partial
 
 from celery import states
+from celery.exceptions import SoftTimeLimitExceeded
 from celery.utils.log import get_logger
 from sqlalchemy.exc import SQLAlchemyError
+
+from celery_sql_results.boundaries import caught, undone
 
 from .notifier import Notifier, Row
 
@@ -166,11 +169,8 @@ class Consumer:
     def watch(self, task_ids: Iterable[str], callback: Callable[[Row], object]) -> None:
         """Hand the row of each task to ``callback`` when it is finished: now, or later in the thread that looks."""
         watch = _Watch(task_ids, callback)
-        try:
+        with undone(lambda: self._end(watch)):  # nobody will end what did not begin
             self._begin(watch)
-        except BaseException:  # nobody will end what did not begin
-            self._end(watch)
-            raise
 
     def _begin(self, subscription: Subscription) -> None:
         with self._lock:
@@ -218,10 +218,10 @@ class Consumer:
                 idle_since = time.monotonic()
             elif self._stops(idle_since):
                 return
-            try:
+            with caught(SoftTimeLimitExceeded) as failure:  # the thread serves every wait: it outlives all
                 self._turn()
-            except Exception as error:  # noqa: BLE001 - the thread serves every wait of the process: it outlives all
-                self._failed(error)
+            if failure.error:
+                self._failed(failure.error)
 
     def _stops(self, idle_since: float) -> bool:
         """Whether nobody has waited for so long that the thread ends now."""
@@ -240,7 +240,7 @@ class Consumer:
         if wanted:
             self._look(wanted)
 
-    def _failed(self, error: Exception) -> None:
+    def _failed(self, error: BaseException) -> None:
         """Keep looking through an outage, and say so once; let every wait know of an error that does not pass."""
         if not self._is_transient(error):
             with self._lock:

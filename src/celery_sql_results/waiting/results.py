@@ -14,6 +14,7 @@ import celery.result
 from celery import Celery, states
 from vine import barrier
 
+from celery_sql_results.boundaries import caught
 from celery_sql_results.ids import as_text
 
 __all__ = ["AsyncResult", "GroupResult", "ResultSet", "install", "leaves"]
@@ -74,12 +75,11 @@ class AsyncResult(celery.result.AsyncResult):
         """Celery looks at the tasks before this one as a wait begins, and every half second, at each by itself."""
         parents = list(self._parents())[::-1]  # type: ignore[no-untyped-call]
         before = [result for result in leaves(parents) if result.id not in self._succeeded]
-        try:
+        found: dict[str, str] = {}
+        with caught() as failure:  # a backend may raise anything
             found = _states(before)
-        except Exception as error:  # a backend may raise anything
-            if not self.backend.exception_safe_to_retry(error):
-                raise
-            return  # the wait outlasts an outage, and looks again
+        if failure.error and not self.backend.exception_safe_to_retry(failure.error):
+            raise failure.error  # else the wait outlasts an outage, and looks again
         self._succeeded |= {task_id for task_id, state in found.items() if state == states.SUCCESS}
         _throw(before, found)
 

@@ -14,6 +14,7 @@ from celery.result import ResultSet
 from celery.utils.log import get_logger
 from sqlalchemy.exc import SQLAlchemyError
 
+from celery_sql_results.boundaries import caught
 from celery_sql_results.ids import asked_id
 from celery_sql_results.payload import value_of
 from celery_sql_results.writing import Retries
@@ -222,10 +223,10 @@ class Waits:
 
     def _fulfil(self, results: Collection[Any], row: Mapping[str, Any]) -> None:
         for result in results:
-            try:
+            with caught(BaseException) as failure:  # a callback must not end the thread that serves all waits
                 result._maybe_set_cache(self._remember(self._meta_of(row)))
-            except BaseException:  # whatever a callback raises, it must not end the thread that serves all waits
-                logger.exception("a callback of result %s failed", result.id)
+            if failure.error:
+                logger.error("a callback of result %s failed", result.id, exc_info=failure.error)
 
 
 class _Members:

@@ -10,9 +10,11 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from celery.exceptions import SoftTimeLimitExceeded
 from celery.signals import worker_ready, worker_shutdown
 from celery.utils.log import get_logger
 
+from celery_sql_results.boundaries import caught
 from celery_sql_results.writing import describe
 
 __all__ = ["Upkeep"]
@@ -47,14 +49,15 @@ class Upkeep(threading.Thread):
         self._ended.set()
 
     def _attempt(self, name: str, task: Callable[[], object]) -> None:
-        try:
+        with caught(SoftTimeLimitExceeded) as failure:  # the next round may find it mended
             task()
-        except Exception as error:  # noqa: BLE001 - the next round may find it mended
-            if self._failing.get(name) is not type(error):  # once for each outage, not in each round
-                logger.warning("%s failed (%s), it is tried again every %g s", name, describe(error), self._interval)
-            self._failing[name] = type(error)
-        else:
+        error = failure.error
+        if error is None:
             self._failing.pop(name, None)
+            return
+        if self._failing.get(name) is not type(error):  # once for each outage, not in each round
+            logger.warning("%s failed (%s), it is tried again every %g s", name, describe(error), self._interval)
+        self._failing[name] = type(error)
 
 
 _running: dict[int, Upkeep] = {}

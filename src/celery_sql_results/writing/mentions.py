@@ -6,8 +6,9 @@ import os
 import time
 from collections.abc import Callable
 
-from celery.exceptions import SoftTimeLimitExceeded
 from celery.utils.log import get_logger
+
+from celery_sql_results.boundaries import caught
 
 from .bounded import Late, bounded
 from .entry import Entry
@@ -44,12 +45,10 @@ class Mentions:
         """
         if self._is_hanging():
             return
-        try:
+        with caught() as failure:  # a driver may raise anything, and the task runs on
             bounded(lambda: self._attempt(entry), LONGEST)
-        except SoftTimeLimitExceeded:
-            raise
-        except Exception as error:  # noqa: BLE001 - a driver may raise anything, and the task runs on
-            self._tell(entry, error)
+        if failure.error:
+            self._tell(entry, failure.error)
         else:
             self._told = False
 
@@ -65,7 +64,7 @@ class Mentions:
         finally:
             del self._ends[token]
 
-    def _tell(self, entry: Entry, error: Exception) -> None:
+    def _tell(self, entry: Entry, error: BaseException) -> None:
         if not self._told:
             self._told = True
             why = f"not done within {LONGEST:g} s" if isinstance(error, Late) else describe(error)

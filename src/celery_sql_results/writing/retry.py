@@ -16,7 +16,7 @@ from celery_sql_results.settings import Policy, RetryPolicy
 
 from .verdict import Verdict
 
-__all__ = ["Failed", "Retries", "describe", "never"]
+__all__ = ["Failed", "Retries", "attempt", "describe", "never"]
 
 T = TypeVar("T")
 logger = get_logger(__name__)
@@ -38,6 +38,20 @@ class Failed(NamedTuple):
 def never() -> bool:
     """What never gives up."""
     return False
+
+
+def attempt(
+    operation: Callable[[], T], judge: Callable[[BaseException], Verdict], began: float | None = None
+) -> T | Failed:
+    """What ``operation`` returns, or how it failed. The one place where an error on the way to the database is judged.
+
+    ``began`` is when the first attempt did, if this is another one.
+    """
+    began = time.monotonic() if began is None else began
+    try:
+        return operation()
+    except Exception as error:  # noqa: BLE001 - a driver may raise anything; a time limit has a verdict as well
+        return Failed(error, judge(error), began)
 
 
 class Retries:
@@ -95,27 +109,23 @@ class Retries:
         """
         judge = judge or self.judge
         began = failed.began if failed else time.monotonic()
-        attempt, stale, most = 0, True, min(policy.retries, _most_retries.get())
+        retry, stale, most = 0, True, min(policy.retries, _most_retries.get())
         while True:
-            if failed is None:
-                try:
-                    return operation()
-                except Exception as error:  # noqa: BLE001 - told by its verdict, and raised or handed back
-                    failed = Failed(error, judge(error), began)
-            if not failed.verdict.passes:
-                return failed
-            if stale and failed.verdict.lost:
+            done = attempt(operation, judge, began) if failed is None else failed
+            if not isinstance(done, Failed) or not done.verdict.passes:
+                return done
+            failed = None
+            if stale and done.verdict.lost:
                 stale = False
             else:
                 left = began + policy.window - time.monotonic()
-                if attempt >= most or left <= 0 or gives_up():
-                    return failed
-                pause = min(_pause(policy, attempt), left)
-                attempt += 1
-                logger.warning("%s failed (%s); retry %d in %.2f s", name, describe(failed.error), attempt, pause)
+                if retry >= most or left <= 0 or gives_up():
+                    return done
+                pause = min(_pause(policy, retry), left)
+                retry += 1
+                logger.warning("%s failed (%s); retry %d in %.2f s", name, describe(done.error), retry, pause)
                 if not _sleep(pause, gives_up):
-                    return failed
-            failed = None
+                    return done
 
 
 def _value(done: T | Failed) -> T:
@@ -124,8 +134,8 @@ def _value(done: T | Failed) -> T:
     return done
 
 
-def _pause(policy: Policy, attempt: int) -> float:
-    doubled = math.ldexp(policy.first_pause, min(attempt, 64))  # a float ends at 1,024, any pause long before
+def _pause(policy: Policy, retry: int) -> float:
+    doubled = math.ldexp(policy.first_pause, min(retry, 64))  # a float ends at 1,024, any pause long before
     return min(doubled, policy.longest_pause) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
 
 

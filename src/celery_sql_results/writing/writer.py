@@ -12,7 +12,7 @@ from celery_sql_results.rows import Database
 
 from .entry import CHORD, GROUP, PART, TASK, Entry
 from .mentions import Mentions
-from .retry import Failed, Retries, never
+from .retry import Failed, Retries, attempt, never
 from .spool import Spool
 from .stand_ins import Encode, put_stand_in
 from .verdict import Judge, Verdict
@@ -56,12 +56,8 @@ class Writer:
         if not entry.is_outcome:
             self._mentions.put(entry)
             return True
-        began = time.monotonic()
-        try:  # nearly always that is all: what helps against errors takes time to make ready
-            self._put(entry)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is raised again, or helped
-            return self._insist(entry, Failed(error, self._judge(error), began), in_a_hurry)
-        return True
+        failed = self._attempt(entry)  # nearly always that is all: what helps against errors takes time to make ready
+        return failed is None or self._insist(entry, failed, in_a_hurry)
 
     def restore(self, entry: Entry) -> None:
         """Store an entry that waited; a group that was saved again since stays as it is.
@@ -94,15 +90,12 @@ class Writer:
         Raises:
             whatever ``operation`` raised, if there is no spool, or no room in it.
         """
-        began = time.monotonic()
-        try:
-            operation()
-        except Exception as error:
-            failed = Failed(error, self._judge(error), began)
-            if failed.verdict.refusal or not self._is_kept(entry(), failed):
-                raise
-            return False
-        return True
+        failed = attempt(operation, self._judge)
+        if not isinstance(failed, Failed):
+            return True
+        if failed.verdict.refusal or not self._is_kept(entry(), failed):
+            raise failed.error
+        return False
 
     # -- the steps -----------------------------------------------------------------------------------------------
 
@@ -119,12 +112,7 @@ class Writer:
             rows.chords.open(row)
 
     def _attempt(self, entry: Entry) -> Failed | None:
-        began = time.monotonic()
-        try:
-            self._put(entry)
-        except Exception as error:  # noqa: BLE001 - handed to whoever asked, with what it means
-            return Failed(error, self._judge(error), began)
-        return None
+        return attempt(lambda: self._put(entry), self._judge)
 
     def _insist(self, entry: Entry, failed: Failed | None, in_a_hurry: Callable[[], bool]) -> bool:
         try:

@@ -12,6 +12,7 @@ from hashlib import sha256
 from itertools import count
 from pathlib import Path
 
+from celery_sql_results.boundaries import undone
 from celery_sql_results.errors import SettingError
 
 from .files import Unreadable
@@ -68,12 +69,9 @@ class Directory:
             raise Full
         name = f"{time.time_ns():020d}-{os.getpid()}-{next(self._count)}"
         draft = self.path / (name + DRAFT)
-        try:
+        with undone(lambda: draft.unlink(missing_ok=True)):
             _write(draft, data)
             draft.rename(self.path / (name + ENTRY))
-        except BaseException:  # whatever it is, no draft is left behind
-            draft.unlink(missing_ok=True)
-            raise
         self._sync()
         self._used += len(data)
 

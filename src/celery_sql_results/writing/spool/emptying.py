@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from celery.exceptions import SoftTimeLimitExceeded
 from celery.utils.log import get_logger
 
+from celery_sql_results.boundaries import caught
 from celery_sql_results.writing.retry import describe
 
 __all__ = ["Emptier"]
@@ -67,17 +69,16 @@ class Emptier:
 
     def _attempt(self) -> bool:
         """Replay; whether the database is away."""
-        try:
-            if self._replay():
-                self._wanted = True
-        except Exception as error:  # noqa: BLE001 - the spool or a driver may raise anything; it is tried again
+        is_left = True
+        with caught(SoftTimeLimitExceeded) as failure:  # the spool or a driver may raise anything; it is tried again
+            is_left = self._replay()
+        if is_left:
             self._wanted = True
-            if not self._told:
-                logger.warning("the spool could not be emptied yet (%s), it is tried again", describe(error))
-            self._told = True
-            return self._passes(error)
-        self._told = False
-        return False
+        error = failure.error
+        if error and not self._told:
+            logger.warning("the spool could not be emptied yet (%s), it is tried again", describe(error))
+        self._told = error is not None
+        return error is not None and self._passes(error)
 
     def _rest(self, pause: float, pokable: bool = True) -> bool:
         """Sleep; whether that was cut short. What fails for another reason than an outage is not tried faster."""

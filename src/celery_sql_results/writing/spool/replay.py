@@ -8,11 +8,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from celery.utils.log import get_logger
 
 from celery_sql_results.models import Models
 from celery_sql_results.writing.entry import Entry
+from celery_sql_results.writing.retry import Failed, attempt
 from celery_sql_results.writing.verdict import Verdict
 
 from . import files
@@ -96,20 +98,22 @@ class Replay:
             the error of an entry that others would meet as well: it and those after it stay.
             the error of one entry, when nothing else is left to do.
         """
-        deadline, failed = time.monotonic() + seconds, None
+        deadline = time.monotonic() + seconds
+        failed: Failed | None = None
         with self._directory.alone() as alone, self._told() as stored:
             if not alone:
                 return True
             waiting = deque(self._directory.names())
             while waiting:
-                try:
-                    stored.extend(self._store(waiting.popleft()))
-                except Exception as error:  # noqa: BLE001 - a driver may raise anything, and others get their turn
-                    failed = self._only_this(error)
+                done = attempt(partial(self._store, waiting.popleft()), self._judge)
+                if isinstance(done, Failed):
+                    failed = self._only_this(done)
+                else:
+                    stored.extend(done)
                 if time.monotonic() >= deadline:
                     break
         if failed is not None and not (waiting and stored):
-            raise failed
+            raise failed.error
         return bool(waiting)
 
     @contextmanager
@@ -122,17 +126,16 @@ class Replay:
             if stored:
                 logger.info("stored %d results of the spool %s", len(stored), self._directory.path)
 
-    def _only_this(self, error: Exception) -> Exception:
-        """An error that is about one entry only: it does not pass, and yet the database can be read."""
-        verdict = self._judge(error)
-        if verdict.time_limit or verdict.passes:
-            raise error
+    def _only_this(self, failed: Failed) -> Failed:
+        """A failure that is about one entry only: it does not pass, and yet the database can be read."""
+        if failed.verdict.time_limit or failed.verdict.passes:
+            raise failed.error
         with _still:
             self._reach()
-        return error
+        return failed
 
-    def _store(self, name: str) -> list[str]:
-        """The entry, if it is stored now."""
+    def _store(self, name: str) -> list[str] | Failed:
+        """The entry, if it is stored now; or what went wrong that is not its fault."""
         try:
             found = files.loads(self._directory.read(name), self._models)
         except FileNotFoundError:  # an operator took it away
@@ -140,14 +143,12 @@ class Replay:
         except files.Unreadable as error:
             self._reject(name, str(error))
             return []
-        try:
-            with _still:
-                self._restore(found)
-        except Exception as error:  # what is not the entry's fault is raised again
-            reason = self._judge(error).refusal
-            if reason is None:
-                raise
-            self._reject(name, reason)
+        with _still:
+            failed = attempt(lambda: self._restore(found), self._judge)
+        if isinstance(failed, Failed):
+            if failed.verdict.refusal is None:
+                return failed
+            self._reject(name, failed.verdict.refusal)
             return []
         self._directory.remove(name)
         return [name]
