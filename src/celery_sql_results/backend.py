@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from .boundaries import caught
-from .chords import ends_of, mark, mark_outcome, part_with, request_of
+from .chords import ends_of, is_over, mark, mark_outcome, part_with, request_of
 from .ids import asked_id, stored_id
 from .models import MappedClass, Task, TaskSet, models_with, row_of, utc_now
 from .payload import pending, restored, stand_in, storable, tree
@@ -25,7 +25,7 @@ from .services import Services
 from .session import SessionManager
 from .settings import Settings
 from .waiting import Consumer, install
-from .writing import GROUP, TASK, Entry
+from .writing import GROUP, TASK, Entry, StruckMeanwhile
 
 __all__ = ["DatabaseBackend"]
 
@@ -70,8 +70,10 @@ class DatabaseBackend(BaseBackend):
             database_engine_options=engine_options,
             result_expires=kwargs.get("expires"),
             result_serializer=kwargs.get("serializer"),
+            result_accept_content=kwargs.get("accept"),
         )
-        super().__init__(expires_type=maybe_timedelta, url=self.settings.url, **kwargs)
+        chosen = {"url": self.settings.url, "serializer": self.settings.serializer, "accept": self.settings.accept}
+        super().__init__(expires_type=maybe_timedelta, **{**kwargs, **chosen})
         self.always_retry = False  # ours are enough: Celery's would multiply them
         self.expires = self.settings.expires
         #: Whether ``result_extended`` is on, whether no connection is held while idle, and the options of the engine.
@@ -150,10 +152,15 @@ class DatabaseBackend(BaseBackend):
         """
         try:
             return self._encode_and_store(task_id, result, state, traceback, request=request, **kwargs)
-        except SoftTimeLimitExceeded:  # it strikes once, anywhere; the task is over, so its outcome goes before
+        except StruckMeanwhile:
+            raise
+        except SoftTimeLimitExceeded:  # it strikes once, anywhere; an outcome goes before
             if state not in states.READY_STATES:
                 raise
-            return self._encode_and_store(task_id, result, state, traceback, request=request, **kwargs)
+            encoded = self._encode_and_store(task_id, result, state, traceback, request=request, **kwargs)
+            if not is_over():
+                raise
+            return encoded
 
     def _encode_and_store(self, task_id: str, result: Any, state: str, *args: Any, **kwargs: Any) -> Any:
         encoded = self.encode_result(result, state)
@@ -170,7 +177,7 @@ class DatabaseBackend(BaseBackend):
         if type(self)._update_result is not DatabaseBackend._update_result:
             row = self._updated(row, result, state, traceback, request)
         part = part_with(request, row)
-        stored = services.writer.write(Entry(TASK, row, part), services.ends_soon(request))
+        stored = services.writer.write(Entry(TASK, row, part), services.ends_soon(request), is_over)
         if part is not None:
             mark(request, stored)
         services.answered(stored)

@@ -35,6 +35,8 @@ LONGEST_TABLE_NAME = 55
 RETRY_WINDOW, READ_RETRIES = 240.0, 3
 #: Bytes that wait in the spool at most.
 SPOOL_MAX_BYTES = 2**30
+#: What results are written in, and may be read of, where nobody says otherwise.
+SERIALIZER = "json"
 #: Seconds between two looks of a worker at the spool and at chords whose elected process has died.
 UPKEEP_INTERVAL = 30.0
 #: Seconds between two looks at the rows that somebody waits for, where the database does not tell when to look.
@@ -71,6 +73,8 @@ class Settings:
     names: TableNames
     create_tables_at_setup: bool
     extended: bool
+    serializer: str
+    accept: Collection[str]
     expires: timedelta | None
     chord_expires: timedelta | None
     compression: str | None
@@ -94,7 +98,6 @@ class Settings:
             SettingError: a value cannot work.
         """
         reader = _Reader(conf, given)
-        reader.serializers()
         return cls(
             url=reader.url("database_url"),
             engine_options=reader.engine_options(),
@@ -103,6 +106,8 @@ class Settings:
             names=reader.names(),
             create_tables_at_setup=reader.flag("database_create_tables_at_setup", True),
             extended=reader.flag("result_extended", False),
+            serializer=reader.serializer("result_serializer"),
+            accept=reader.accepted(reader.first_set("result_accept_content", "accept_content")),
             expires=reader.duration("result_expires"),
             chord_expires=reader.duration(reader.first_set("result_chord_expires", "result_expires")),
             compression=reader.compression("result_compression"),
@@ -242,17 +247,19 @@ class _Reader:
             raise SettingError(setting, value, f"'gzip' or another of {', '.join(sorted(encoders()))}") from None
         return value  # type: ignore[no-any-return]
 
-    def serializers(self) -> None:
-        """Each serializer that is used or accepted is one that kombu knows, by name or by content type."""
+    def serializer(self, setting: str) -> str:
+        """A serializer that kombu knows by name."""
+        return self.one_of(setting, registry.name_to_type) or SERIALIZER
+
+    def accepted(self, setting: str) -> Collection[str]:
+        """Serializers that kombu knows, by name or by content type."""
+        value = self.get(setting, (SERIALIZER,))
+        if isinstance(value, str) or not isinstance(value, Collection):
+            raise SettingError(setting, value, "a list of serializers")
         known = [*registry.name_to_type, *registry.type_to_name]
-        self.one_of("result_serializer", registry.name_to_type)
-        for setting in ("accept_content", "result_accept_content"):
-            value = self.get(setting, ())
-            if isinstance(value, str) or not isinstance(value, Collection):
-                raise SettingError(setting, value, "a list of serializers")
-            for name in value:
-                if name not in known:
-                    raise SettingError(setting, value, f"a list of serializers; known are {', '.join(sorted(known))}")
+        if not all(name in known for name in value):
+            raise SettingError(setting, value, f"a list of serializers; known are {', '.join(sorted(known))}")
+        return value
 
     def directory(self, setting: str) -> str | None:
         value = self.get(setting)

@@ -109,18 +109,19 @@ def test_a_session_is_had_by_one_thread(backend: DatabaseBackend) -> None:
     assert [backend.get_state(task_id) for task_id in ("before", "other", "mine")] == ["SUCCESS", "SUCCESS", "PENDING"]
 
 
+@pytest.mark.parametrize("state", [states.SUCCESS, states.STARTED])
 @pytest.mark.parametrize("commits", [True, False])
-def test_the_same_thread_may_store_while_it_has_a_session(backend: DatabaseBackend, commits: bool) -> None:
+def test_the_same_thread_may_store_while_it_has_a_session(backend: DatabaseBackend, commits: bool, state: str) -> None:
     """In the same transaction: there is one connection."""
     session = backend.ResultSession()
     with session_cleanup(session):
         session.add(Task("session"))
         session.flush()
-        backend.store_result("stored", 1, states.SUCCESS)
+        backend.store_result("stored", 1, state)
         (session.commit if commits else session.rollback)()
     backend.store_result("after", 1, states.SUCCESS)
 
-    expected = ["SUCCESS" if commits else "PENDING", "SUCCESS"]
+    expected = [state if commits else "PENDING", "SUCCESS"]
     assert [backend.get_state(task_id) for task_id in ("stored", "after")] == expected
 
 

@@ -137,7 +137,10 @@ def test_an_app_starts_although_retries_have_no_end(database: Database) -> None:
     close(found)
 
 
-@pytest.mark.parametrize("setting", ["result_backend_max_retries", "result_backend_always_retry"])
+@pytest.mark.parametrize(
+    "setting",
+    ["result_backend_max_retries", "result_backend_always_retry", "result_serializer", "accept_content"],
+)
 def test_none_asks_for_the_default(sqlite: Database, setting: str) -> None:
     """As the docs have it. Nothing else would keep a result over a short lock."""
     usual, asked = app_on(sqlite.url).backend, app_on(sqlite.url, **{setting: None}).backend

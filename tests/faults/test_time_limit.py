@@ -8,6 +8,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from typing import Any
 
 import pytest
 from celery import states, uuid
@@ -113,6 +114,27 @@ def test_the_outcome_is_stored_where_it_strikes_between_two_attempts(database: D
 
     assert (_struck.is_set(), backend.get_result("struck")) == (True, "in the end")
     close(backend)
+
+
+@on("postgresql", "mariadb", "sqlite")
+@pytest.mark.parametrize("whose", ["another task's", "its own"])
+def test_a_task_that_stores_an_outcome_learns_of_its_limit(
+    database: Database, backend: DatabaseBackend, whose: str
+) -> None:
+    """It has not returned, so the limit is its own; what it stored as the limit struck is stored all the same."""
+    app = backend.app
+
+    @app.task(name=f"time_limit.{uuid()}", bind=True)
+    def stores(self: Any) -> None:
+        if whose == "its own":
+            self.update_state(task_id="struck", state=states.SUCCESS, meta="in the end")
+        else:
+            app.backend.mark_as_done("struck", "in the end")
+
+    with locked_until_limit(database), time_limit(), pytest.raises(SoftTimeLimitExceeded):
+        stores()
+
+    assert (_struck.is_set(), backend.get_result("struck")) == (True, "in the end")
 
 
 @on("postgresql", "mariadb")

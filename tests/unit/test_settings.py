@@ -54,6 +54,8 @@ def test_defaults() -> None:
         names=TableNames("celery_taskmeta", "celery_tasksetmeta", None, None),
         create_tables_at_setup=True,
         extended=False,
+        serializer="json",
+        accept=("json",),
         expires=timedelta(days=1),
         compression=None,
         max_decompressed=256 * 1024 * 1024,

@@ -13,6 +13,6 @@ from .chords import Chords
 from .failing import ends_of, request_of
 from .handing_over import HandOver
 from .joining import Join
-from .parts import mark, mark_outcome, part_with
+from .parts import is_over, mark, mark_outcome, part_with
 
-__all__ = ["Chords", "HandOver", "Join", "ends_of", "mark", "mark_outcome", "part_with", "request_of"]
+__all__ = ["Chords", "HandOver", "Join", "ends_of", "is_over", "mark", "mark_outcome", "part_with", "request_of"]

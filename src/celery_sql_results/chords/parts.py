@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from celery import current_task
+
 from celery_sql_results.ids import stored_id
 
-__all__ = ["COUNTED", "KEPT", "mark", "mark_outcome", "part_of", "part_with", "stage_of"]
+__all__ = ["COUNTED", "KEPT", "is_over", "mark", "mark_outcome", "part_of", "part_with", "stage_of"]
 
 #: The position of a part that has none.
 LAST = 2**31 - 1
@@ -32,6 +34,11 @@ def mark(request: Any, stored: bool) -> None:
 def stage_of(request: Any) -> str | None:
     """How far the outcome of a task is."""
     return getattr(request, _STAGE, None)
+
+
+def is_over() -> bool:
+    """Whether no task runs in this thread, or only what follows its outcome: then a time limit is nobody's any more."""
+    return not current_task or stage_of(current_task.request) is not None
 
 
 def part_with(request: Any, row: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -62,6 +62,11 @@ class Database:
         """The engine. Nothing is connected by asking for it."""
         return self._engine()
 
+    @property
+    def is_in_this_process(self) -> bool:
+        """Whether the database is in the memory of this process, so that all threads share one connection to it."""
+        return self.impl.is_one_connection(self.engine.url)
+
     @memoized_property
     def rows(self) -> Rows:
         """The rows. Whoever needs them first makes the tables ready, so this belongs inside of what is tried again.

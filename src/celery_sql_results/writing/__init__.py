@@ -6,7 +6,7 @@ from .entry import CHORD, GROUP, PART, TASK, Entry
 from .retry import Retries, describe
 from .spool import Emptier, Replay, Spool
 from .verdict import Judge, Verdict
-from .writer import Writer
+from .writer import StruckMeanwhile, Writer
 
 __all__ = [
     "CHORD",
@@ -19,6 +19,7 @@ __all__ = [
     "Replay",
     "Retries",
     "Spool",
+    "StruckMeanwhile",
     "Verdict",
     "Writer",
     "describe",

@@ -29,10 +29,12 @@ class Mentions:
 
     Args:
         put: stores an entry, or what stands for it, or raises.
+        cannot_hang: whether the database is in this process: then another thread may have to wait for this one.
     """
 
-    def __init__(self, put: Callable[[Entry], None]) -> None:
+    def __init__(self, put: Callable[[Entry], None], cannot_hang: Callable[[], bool]) -> None:
         self._put = put
+        self._cannot_hang = cannot_hang
         #: When each attempt that is under way should have ended, by the monotonic clock.
         self._ends: dict[tuple[int, object], float] = {}
         self._told = False
@@ -46,7 +48,10 @@ class Mentions:
         if self._is_hanging():
             return
         with caught() as failure:  # a driver may raise anything, and the task runs on
-            bounded(lambda: self._attempt(entry), LONGEST)
+            if self._cannot_hang():
+                self._put(entry)
+            else:
+                bounded(lambda: self._attempt(entry), LONGEST)
         if failure.error:
             self._tell(entry, failure.error)
         else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from itertools import count
 
@@ -17,11 +16,20 @@ from .spool import Spool
 from .stand_ins import Encode, put_stand_in
 from .verdict import Judge, Verdict
 
-__all__ = ["Writer"]
+__all__ = ["StruckMeanwhile", "Writer"]
 
 #: Bytes from which on a row may be what makes a statement slow, and how often such a one may be ended for its time
 #: before something smaller is stored.
 LARGE, TOO_SLOW = 1_000_000, 3
+
+
+def always() -> bool:
+    """What is over for whoever does not know of a task that runs."""
+    return True
+
+
+class StruckMeanwhile(SoftTimeLimitExceeded):
+    """The soft time limit of the task that runs has struck while it stored the outcome of a task, which is stored."""
 
 
 class Writer:
@@ -41,15 +49,16 @@ class Writer:
         self._retries = retries
         self._encode = encode
         self._spool = spool
-        self._mentions = Mentions(self.put_or_stand_in)
+        self._mentions = Mentions(self.put_or_stand_in, lambda: database.is_in_this_process)
 
-    def write(self, entry: Entry, in_a_hurry: Callable[[], bool] = never) -> bool:
+    def write(self, entry: Entry, in_a_hurry: Callable[[], bool] = never, is_over: Callable[[], bool] = always) -> bool:
         """Store ``entry``: ``False`` if it is kept in the spool instead.
 
         An outcome is tried again as the settings say, or until the process is ``in_a_hurry`` and there is a spool. A
-        time limit that strikes meanwhile ends nothing: the task is over. A state that is no outcome may be left out.
+        time limit that strikes meanwhile does not end that. A state that is no outcome may be left out.
 
         Raises:
+            StruckMeanwhile: a time limit has struck, and the task that it is for ``is_over`` not yet.
             BackendStoreError: the database could not be reached for as long as the settings say.
             whatever the database raised last.
         """
@@ -57,7 +66,7 @@ class Writer:
             self._mentions.put(entry)
             return True
         failed = self._attempt(entry)  # nearly always that is all: what helps against errors takes time to make ready
-        return failed is None or self._insist(entry, failed, in_a_hurry)
+        return failed is None or self._insist(entry, failed, in_a_hurry, is_over)
 
     def restore(self, entry: Entry) -> None:
         """Store an entry that waited; a group that was saved again since stays as it is.
@@ -114,14 +123,20 @@ class Writer:
     def _attempt(self, entry: Entry) -> Failed | None:
         return attempt(lambda: self._put(entry), self._judge)
 
-    def _insist(self, entry: Entry, failed: Failed | None, in_a_hurry: Callable[[], bool]) -> bool:
+    def _insist(
+        self, entry: Entry, failed: Failed, in_a_hurry: Callable[[], bool], is_over: Callable[[], bool]
+    ) -> bool:
+        limit = failed.error if failed.verdict.time_limit else None
         try:
-            return self._settle(entry, failed, in_a_hurry)
-        except SoftTimeLimitExceeded as limit:  # it strikes anywhere, but only once in the life of a task
+            stored = self._settle(entry, failed, in_a_hurry)
+        except SoftTimeLimitExceeded as struck:  # it strikes anywhere, but only once in the life of a task
             if not entry.ends_a_task:
                 raise
-            struck = Failed(limit, Verdict(time_limit=True), failed.began if failed else time.monotonic())
-            return self._settle(entry, struck, in_a_hurry)
+            limit = struck
+            stored = self._settle(entry, Failed(struck, Verdict(time_limit=True), failed.began), in_a_hurry)
+        if limit and not is_over():
+            raise StruckMeanwhile from limit
+        return stored
 
     def _settle(self, entry: Entry, failed: Failed | None, in_a_hurry: Callable[[], bool]) -> bool:
         left = self._attempts(entry, in_a_hurry, failed)
