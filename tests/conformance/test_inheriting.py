@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from sqlalchemy.orm import DeclarativeBase
 
 from celery_sql_results import DatabaseBackend
 from servers import Database
+from servers.pool import on
 from support import app_on, close
 
 
@@ -86,3 +88,19 @@ def test_what_is_refused_leaves_the_outcome(backend: OwnBackend, database: Datab
 
     assert made.get_result("t") == [1, 2]
     close(made)
+
+
+@on("postgresql", "mariadb")
+def test_kept_in_the_spool(database: Database, tmp_path: Path) -> None:
+    """What the backend knows of a row is kept; a column of one's own is not, since nobody knows its type."""
+    settings = {"database_spool_dir": str(tmp_path), "result_backend_max_retries": 0}
+    backend = OwnBackend(app=app_on(database.url, **settings), url=database.url)
+    backend.store_result("before", 0, states.SUCCESS)
+    database.server.shutdown()
+    backend.store_result("t", [1, 2], states.SUCCESS)
+    database.server.restart()
+    backend.replay()
+
+    assert database.execute("SELECT status, summary FROM own_results WHERE task_id = 't'") == [("SUCCESS", None)]
+    assert backend.get_result("t") == [1, 2]
+    close(backend)

@@ -66,6 +66,26 @@ def test_told_to_stop_while_the_database_is_away(
 
 
 @on("postgresql")
+def test_little_time_is_left_before_the_hard_limit(database: Database, tmp_path: Path, apps: list[Celery]) -> None:
+    """A child that would be killed as it waits for the database keeps what its task has returned instead."""
+    more: dict[str, Any] = {"imports": ["faults.keepers"], "database_spool_dir": str(tmp_path / "spool")}
+    settings = settings_for(tmp_path, f"sql+{database.url}", database_retry_window=10 * PATIENCE, **more)
+    app = equipped(make_app(settings))
+    apps.append(app)
+    worker, go = Worker(tmp_path, settings, "--concurrency=1"), tmp_path / "go"
+    with running(worker):
+        result = app.tasks["until"].apply_async((str(go),), time_limit=12)
+        assert eventually(lambda: result.state == states.STARTED)
+        database.server.shutdown()
+        go.touch()
+        assert eventually(lambda: "kept in the spool" in worker.log)
+        database.server.restart()
+
+        assert result.get(timeout=PATIENCE) == str(go)
+    assert "Hard time limit" not in worker.log
+
+
+@on("postgresql")
 def test_the_elected_process_has_died(database: Database, tmp_path: Path, apps: list[Celery]) -> None:
     """Its worker notices when the lease is over, and sends the body."""
     careful = {"task_acks_late": True, "task_reject_on_worker_lost": True, "database_upkeep_interval": 0.2}
