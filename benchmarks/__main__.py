@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Collection
 from contextlib import ExitStack
@@ -15,6 +16,7 @@ from rich.console import Console
 from benchmarks import machine, report
 from benchmarks.arena import DURABLE, FULL, QUICK, Arena
 from benchmarks.cases import BENCHMARKS
+from benchmarks.contenders import BEFORE
 from benchmarks.race import race
 from servers import KINDS, Missing, Redis, Server
 
@@ -39,6 +41,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", type=names(BENCHMARKS), default=list(BENCHMARKS), help=f"some of: {every}")
     databases = ", ".join(DURABLE)
     parser.add_argument("--databases", type=names(DURABLE), default=list(DURABLE), help=f"some of: {databases}")
+    parser.add_argument(
+        "--before", type=Path, metavar="FOLDER", help="compare with nothing but another checkout of this project"
+    )
     parser.add_argument("--quick", action="store_true", help="few short rounds: to see that it works, not to quote")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything to this file")
     return parser.parse_args()
@@ -51,6 +56,8 @@ class Run:
         self._asked = asked
         self._console = Console()
         self._scale = QUICK if asked.quick else FULL
+        if asked.before:
+            os.environ[BEFORE] = str(asked.before.resolve(strict=True))
         self.document: dict[str, Any] = {
             "quick": asked.quick,
             "scale": asdict(self._scale),
@@ -90,8 +97,9 @@ class Run:
 
     def _measure(self, name: str, arena: Arena) -> None:
         benchmark, database = BENCHMARKS[name], arena.server.kind
+        contenders = ("ours", "before") if self._asked.before else benchmark.contenders
         with self._console.status(f"{database}: {name}"):
-            rows = report.results(benchmark, database, race(benchmark, arena))
+            rows = report.results(benchmark, database, race(benchmark, arena, contenders))
         self.document["results"] += rows
         self._console.print(report.table(rows))
         if self._asked.json:  # each time, so that a run that is broken off leaves what it has

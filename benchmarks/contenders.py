@@ -6,6 +6,7 @@ One is made in the process that plays it, connects to nothing until it is used, 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -105,6 +106,18 @@ class Ours(OnSQLAlchemy):
         impl.put = told
 
 
+#: Where the other checkout of this project is.
+BEFORE = "BENCHMARKS_BEFORE"
+
+
+class Before(Ours):
+    """This project as another checkout has it."""
+
+    def __init__(self, entry: Entry) -> None:
+        sys.path.insert(0, os.path.join(os.environ[BEFORE], "src"))
+        super().__init__(entry)
+
+
 class CeleryDatabase(OnSQLAlchemy):
     """Celery's own SQLAlchemy backend."""
 
@@ -200,6 +213,7 @@ class Unsynced(Ours):
 
 #: The same under other conditions, for the benchmarks that name them.
 VARIANTS: dict[str, type[Contender]] = {
+    "before": Before,
     "ours-unsynced": Unsynced,
     "waiting off": WaitingOff,
     "1% awaited": Ours,

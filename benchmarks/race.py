@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
@@ -65,12 +65,12 @@ class Entrant:
             self.leave()
 
 
-def race(benchmark: Benchmark, arena: Arena) -> list[Standing]:
-    """Let all contenders of a benchmark take turns, and return what they have shown."""
+def race(benchmark: Benchmark, arena: Arena, contenders: Sequence[str]) -> list[Standing]:
+    """Let contenders take turns in a benchmark, and return what they have shown."""
     entrants: list[Entrant] = []
     with ExitStack() as ending:
         ending.callback(arena.clear)
-        for contender in benchmark.contenders:
+        for contender in contenders:
             entrants.append(Entrant(benchmark, arena, contender))
             ending.callback(entrants[-1].leave)
         for number in range(arena.scale.rounds * benchmark.rounds):

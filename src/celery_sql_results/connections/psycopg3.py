@@ -17,7 +17,7 @@ from typing import Any
 
 from celery_sql_results._compat import private
 
-__all__ = ["Statements", "statements_of"]
+__all__ = ["Outdated", "Statements", "statements_of"]
 
 #: Under what an entry of the pool keeps the statements of its connection.
 STATEMENTS = "celery_sql_results.statements"
@@ -40,6 +40,10 @@ class _Statement:
     name: bytes | None = None
 
 
+class Outdated(Exception):
+    """The server does not have a statement any more as it was prepared."""
+
+
 class Statements:
     """The statements that one connection has run. Of many, those that ran last are known, and stay prepared.
 
@@ -56,6 +60,8 @@ class Statements:
         told: Any = private(TOLD)
         self._wait, self._answers, self._told = connection.wait, answers, told
         self._failed = psycopg.pq.ExecStatus.FATAL_ERROR
+        #: Whether :meth:`run_in_turn` can be had: libpq 14 has it.
+        self.runs_in_turn: bool = psycopg.Pipeline.is_supported()
         self._adapters = psycopg.adapt.Transformer(connection)
         self._text, self._binary = psycopg.adapt.PyFormat.TEXT, psycopg.adapt.PyFormat.BINARY
         threshold = connection.prepare_threshold
@@ -76,11 +82,10 @@ class Statements:
             psycopg.Error: as a cursor of psycopg raises it.
         """
         statement = self._new.get(text) or self._renew(text, names)
-        row, adapters = [values[name] for name in names], self._adapters
-        sent = adapters.dump_sequence(row, [self._binary if type(value) is bytes else self._text for value in row])
+        sent, formats = self._dumped(names, values)
         result = None
         if statement.name is not None or self._prepare(statement):
-            self._server.send_query_prepared(statement.name, sent, adapters.formats)
+            self._server.send_query_prepared(statement.name, sent, formats)
             try:
                 result = self._answer()
             except self._driver.Error as error:
@@ -88,9 +93,50 @@ class Statements:
                     raise
                 statement.name, statement.left = None, math.inf
         if result is None:
-            self._server.send_query_params(statement.text, sent, None, adapters.formats)
+            self._server.send_query_params(statement.text, sent, None, formats)
             result = self._answer()
         return self._rows(result) if has_rows else [], result.command_tuples or 0
+
+    def run_in_turn(self, *statements: tuple[str, Sequence[str], Mapping[str, Any]]) -> None:
+        """Run statements one after the other, each committed by itself, in one round trip; see :meth:`run`.
+
+        One that fails does not keep the next from running.
+
+        Raises:
+            Outdated: the first was not run, because it is not prepared any more.
+            psycopg.Error: of the first; what becomes of the others is not told.
+        """
+        known = [self._new.get(text) or self._renew(text, names) for text, names, _ in statements]
+        are_prepared = [statement.name is not None or self._prepare(statement) for statement in known]
+        self._server.enter_pipeline_mode()
+        for statement, is_prepared, (_, names, values) in zip(known, are_prepared, statements, strict=True):
+            sent, formats = self._dumped(names, values)
+            if is_prepared:
+                self._server.send_query_prepared(statement.name, sent, formats)
+            else:
+                self._server.send_query_params(statement.text, sent, None, formats)
+            self._server.pipeline_sync()
+        errors = [self._answer_in_turn(statement) for statement in known]
+        self._server.exit_pipeline_mode()
+        if errors[0] is not None:
+            raise Outdated if known[0].left == math.inf and errors[0].sqlstate in OUTDATED else errors[0]
+
+    def _answer_in_turn(self, statement: _Statement) -> Any:
+        """The error of a statement of a pipeline, if it has failed."""
+        result = self._wait(self._answers(self._server))[-1]
+        self._wait(self._answers(self._server))  # its commit: an error of that is in its place
+        if result.status != self._failed:
+            return None
+        error = self._told(result, encoding=self._connection.info.encoding)
+        if statement.name is not None and error.sqlstate in OUTDATED:
+            statement.name, statement.left = None, math.inf
+        return error
+
+    def _dumped(self, names: Sequence[str], values: Mapping[str, Any]) -> tuple[Any, Any]:
+        """The values of ``names`` as they are sent, and their formats."""
+        row, adapters = [values[name] for name in names], self._adapters
+        sent = adapters.dump_sequence(row, [self._binary if type(value) is bytes else self._text for value in row])
+        return sent, adapters.formats
 
     def _renew(self, text: str, names: Sequence[str]) -> _Statement:
         """A statement that did not run in this generation, as an old one or as one never heard of."""

@@ -21,7 +21,7 @@ from typing_extensions import Self
 from celery_sql_results._compat import PSYCOPG, QUICK, are_there
 
 from .pool import PingingPool, connected
-from .psycopg3 import Statements, statements_of
+from .psycopg3 import Outdated, Statements, statements_of
 
 __all__ = ["DirectConnection", "quick_path"]
 
@@ -198,6 +198,31 @@ class DirectConnection:
             return DirectResult(columns, *self._statements.run(text, names, values, bool(columns)))
         except self._quick.dialect.loaded_dbapi.Error as error:
             raise self._quick.told(error, text, values, lost=self._is_lost(error)) from error
+
+    def execute_and_then(
+        self, statement: Any, values: Mapping[str, Any], after: Any, of_after: Mapping[str, Any]
+    ) -> bool:
+        """Run a statement, and after its commit another: in one round trip, if the driver can.
+
+        Return whether the other was sent. It is run whatever becomes of the first, and what becomes of it is not told.
+
+        Raises:
+            sqlalchemy.exc.DBAPIError: of the first, as SQLAlchemy's own connection raises it.
+        """
+        if not self._statements.runs_in_turn:
+            self.execute(statement, values)
+            return False
+        text, names, brought, _, _ = self._quick.compiled(statement)
+        then, of_then, brought_then, _, _ = self._quick.compiled(after)
+        both = (text, names, {**brought, **values}), (then, of_then, {**brought_then, **of_after})
+        try:
+            self._statements.run_in_turn(*both)
+        except Outdated:
+            self.execute(statement, values)
+            return False
+        except self._quick.dialect.loaded_dbapi.Error as error:
+            raise self._quick.told(error, text, values, lost=self._is_lost(error)) from error
+        return True
 
     def _is_lost(self, error: Any) -> bool:
         """Whether the server is gone. Then so are all connections of the pool."""

@@ -166,10 +166,10 @@ class DefaultImpl:
         """Like :meth:`connect`, for the few statements of storing and finding: those that are built once."""
         return self.connect(engine)
 
-    def put(self, connection: Connection, where: Put, row: Row) -> bool:
+    def put(self, connection: Connection, where: Put, row: Row, wake: sa.Executable | None = None) -> bool:
         """Insert ``row``, or replace the one with the same key unless its status is protected.
 
-        Return whether somebody may wait for it.
+        Return whether somebody may wait for it, who was not woken yet by ``wake``: see :meth:`wake`.
         """
         key, columns = where.key, tuple(row)
         replacing, values = where.statement(update, columns), {**row, "key_": row[key]}
@@ -332,7 +332,7 @@ class AutocommitImpl(DefaultImpl):
     def connect(self, engine: Engine) -> AbstractContextManager[Connection]:
         return connected(engine)
 
-    def put(self, connection: Connection, where: Put, row: Row) -> bool:
+    def put(self, connection: Connection, where: Put, row: Row, wake: sa.Executable | None = None) -> bool:
         connection.execute(where.statement(self.upsert, tuple(row)), row)
         return False
 

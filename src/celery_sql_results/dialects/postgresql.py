@@ -102,12 +102,16 @@ class PostgreSQLImpl(AutocommitImpl):
         quick = quick_path(engine, PGDialect_psycopg)
         return self.connect(engine) if quick is None else DirectConnection(quick)
 
-    def put(self, connection: Connection, where: Put, row: Row) -> bool:
+    def put(self, connection: Any, where: Put, row: Row, wake: sa.Executable | None = None) -> bool:
         """Whoever is awaited writes twice, so that all others need not even read who waits."""
         columns, awaits = tuple(row), where.waiters is not None
         if awaits and connection.execute(where.statement(listen.unless_awaited, columns), row).rowcount > 0:
             return False
-        connection.execute(where.statement(self.upsert, columns), row)
+        upsert = where.statement(self.upsert, columns)
+        if awaits and wake is not None and isinstance(connection, DirectConnection):
+            # Woken for a write that has failed, they look in vain, and again within a second.
+            return not connection.execute_and_then(upsert, row, wake, {"task_id_": row[where.key]})
+        connection.execute(upsert, row)
         return awaits
 
     def put_both(self, connection: Connection, where: Put, row: Row, parts: Put, part: Row) -> bool:

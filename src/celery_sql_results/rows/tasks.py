@@ -61,22 +61,22 @@ class TaskRows:
 
         ``part`` is what the task leaves behind as a part of a chord; it is stored in the same commit.
         """
-        where = self._put_finished if row["status"] in states.READY_STATES else self._put_unfinished
+        finished = row["status"] in states.READY_STATES
+        where, wake = (self._put_finished if finished else self._put_unfinished), self._wakes[finished]
         if not self._is_whole:
             row = {name: value for name, value in row.items() if name in self._columns}
         with self.impl.connect_quickly(self.engine) as connection:
             if part is None:
-                awaited = self.impl.put(connection, where, row)
+                awaited = self.impl.put(connection, where, row, wake)
             else:
                 awaited = self.impl.put_both(connection, where, row, self._put_part, part)
-            if awaited:
-                self._wake(connection, row)
+            if awaited and wake is not None:
+                self._wake(connection, wake, row)
 
-    def _wake(self, connection: Any, row: Row) -> None:
+    def _wake(self, connection: Any, wake: sa.Executable, row: Row) -> None:
         """After the commit, and never in its way: whoever is not woken looks by himself."""
         try:
-            finished = row["status"] in states.READY_STATES
-            connection.execute(self._wakes[finished], {"task_id_": row["task_id"]})
+            connection.execute(wake, {"task_id_": row["task_id"]})
         except DBAPIError:
             logger.debug("could not wake those who wait for task %s", row["task_id"], exc_info=True)
 
@@ -127,7 +127,10 @@ class TaskRows:
         return sa.select(*(self.models.task.c[name] for name in self._names if name in self._columns))
 
     @memoized_property
-    def _wakes(self) -> tuple[sa.Executable, sa.Executable]:
+    def _wakes(self) -> tuple[sa.Executable | None, sa.Executable | None]:
+        """What wakes those who wait for a task that is not finished, and for one that is."""
+        if self._put_finished.waiters is None:
+            return None, None
         return self.impl.wake(self.models.waiters, False), self.impl.wake(self.models.waiters, True)
 
     @memoized_property
