@@ -93,17 +93,27 @@ class Ours(OnSQLAlchemy):
     def watch_commits(self, committed: Callable[[], None]) -> None:
         """Each statement commits itself; the wake-up may come after the one that stores.
 
-        Engine events would tell as well, but while somebody listens to them, statements take a slower way.
+        Where both share a round trip, nobody but the server knows when the first was committed: so it counts from when
+        they are sent, which is too early by the commit. Engine events would tell as well, but while somebody listens
+        to them, statements take a slower way.
         """
+        from celery_sql_results.connections.quick import DirectConnection
+
         impl = self.app.backend.database.impl
-        put = impl.put
+        put, both = impl.put, getattr(DirectConnection, "execute_and_then", None)
 
         def told(*arguments: Any) -> Any:
             awaited = put(*arguments)
             committed()
             return awaited
 
+        def told_before(*arguments: Any) -> Any:
+            committed()
+            return both and both(*arguments)
+
         impl.put = told
+        if both:
+            setattr(DirectConnection, both.__name__, told_before)
 
 
 #: Where the other checkout of this project is.
