@@ -59,7 +59,8 @@ class Statements:
         answers: Any = private(EXECUTE)
         told: Any = private(TOLD)
         self._wait, self._answers, self._told = connection.wait, answers, told
-        self._failed = psycopg.pq.ExecStatus.FATAL_ERROR
+        status = psycopg.pq.ExecStatus
+        self._failed, self._end_of_turn = status.FATAL_ERROR, status.PIPELINE_SYNC
         #: Whether :meth:`run_in_turn` can be had: libpq 14 has it.
         self.runs_in_turn: bool = psycopg.Pipeline.is_supported()
         self._adapters = psycopg.adapt.Transformer(connection)
@@ -122,15 +123,17 @@ class Statements:
             raise Outdated if known[0].left == math.inf and errors[0].sqlstate in OUTDATED else errors[0]
 
     def _answer_in_turn(self, statement: _Statement) -> Any:
-        """The error of a statement of a pipeline, if it has failed."""
-        result = self._wait(self._answers(self._server))[-1]
-        self._wait(self._answers(self._server))  # its commit: an error of that is in its place
-        if result.status != self._failed:
-            return None
-        error = self._told(result, encoding=self._connection.info.encoding)
-        if statement.name is not None and error.sqlstate in OUTDATED:
-            statement.name, statement.left = None, math.inf
-        return error
+        """The error of a statement of a pipeline, if it or its commit has failed."""
+        results: list[Any] = []
+        while not results or results[-1].status != self._end_of_turn:
+            results += self._wait(self._answers(self._server))
+        for result in results:
+            if result.status == self._failed:
+                error = self._told(result, encoding=self._connection.info.encoding)
+                if statement.name is not None and error.sqlstate in OUTDATED:
+                    statement.name, statement.left = None, math.inf
+                return error
+        return None
 
     def _dumped(self, names: Sequence[str], values: Mapping[str, Any]) -> tuple[Any, Any]:
         """The values of ``names`` as they are sent, and their formats."""
