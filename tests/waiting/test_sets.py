@@ -254,3 +254,20 @@ def test_get_many_ends_after_some_intervals(backend: DatabaseBackend, writer: Wr
     assert [task_id for task_id, _ in backend.get_many("ab", interval=0.01, max_iterations=3)] == ["a"]
     with pytest.raises(TimeoutError):
         list(backend.get_many("ab", timeout=0.05))
+
+
+@pytest.mark.parametrize(
+    ("timeout", "max_iterations", "raises"),
+    [(0.02, 1000, True), (1000, 3, False), (0, 1, True), (0.02, 1, False), (None, 3, False)],
+)
+def test_get_many_ends_with_whichever_limit_is_first(
+    backend: DatabaseBackend, timeout: float | None, max_iterations: int, raises: bool
+) -> None:
+    """Whether that is an error depends on which."""
+    found = backend.get_many("a", timeout=timeout, interval=0.01, max_iterations=max_iterations)
+
+    if raises:
+        with pytest.raises(TimeoutError):
+            list(found)
+    else:
+        assert list(found) == []
