@@ -27,6 +27,8 @@ logger = get_logger(__name__)
 
 #: Seconds between two calls of ``on_interval``, and so between two looks at the parents of a result.
 INTERVAL = 0.5
+#: The least: without any pause, a wait would only ask whether it is over.
+LEAST_INTERVAL = 0.01
 #: What is waited for in place of an id that no row can have: no task has this one.
 NOBODYS = ""
 #: Seconds for which one of several backends is awaited before it is the turn of the next.
@@ -84,7 +86,7 @@ def each(
     Raises:
         celery.exceptions.TimeoutError: the ``deadline`` is over.
     """
-    called = time.monotonic()
+    called, interval = time.monotonic(), max(interval, LEAST_INTERVAL)
     while waits := [wait for wait in waits if not wait.is_over]:
         left = interval if deadline is None else min(interval, deadline - time.monotonic())
         for wait in waits:
