@@ -85,18 +85,23 @@ class _Members:
         self._place: list[int] = []
         self._left: list[int] = []
         for place, member in enumerate(members):
-            self._leaves.extend(leaves([member]))
-            self._left.append(len(self._leaves) - len(self._place))
-            self._place.extend([place] * self._left[-1])
-        self._at_hand: list[int] = []
-        #: The numbers of the leaves that are missing, by their backend and id; and of those of other backends.
+            added = list(leaves(member)) if isinstance(member, ResultSet) else (member,)
+            self._leaves += added
+            self._left.append(len(added))
+            self._place += [place] * len(added)
+        #: The numbers of the leaves that are missing, by their backend and id; those of other backends; the others.
         self.missing: dict[Any, dict[str, list[int]]] = {}
         self._elsewhere: list[int] = []
+        self._at_hand: list[int] = []
+        self._sort()
+
+    def _sort(self) -> None:
         for number, leaf in enumerate(self._leaves):
-            if leaf.ignored or leaf._cache:
+            if leaf._cache or leaf.ignored:
                 self._at_hand.append(number)
-            elif _is_ours(leaf):
-                self.missing.setdefault(leaf.backend, {}).setdefault(asked_id(leaf.id) or NOBODYS, []).append(number)
+            elif leaf.backend in self.missing or _is_ours(leaf):
+                missing = self.missing.setdefault(leaf.backend, {})
+                missing.setdefault(asked_id(leaf.id) or NOBODYS, []).append(number)
             else:
                 self._elsewhere.append(number)
 
@@ -110,8 +115,9 @@ class _Members:
         arrived: list[int] = []
         for meta in metas:
             value_of(meta)  # raises what keeps it from being read
-            arrived += missing[meta["task_id"]]
-            for number in missing[meta["task_id"]]:
+            numbers = missing[meta["task_id"]]
+            arrived += numbers
+            for number in numbers:
                 self._leaves[number]._maybe_set_cache(meta)
         yield from self._arrive(sorted(arrived))
 
@@ -130,7 +136,8 @@ class _Members:
 
     def _arrive(self, numbers: Iterable[int]) -> Iterator[Any]:
         for number in numbers:
-            if self._propagate and _failed(self._leaves[number]):
+            meta = self._leaves[number]._cache
+            if self._propagate and meta and meta["status"] in states.PROPAGATE_STATES:
                 self._leaves[number].get(disable_sync_subtasks=False)  # its error, or that of a task before it
             place = self._place[number]
             self._left[place] -= 1
@@ -164,7 +171,8 @@ def _as_ready(
             waits[stack.enter_context(backend.awaiting(missing, deadline, on_message))] = missing
         for wait, missing in waits.items():
             yield from members.take(wait.take(0), missing)  # what is there already
-        members.raise_of_parents()
+        if not all(wait.is_over for wait in waits):
+            members.raise_of_parents()
         for wait, found in each(list(waits), deadline, interval, look):
             yield from members.take(found, waits[wait])
     yield from members.await_elsewhere(
@@ -174,10 +182,6 @@ def _as_ready(
 
 def _is_ours(leaf: Any) -> bool:
     return hasattr(leaf.backend, "awaiting")
-
-
-def _failed(leaf: Any) -> bool:
-    return bool(leaf._cache) and leaf._cache["status"] in states.PROPAGATE_STATES
 
 
 def _id(member: Any) -> Any:
