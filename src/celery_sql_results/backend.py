@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 from celery import states
@@ -24,7 +25,7 @@ from .payload import pending, restored, stand_in, storable, tree
 from .services import Services
 from .session import SessionManager
 from .settings import Settings
-from .waiting import Consumer, install
+from .waiting import Consumer, Wait, install, metas
 from .writing import GROUP, TASK, Entry, StruckMeanwhile
 
 __all__ = ["DatabaseBackend"]
@@ -263,9 +264,13 @@ class DatabaseBackend(BaseBackend):
         return result.maybe_throw(callback=callback, propagate=propagate)
 
     def iter_native(self, result: Any, *args: Any, **kwargs: Any) -> Iterator[tuple[str, Any]]:
-        """Yield ``(id, meta)`` of the members of a set as they become ready; see :meth:`.Waits.members`."""
+        """Yield ``(id, meta)`` of the members of a set as they become ready; of a nested set, its id and results."""
+        return metas(result.results, *args, **kwargs)
+
+    def awaiting(self, *args: Any) -> AbstractContextManager[Wait]:
+        """A wait for tasks, for the length of a block; see :meth:`.Waits.begin`."""
         self._ensure_not_eager()
-        return self._services.waits.members(result, *args, **kwargs)
+        return self._services.waits.begin(*args)
 
     def get_many(self, task_ids: Iterable[str], *args: Any, **kwargs: Any) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield ``(task id, meta)`` of each task as it is ready; see :meth:`.Waits.many`."""
@@ -308,11 +313,8 @@ class DatabaseBackend(BaseBackend):
         if not row:
             return None
         members = self._services.encoding.loads(row["result"], row.get("content_type"))
-        return {
-            "taskset_id": row["taskset_id"],
-            "result": members and result_from_tuple(tree(members), self.app),
-            "date_done": row["date_done"],
-        }
+        result = members and result_from_tuple(tree(members), self.app)
+        return {"taskset_id": row["taskset_id"], "result": result, "date_done": row["date_done"]}
 
     def _delete_group(self, group_id: str) -> None:
         id_ = asked_id(group_id)

@@ -7,58 +7,43 @@ result that is awaited for ever.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import celery.result
 from celery import Celery, states
 from vine import barrier
 
-from celery_sql_results.boundaries import caught
 from celery_sql_results.ids import as_text
 
-__all__ = ["AsyncResult", "GroupResult", "ResultSet", "install", "leaves"]
+from .joining import join, some_are_ours
+from .leaves import leaves, raise_of_parents, states_of, throw
+from .waits import INTERVAL
+
+__all__ = ["AsyncResult", "GroupResult", "ResultSet", "install"]
+
+_celerys_join_native = celery.result.ResultSet.join_native
 
 
 def install(app: Celery) -> None:
-    """Let ``app`` make these classes, unless it makes classes of its own."""
+    """Let ``app`` make these classes, unless it makes classes of its own.
+
+    Sets that are made of Celery's own classes, by hand or before this was called, are joined as ours: what Celery calls
+    of a backend while it joins cannot mend it. Those of other backends are joined as before.
+    """
     for ours in (AsyncResult, ResultSet, GroupResult):
         theirs = getattr(app, ours.__name__)
         if theirs.__mro__[1] is getattr(celery.result, ours.__name__):
             setattr(app, ours.__name__, app.subclass_with_self(ours))
+    celery.result.ResultSet.join_native = join_native  # type: ignore[method-assign]
 
 
-def leaves(results: Iterable[Any]) -> Iterator[Any]:
-    """The single results of a set, those of nested groups included."""
-    for result in results:
-        if isinstance(result, celery.result.ResultSet):
-            yield from leaves(result)
-        else:
-            yield result
-
-
-def _states(results: Iterable[Any]) -> dict[str, str]:
-    """The states of the members that have one, by their ids: one query for all that are stored in one place."""
-    found: dict[str, str] = {}
-    unknown: dict[Any, set[str]] = {}
-    for result in leaves(results):
-        if result._cache:
-            found[result.id] = result._cache["status"]
-        else:
-            unknown.setdefault(result.backend, set()).add(result.id)
-    for backend, ids in unknown.items():
-        if hasattr(backend, "states_of"):
-            found |= backend.states_of(ids)
-        else:  # a task may have a backend of its own
-            found |= {task_id: backend.get_state(task_id) for task_id in ids}
-    return found
-
-
-def _throw(results: Iterable[Any], found: Mapping[str, str]) -> None:
-    """Raise what the first member raised that failed, if one did."""
-    for result in leaves(results):
-        if found.get(result.id) in states.PROPAGATE_STATES:
-            result.maybe_throw()
+def join_native(self: Any, *args: Any, **kwargs: Any) -> Any:
+    """The values of all results, read together; see :func:`~.joining.join`."""
+    if not some_are_ours(self.results):
+        return _celerys_join_native(self, *args, **kwargs)  # type: ignore[no-untyped-call]
+    self._on_full.finalize()
+    return join(self.results, *args, **kwargs)
 
 
 class AsyncResult(celery.result.AsyncResult):
@@ -73,15 +58,7 @@ class AsyncResult(celery.result.AsyncResult):
 
     def _maybe_reraise_parent_error(self) -> None:
         """Celery looks at the tasks before this one as a wait begins, and every half second, at each by itself."""
-        parents = list(self._parents())[::-1]  # type: ignore[no-untyped-call]
-        before = [result for result in leaves(parents) if result.id not in self._succeeded]
-        found: dict[str, str] = {}
-        with caught() as failure:  # a backend may raise anything
-            found = _states(before)
-        if failure.error and not self.backend.exception_safe_to_retry(failure.error):
-            raise failure.error  # else the wait outlasts an outage, and looks again
-        self._succeeded |= {task_id for task_id, state in found.items() if state == states.SUCCESS}
-        _throw(before, found)
+        self._succeeded = raise_of_parents([self], self._succeeded)
 
     def then(self, callback: Callable[..., Any], on_error: Callable[..., Any] | None = None, weak: bool = False) -> Any:
         """Call ``callback`` with this result as soon as it is ready, in the thread that looks for results."""
@@ -94,16 +71,28 @@ class ResultSet(celery.result.ResultSet):
     """A set of results, which asks for all its members in one query."""
 
     results: Any
-    #: Whether the join that is under way ends with the first result that failed.
-    propagates = False
 
-    def join_native(self, timeout: float | None = None, propagate: bool = True, *args: Any, **kwargs: Any) -> Any:
-        """The values of all results, read together; see :meth:`.Waits.members`."""
-        self.propagates = propagate
-        return super().join_native(timeout, propagate, *args, **kwargs)  # type: ignore[no-untyped-call]
+    join_native = join_native
+
+    def join(
+        self,
+        timeout: float | None = None,
+        propagate: bool = True,
+        interval: float | None = INTERVAL,
+        callback: Callable[[str, Any], object] | None = None,
+        no_ack: bool = True,
+        on_message: Callable[[dict[str, Any]], object] | None = None,
+        disable_sync_subtasks: bool = True,
+        on_interval: Callable[[], object] | None = None,
+    ) -> Any:
+        """The values of all results, read together; see :func:`~.joining.join`."""
+        how = (timeout, propagate, interval, callback, no_ack, on_message)
+        if some_are_ours(self.results):
+            return self.join_native(*how, on_interval, disable_sync_subtasks) or []
+        return super().join(*how, disable_sync_subtasks, on_interval)  # type: ignore[no-untyped-call]
 
     def _states(self) -> dict[str, str]:
-        return _states(self.results)
+        return states_of(self.results)
 
     def _all(self, result: Any, of: frozenset[str], found: dict[str, str]) -> bool:
         return all(found.get(leaf.id, states.PENDING) in of for leaf in leaves([result]))
@@ -135,7 +124,7 @@ class ResultSet(celery.result.ResultSet):
         if callback is not None:
             super().maybe_throw(callback=callback, propagate=propagate)  # type: ignore[no-untyped-call]
         elif propagate:
-            _throw(self.results, self._states())
+            throw(self.results, self._states())
 
     maybe_reraise = maybe_throw
 

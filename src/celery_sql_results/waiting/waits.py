@@ -1,16 +1,15 @@
-"""The waits of a backend for one result, for the members of a set and for many tasks, in terms of the looker."""
+"""The waits of a backend for one result and for many tasks, in terms of the looker."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from celery import states
 from celery.exceptions import TimeoutError as CeleryTimeoutError
-from celery.result import ResultSet
 from celery.utils.log import get_logger
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -20,17 +19,88 @@ from celery_sql_results.payload import value_of
 from celery_sql_results.writing import Retries
 
 from .looker import Consumer, Subscription
-from .results import leaves
 
-__all__ = ["INTERVAL", "Waits"]
+__all__ = ["INTERVAL", "NOBODYS", "Meta", "Wait", "Waits", "each"]
 
 Meta = dict[str, Any]
 logger = get_logger(__name__)
 
 #: Seconds between two calls of ``on_interval``, and so between two looks at the parents of a result.
 INTERVAL = 0.5
+#: The least: without any pause, a wait would only ask whether it is over.
+LEAST_INTERVAL = 0.01
 #: What is waited for in place of an id that no row can have: no task has this one.
 NOBODYS = ""
+#: Seconds for which one of several backends is awaited before it is the turn of the next.
+TURN = 0.01
+
+
+class Wait:
+    """A wait that has begun.
+
+    Args:
+        at_hand: the metas of tasks that are known to be ready.
+        subscription: brings the rows of the others.
+        read: reads a row.
+        on_message: gets each meta that comes.
+        ready_states: the states that are awaited.
+    """
+
+    def __init__(
+        self,
+        at_hand: Iterable[Meta],
+        subscription: Subscription | None = None,
+        read: Callable[[Mapping[str, Any]], Meta] = dict,
+        on_message: Callable[[Meta], object] | None = None,
+        ready_states: frozenset[str] = states.READY_STATES,
+    ) -> None:
+        self._at_hand = list(at_hand)
+        self._subscription = subscription
+        self._read = read
+        self._on_message = on_message
+        self._ready_states = ready_states
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all has been taken."""
+        return not self._at_hand and not (self._subscription and self._subscription.untaken)
+
+    def take(self, seconds: float) -> list[Meta]:
+        """Wait up to some seconds for tasks to be ready, and return the metas of those that are."""
+        taken, self._at_hand = self._at_hand, []
+        if self._subscription is not None and self._subscription.untaken:
+            for row in self._subscription.take(0.0 if taken else seconds):
+                meta = self._read(row)
+                if self._on_message is not None:
+                    self._on_message(meta)
+                if meta["status"] in self._ready_states:
+                    taken.append(meta)
+        return taken
+
+
+def each(
+    waits: Sequence[Wait], deadline: float | None, interval: float, on_interval: Callable[[], object] | None
+) -> Iterator[tuple[Wait, list[Meta]]]:
+    """Yield what comes for some waits until nothing is missing; ``on_interval`` is called in between.
+
+    Raises:
+        celery.exceptions.TimeoutError: the ``deadline`` is over.
+    """
+    called, interval = time.monotonic(), max(interval, LEAST_INTERVAL)
+    while waits := [wait for wait in waits if not wait.is_over]:
+        left = interval if deadline is None else min(interval, deadline - time.monotonic())
+        for wait in waits:
+            metas = wait.take(max(left if len(waits) == 1 else min(left, TURN), 0.0))
+            if metas:
+                yield wait, metas
+        now = time.monotonic()
+        if all(wait.is_over for wait in waits):
+            return
+        if deadline is not None and now >= deadline:
+            raise CeleryTimeoutError("The operation timed out.")
+        if on_interval is not None and now - called >= interval:
+            called = now
+            on_interval()
 
 
 class Waits:
@@ -108,32 +178,8 @@ class Waits:
         for meta in self._await({result.id}, timeout, interval, on_interval, on_message):
             value_of(meta)  # raises what keeps it from being read
             result._maybe_set_cache(meta)
-
-    def members(
-        self,
-        result: Any,
-        timeout: float | None = None,
-        interval: float | None = INTERVAL,
-        no_ack: bool = True,
-        on_message: Callable[[Meta], object] | None = None,
-        on_interval: Callable[[], object] | None = None,
-    ) -> Iterator[tuple[str, Any]]:
-        """Yield ``(id, meta)`` of the members of a set as they become ready; of a nested set, its id and results.
-
-        Whoever joins asks each result of a nested set for its value, in order and without a timeout. So the set is
-        yielded when none of that needs a wait: all are ready, or all before one that failed and ends the join.
-        """
-        members = _Members(result.results, getattr(result, "propagates", False))
-        yield from members.at_hand
-
-        def look() -> None:
-            members.raise_of_parents()
-            if on_interval is not None:
-                on_interval()
-
-        for meta in self._await(members.missing, timeout, interval, look, on_message):
-            value_of(meta)  # raises what keeps it from being read
-            yield from members.take(meta)
+            if on_interval is not None and meta["status"] in states.PROPAGATE_STATES:
+                on_interval()  # Celery looks at the tasks before this one here: the error of one of those goes before
 
     def many(
         self,
@@ -148,18 +194,20 @@ class Waits:
     ) -> Iterator[tuple[str, Meta]]:
         """Yield ``(task id, meta)`` of each task as it is found in one of ``READY_STATES``.
 
-        ``max_iterations`` ends the wait, without an error, when that many intervals have begun.
+        ``max_iterations`` ends the wait, without an error, when that many intervals have begun, unless ``timeout``
+        ends it before.
 
         Raises:
             celery.exceptions.TimeoutError: ``timeout`` seconds have passed and some are not ready; 0 looks once.
         """
-        if max_iterations is not None:
-            timeout = (max_iterations - 1) * (interval or INTERVAL)
+        longest = math.inf if max_iterations is None else (max_iterations - 1) * (interval or INTERVAL)
+        is_silent = longest < (math.inf if timeout is None else timeout)
+        limit = longest if is_silent else timeout
         try:
-            for meta in self._await(set(task_ids), timeout, interval, on_interval, on_message, READY_STATES):
+            for meta in self._await(set(task_ids), limit, interval, on_interval, on_message, READY_STATES):
                 yield meta["task_id"], meta
         except CeleryTimeoutError:
-            if max_iterations is None:
+            if not is_silent:
                 raise
 
     def _await(
@@ -173,36 +221,41 @@ class Waits:
     ) -> Iterator[Meta]:
         """Yield the meta of each task when it is ready; ``on_message`` gets those of other states as well."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        asked = {asked_id(task_id) or NOBODYS for task_id in task_ids}
-        cached = [self._cache[task_id] for task_id in asked if task_id in self._cache]
-        yield from cached
-        missing = asked.difference(meta["task_id"] for meta in cached)
-        if not missing:
-            return
-        with self._consumer_by(deadline).subscribe(missing, ready_states, every_state=on_message is not None) as wait:
-            for meta in self._take(wait, deadline, INTERVAL if interval is None else interval, on_interval):
-                if on_message is not None:
-                    on_message(meta)
-                if meta["status"] in ready_states:
-                    yield meta
+        with self.begin(task_ids, deadline, on_message, ready_states) as wait:
+            for _, metas in each([wait], deadline, INTERVAL if interval is None else interval, on_interval):
+                yield from metas
 
-    def _take(
-        self, wait: Subscription, deadline: float | None, interval: float, on_interval: Callable[[], object] | None
-    ) -> Iterator[Meta]:
-        """Yield what comes for a wait, until nothing is missing or the time is over; ``on_interval`` in between."""
-        called = time.monotonic()
-        while True:
-            left = interval if deadline is None else min(interval, deadline - time.monotonic())
-            for row in wait.take(max(left, 0.0)):
-                yield self._remember(self._meta_of(row))
-            now = time.monotonic()
-            if not wait.untaken:
-                return
-            if deadline is not None and now >= deadline:
-                raise CeleryTimeoutError("The operation timed out.")
-            if on_interval is not None and now - called >= interval:
-                called = now
-                on_interval()
+    @contextmanager
+    def begin(
+        self,
+        task_ids: Iterable[str],
+        deadline: float | None,
+        on_message: Callable[[Meta], object] | None = None,
+        ready_states: frozenset[str] = states.READY_STATES,
+    ) -> Iterator[Wait]:
+        """A wait for tasks, for the length of the block; what is ready is there when the block begins."""
+        asked = {asked_id(task_id) or NOBODYS for task_id in task_ids}
+        cached = self._cached(asked, ready_states)
+        missing = asked.difference(cached)
+        if not missing:
+            yield Wait(cached.values())
+            return
+        with self._consumer_by(deadline).subscribe(missing, ready_states, every_state=on_message is not None) as found:
+            yield Wait(cached.values(), found, self._read, on_message, ready_states)
+
+    def _cached(self, task_ids: Iterable[str], ready_states: frozenset[str]) -> dict[str, Meta]:
+        found: dict[str, Meta] = {}
+        for task_id in task_ids if self._cache else ():
+            try:
+                meta = self._cache[task_id]  # asked for once: another thread may drop it at any time
+            except KeyError:
+                continue
+            if meta["status"] in ready_states:
+                found[task_id] = meta
+        return found
+
+    def _read(self, row: Mapping[str, Any]) -> Meta:
+        return self._remember(self._meta_of(row))
 
     def _remember(self, meta: Meta) -> Meta:
         if meta["status"] == states.SUCCESS:
@@ -227,67 +280,3 @@ class Waits:
                 result._maybe_set_cache(self._remember(self._meta_of(row)))
             if failure.error:
                 logger.error("a callback of result %s failed", result.id, exc_info=failure.error)
-
-
-class _Members:
-    """The members of a set: those that are at hand, and those that become so as results come for what is missing.
-
-    Args:
-        propagates: whether whoever joins goes no further than to a result that failed.
-    """
-
-    def __init__(self, results: Iterable[Any], propagates: bool) -> None:
-        self._propagates = propagates
-        self.at_hand: list[tuple[str, Any]] = []
-        self.missing: dict[str, list[Any]] = {}
-        #: Of nested sets, what is not at hand yet, in order; and by the ids of these results, the sets.
-        self._lefts: list[deque[Any]] = []
-        self._nested: dict[str, list[tuple[Any, deque[Any]]]] = {}
-        sets = []
-        for member in results:
-            if isinstance(member, ResultSet):
-                sets.append(member)
-            elif member._cache:
-                self.at_hand.append((member.id, member._cache))
-            else:
-                self.missing.setdefault(asked_id(member.id) or NOBODYS, []).append(member)
-        self._own = {id_: members[0].id for id_, members in self.missing.items()}
-        for nested in sets:
-            self._add(nested)
-
-    def _add(self, nested: Any) -> None:
-        left = deque(leaves([nested]))
-        missing = [leaf for leaf in left if not leaf._cache]  # first: another thread may fulfil some just now
-        if self._needs_no_wait(left):
-            self.at_hand.append((nested.id, nested.results))
-            return
-        self._lefts.append(left)
-        for leaf in missing:
-            id_ = asked_id(leaf.id) or NOBODYS
-            self.missing.setdefault(id_, []).append(leaf)
-            self._nested.setdefault(id_, []).append((nested, left))
-
-    def take(self, meta: Meta) -> Iterator[tuple[str, Any]]:
-        """Keep what has come, and yield the members that it makes ready."""
-        task_id = meta["task_id"]
-        for result in self.missing[task_id]:
-            result._maybe_set_cache(meta)
-        if task_id in self._own:
-            yield self._own[task_id], meta  # the member's own: whoever joins looks for that
-        for nested, left in self._nested.get(task_id, ()):
-            if left and self._needs_no_wait(left):
-                yield nested.id, nested.results
-
-    def raise_of_parents(self) -> None:
-        """Raise what a task before a nested one has raised, as its own ``get`` would: it may never run then."""
-        if self._propagates:
-            for left in self._lefts:
-                if left and left[0].parent is not None:
-                    left[0]._maybe_reraise_parent_error()
-
-    def _needs_no_wait(self, left: deque[Any]) -> bool:
-        """Whether each result is at hand, up to one that ends the join; what is at hand is taken from ``left``."""
-        while left and left[0]._cache:
-            if left.popleft()._cache["status"] in states.PROPAGATE_STATES and self._propagates:
-                left.clear()
-        return not left
