@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
-from weakref import WeakValueDictionary
 
 from celery.exceptions import SoftTimeLimitExceeded
 from celery.result import GroupResult
-from celery.utils.functional import regen
 from celery.utils.log import get_logger
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -63,8 +61,6 @@ class Chords:
         self._retries = retries
         self._hand_over = hand_over
         self._in_a_hurry = in_a_hurry
-        #: Headers that are read as they are sent, for as long as that takes.
-        self._being_sent: WeakValueDictionary[str, Any] = WeakValueDictionary()
 
     @property
     def are_there(self) -> bool:
@@ -82,31 +78,26 @@ class Chords:
             "header": None,
             "body": kept,
             "content_type": self._encoding.content_type,
-            "members": None,
             "bare_body": None if kept else as_json(bare(body)),
         }
-        self._writer.write(Entry(CHORD, {**row, **self._known_of(group_id, header_result_args)}))
+        self._writer.write(Entry(CHORD, {**row, **self._known_of(*header_result_args)}))
 
-    def _known_of(self, group_id: str, header_result_args: tuple[Any, ...]) -> dict[str, Any]:
-        """What is known of a header before it is sent: nothing of a generator, which is read as it is sent.
+    def _known_of(self, group_id: str, header: Iterable[Any]) -> dict[str, Any]:
+        """What is known of a header before it is sent.
 
-        The results of nested groups reach the body nested as well, so the tree of them is kept.
+        A generator is read for it, as by Celery's own database backend: tasks that have no ids yet would get others when
+        they are sent. The results of nested groups reach the body nested as well, so the tree of them is kept.
         """
-        members = header_result_args[1]
-        if isinstance(members, type(regen(iter(())))):
-            self._being_sent[group_id] = members
-            return {}
-        known: dict[str, Any] = {"members": as_members(members)}
-        if any(isinstance(member, GroupResult) for member in members):
-            return {**known, "header": self._encoding.dumps(tree(self._app.GroupResult(*header_result_args)))}
-        return {**known, "size": len(members)}
+        results = list(header)
+        known: dict[str, Any] = {"members": as_members(results)}
+        if any(isinstance(result, GroupResult) for result in results):
+            return {**known, "header": self._encoding.dumps(tree(self._app.GroupResult(group_id, results)))}
+        return {**known, "size": len(results)}
 
     def set_size(self, group_id: str, size: int) -> None:
-        """Say how many parts a chord has, before its last part is sent. By then, a generator has given all of them."""
+        """Say how many parts a chord has, before its last part is sent."""
         id_ = stored_id("group", group_id)
-        header = self._being_sent.pop(id_, None)
-        members = None if header is None else as_members(header)
-        self._retries.write(f"sizing chord {id_}", lambda: self._rows.set_size(id_, size, members))
+        self._retries.write(f"sizing chord {id_}", lambda: self._rows.set_size(id_, size))
 
     def add(self, group_id: str, task_id: str) -> None:
         """Let a chord have one part more; called by a part, before it returns."""

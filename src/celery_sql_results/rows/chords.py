@@ -92,19 +92,13 @@ class ChordRows:
             row = {**chord, "date_created": utc_now(), **anew}
             self.impl.put(connection, self._put_chord, {name: row[name] for name in row if name in self._columns})
 
-    def set_size(self, group_id: str, size: int, members: bytes | None = None) -> None:
+    def set_size(self, group_id: str, size: int) -> None:
         """Say how many parts there are, known when all but the last are sent. Only of a chord that was begun here.
 
-        Nothing is written, and no disk waited for, where that was known from the beginning. If the ``members`` were
-        not, they are now.
+        Nothing is written, and no disk waited for, where that was known from the beginning.
         """
-        values = {"group_id_": group_id, "size_": size}
-        if members is None or "members" not in self._columns:
-            statement = self._size
-        else:
-            statement, values = self._size_and_members, {**values, "members_": members}
         with self.impl.connect_quickly(self.engine) as connection:
-            connection.execute(statement, values)
+            connection.execute(self._size, {"group_id_": group_id, "size_": size})
 
     def add(self, group_id: str, task_id: str) -> None:
         """Await one part more. A row of its own, so that it counts once, however often this is repeated."""
@@ -207,11 +201,6 @@ class ChordRows:
     def _size(self) -> sa.Update:
         size = sa.bindparam("size_", type_=sa.Integer)
         return self._update.where(self.chords.c.size.is_distinct_from(size)).values(size=size)
-
-    @memoized_property
-    def _size_and_members(self) -> sa.Update:
-        size = sa.bindparam("size_", type_=sa.Integer)
-        return self._update.values(size=size, members=sa.bindparam("members_", type_=self.chords.c.members.type))
 
     def _claim(self, lease: timedelta, by_force: bool) -> sa.Executable:
         """By the clock of the database, so that no host whose clock is wrong ends a lease early or prolongs it."""

@@ -148,31 +148,15 @@ def test_postgresql_writes_a_part_with_its_result() -> None:
     )
 
 
+STATUS = "celery_taskmeta_parts.status"
+UNLESS_SUCCESS = f"coalesce({STATUS}, '') != 'SUCCESS'"
+ON_CONFLICT = f"CONFLICT (group_id, task_id, position) DO UPDATE SET status = excluded.status WHERE {UNLESS_SUCCESS}"
+ON_DUPLICATE_KEY = f"DUPLICATE KEY UPDATE status = if({UNLESS_SUCCESS}, VALUES(status), {STATUS})"
+
+
 @pytest.mark.parametrize(
     ("dialect", "expected"),
-    [
-        (
-            postgresql.dialect(),
-            (
-                "CONFLICT (group_id, task_id, position) DO UPDATE SET status = excluded.status "
-                "WHERE coalesce(celery_taskmeta_parts.status, '') != 'SUCCESS'"
-            ),
-        ),
-        (
-            sqlite.dialect(),
-            (
-                "CONFLICT (group_id, task_id, position) DO UPDATE SET status = excluded.status "
-                "WHERE coalesce(celery_taskmeta_parts.status, '') != 'SUCCESS'"
-            ),
-        ),
-        (
-            mysql(False),
-            (
-                "DUPLICATE KEY UPDATE status = "
-                "if(coalesce(celery_taskmeta_parts.status, '') != 'SUCCESS', VALUES(status), celery_taskmeta_parts.status)"
-            ),
-        ),
-    ],
+    [(postgresql.dialect(), ON_CONFLICT), (sqlite.dialect(), ON_CONFLICT), (mysql(False), ON_DUPLICATE_KEY)],
     ids=["postgresql", "sqlite", "mysql"],
 )
 def test_a_key_of_several_columns_stays_as_it_is(dialect: Dialect, expected: str) -> None:
