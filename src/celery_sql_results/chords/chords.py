@@ -85,8 +85,8 @@ class Chords:
     def _known_of(self, group_id: str, header: Iterable[Any]) -> dict[str, Any]:
         """What is known of a header before it is sent.
 
-        A generator is read for it, as by Celery's own database backend: tasks that have no ids yet would get others when
-        they are sent. The results of nested groups reach the body nested as well, so the tree of them is kept.
+        A generator is read for it, as by Celery's own database backend: tasks that have no ids yet get them now. The
+        results of nested groups reach the body nested as well, so the tree of them is kept.
         """
         results = list(header)
         known: dict[str, Any] = {"members": as_members(results)}

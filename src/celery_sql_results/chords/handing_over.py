@@ -146,7 +146,6 @@ class HandOver:
         if isinstance(error, SoftTimeLimitExceeded) and chord.body is not None:  # of a part that has returned
             self._step(f"giving chord {group_id} up", lambda: self._rows.claim(group_id, claimant, timedelta()))
             raise error  # another process tries at once
-        logger.error("chord %s failed (%s)", group_id, type(error).__name__)
         if not self._claim(group_id, claimant):
             logger.warning("chord %s failed too late: another process sends its body", group_id)
             return False
@@ -154,6 +153,7 @@ class HandOver:
             raise error if isinstance(error, ChordError) else ChordError(f"Join error: {error!r}")
         except ChordError as told:  # Celery stores the traceback of what is being handled
             self._fail(body, told)
+        logger.error("chord %s failed (%s)", group_id, type(error).__name__)
         return True
 
     def _step(self, name: str, operation: Callable[[], T]) -> T:
