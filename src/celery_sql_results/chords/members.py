@@ -73,7 +73,7 @@ class Members:
 
         It is the last one, which is likely to be the last to end.
         """
-        missing = self._missing(group_ids)
+        missing = self.missing(group_ids)
         ended = self._ended_here({task_id for places in missing.values() for task_id, _ in places})
 
         def has_ended(task_id: str) -> bool:
@@ -85,9 +85,13 @@ class Members:
             for group_id, task_ids in backwards.items()
         }
 
-    def put_parts(self, group_id: str) -> bool:
-        """Count the members of a chord in that have all ended, and return whether any was not counted yet."""
-        missing = self._missing([group_id])[group_id]
+    def missing(self, group_ids: Collection[str]) -> dict[str, list[Place]]:
+        """The places of the headers of chords that no part was stored for; all of them once a body was sent."""
+        members, parts = self._read(self._rows.members_of, group_ids), self._read(self._rows.parts_of, group_ids)
+        return {group_id: list(_missing(_read(members.get(group_id)), parts[group_id])) for group_id in group_ids}
+
+    def put_parts(self, group_id: str, missing: Sequence[Place]) -> None:
+        """Count members of a chord in, which have all ended."""
         found = {row["task_id"]: row for row in self._read(self._database.rows.tasks.fetch_many, dict(missing))}
         for task_id, position in missing:
             row = found.get(task_id)
@@ -95,7 +99,6 @@ class Members:
             columns = {name: part.get(name) for name in ("status", "result", "content_type")}
             ids = {"group_id": group_id, "task_id": task_id, "position": position}
             self._retries.write(f"counting task {task_id} in", partial(self._rows.put_part, {**ids, **columns}))
-        return bool(missing)
 
     def _part_there(self, task_id: str) -> dict[str, Any]:
         result = self._elsewhere(task_id)
@@ -135,11 +138,6 @@ class Members:
             if task.backend is not home:
                 found[id(task.backend)] = task.backend
         return list(found.values())
-
-    def _missing(self, group_ids: Collection[str]) -> dict[str, list[Place]]:
-        """The places of the headers of chords that no part was stored for."""
-        members, parts = self._read(self._rows.members_of, group_ids), self._read(self._rows.parts_of, group_ids)
-        return {group_id: list(_missing(_read(members.get(group_id)), parts[group_id])) for group_id in group_ids}
 
 
 def _read(payload: bytes | None) -> list[str]:

@@ -148,8 +148,11 @@ class Sweep:
         return chosen
 
     def _end_by_parts(self, group_id: str) -> bool:
-        if not self._members.put_parts(group_id):
-            return False  # they have just returned by themselves
+        missing = self._members.missing([group_id])[group_id]
+        chord = self._rows.look(group_id)  # afterwards: with its end, a chord loses its parts
+        if chord is None or chord.is_dispatched or chord.is_complete:
+            return False  # the parts have just returned by themselves
+        self._members.put_parts(group_id, missing)
         chord = self._rows.counted(group_id)
         if chord is None or not chord.is_complete:
             return False
