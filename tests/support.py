@@ -29,8 +29,8 @@ Statements = Callable[[], AbstractContextManager[list[str]]]
 
 
 def need(pool: str) -> None:
-    """Skip the test of a pool whose library may be missing on some Python; in CI, fail."""
-    if pool in ("gevent", "eventlet") and find_spec(pool) is None:
+    """Skip the test of a pool, or of a library, that may be missing on some Python; in CI, fail."""
+    if pool in ("gevent", "eventlet", "celery_batches") and find_spec(pool) is None:
         give_up = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
         give_up(f"{pool} is missing: pip install {pool}")
 

@@ -128,7 +128,7 @@ class DatabaseBackend(BaseBackend):
     @property
     def upkeep_tasks(self) -> dict[str, Callable[[], object]]:
         """What a worker does now and then, by name."""
-        return {"emptying the spool": self.replay, "looking for stuck chords": self.sweep_chords}
+        return {"emptying the spool": self.replay, "ending chords": self.sweep_chords}
 
     # -- tasks ---------------------------------------------------------------------------------------------------
 
@@ -378,13 +378,16 @@ class DatabaseBackend(BaseBackend):
         return info
 
     def sweep_chords(self) -> int:
-        """Send the bodies of chords whose elected process has died, and return how many there were."""
-        return self._services.chords.sweep()
+        """End chords that nobody else does, up to 500 for each call, and return how many there were.
+
+        The process that was to send the body has died, or parts were stored by somebody else.
+        """
+        return self._services.sweep_chords()
 
     # -- the rest ------------------------------------------------------------------------------------------------
 
     def cleanup(self) -> None:
-        """Delete what has expired, and send the bodies of chords whose elected process has died.
+        """Delete what has expired, and end chords that nobody else does.
 
         Task and group results expire ``result_expires`` after they were done, chords ``result_chord_expires`` after
         they began; 0 keeps them for ever, and so does ``None`` for results, while chords then expire like results.

@@ -8,7 +8,6 @@ names have nothing in common, so that they cannot touch each other's tables. The
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
 from typing import Any, ClassVar, Final, NamedTuple
 from weakref import WeakValueDictionary
 
@@ -19,7 +18,7 @@ from sqlalchemy.orm import DeclarativeBase
 from celery_sql_results._compat import memoized_property
 
 from .dialects import DefaultImpl
-from .dialects.types import TABLE_OPTIONS, Blob, Id, LongText, Timestamp
+from .dialects.types import TABLE_OPTIONS, Blob, Id, LongText, Timestamp, utc_now
 
 __all__ = [
     "MappedClass",
@@ -49,6 +48,9 @@ EXTENDED_COLUMNS = (
 PART_COLUMNS = ("group_id", "task_id", "position", "status", "result", "content_type")
 
 
+#: Of a column that came with a later release: a table that lacks it is used without.
+OPTIONAL: Final = {"optional": True}
+
 #: The sequences that ids come from are Celery's, whatever the names of the tables.
 TASK_SEQUENCE, GROUP_SEQUENCE = "task_id_sequence", "taskset_id_sequence"
 
@@ -75,11 +77,6 @@ class TableNames(NamedTuple):
         if group in of_group or (self.task_schema == self.group_schema and group in {task, *beside, *of_task}):
             return self.group
         return None
-
-
-def utc_now() -> datetime:
-    """The time now, in UTC and without an offset: what every column of a time holds."""
-    return datetime.now(timezone.utc).replace(tzinfo=None)
 
 
 def _name() -> sa.String:
@@ -151,7 +148,10 @@ def _waiter_table(metadata: sa.MetaData, name: str, schema: str | None) -> sa.Ta
 
 
 def _chord_table(metadata: sa.MetaData, name: str, schema: str | None) -> sa.Table:
-    """One chord: how many parts it has, who is elected to send the body, and what that takes."""
+    """One chord: how many parts it has, of which tasks, who is elected to send the body, and what that takes.
+
+    A body that JSON cannot write is not kept; ``bare_body`` is what is needed to let it fail.
+    """
     return sa.Table(
         name,
         metadata,
@@ -164,13 +164,15 @@ def _chord_table(metadata: sa.MetaData, name: str, schema: str | None) -> sa.Tab
         sa.Column("claimed_by", sa.String(32)),
         sa.Column("claimed_until", Timestamp),
         sa.Column("date_dispatched", Timestamp, index=True),  # to find the few that wait for a process to send the body
+        sa.Column("members", Blob, info=OPTIONAL),
+        sa.Column("bare_body", Blob, info=OPTIONAL),
         schema=schema,
         **{**TABLE_OPTIONS, "sqlite_autoincrement": False},
     )
 
 
 def _part_table(metadata: sa.MetaData, name: str, schema: str | None) -> sa.Table:
-    """One part of a chord, or the word that one was added to it (see ``chords.rows.ADDED``).
+    """One part of a chord, or the word that one was added to it (see ``rows.chords.ADDED``).
 
     A reused signature may stand twice in a header, so the position is part of the key.
     """

@@ -12,7 +12,7 @@ from celery.utils.log import get_logger
 from sqlalchemy.engine import Engine, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from .chords import Chords, HandOver, Join
+from .chords import Chords, HandOver, Join, Members, Sweep
 from .dialects import impl_for
 from .models import Models
 from .payload import Encoding, UnreadableMeta, redaction_for
@@ -68,6 +68,8 @@ class Services:
         fail, hurry = backend.chord_error_from_stack, self.in_a_hurry
         hand_over = HandOver(app, database, retries, Join(app, encoding), fail, hurry)
         self.chords = Chords(app, database, encoding, payload, writer, retries, hand_over, hurry)
+        members = Members(app, database, retries, payload, encoding.content_type)
+        self.sweep_chords = Sweep(database, retries, members, hand_over)
         self.replay: Replay | None = None
         self.emptier: Emptier | None = None
         if self.spool is not None:

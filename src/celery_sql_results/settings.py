@@ -37,8 +37,9 @@ RETRY_WINDOW, READ_RETRIES = 240.0, 3
 SPOOL_MAX_BYTES = 2**30
 #: What results are written in, and may be read of, where nobody says otherwise.
 SERIALIZER = "json"
-#: Seconds between two looks of a worker at the spool and at chords whose elected process has died.
-UPKEEP_INTERVAL = 30.0
+#: Seconds between two looks of a worker at the spool and at open chords. Celery's own backend looks at each chord each
+#: second. Here only those wait for it that something went wrong with, or whose parts somebody else has stored.
+UPKEEP_INTERVAL = 3.0
 #: Seconds between two looks at the rows that somebody waits for, where the database does not tell when to look.
 POLL_MIN_INTERVAL, POLL_MAX_INTERVAL = 0.002, 0.25
 #: Without any pause, a wait would keep the database busy for nothing.

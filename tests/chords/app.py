@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from celery import Celery, Task, group, maybe_signature
+from celery.exceptions import Ignore
 from celery.signals import after_task_publish, before_task_publish
 
 from acceptance import shop
@@ -118,6 +119,12 @@ def stamped(self: Task, values: Any = None) -> Any:
     return own if values is None else [values, own]
 
 
+def state(self: Task, state: str, meta: Any) -> None:
+    """State something of oneself, and return nothing that a worker would store."""
+    self.update_state(state=state, meta=meta)
+    raise Ignore
+
+
 def mortal(value: int, path: str) -> int:
     """Be killed while running if the path is condemned, and run through the next time."""
     if taken(Path(path)):
@@ -129,7 +136,7 @@ def equipped(app: Celery) -> Celery:
     """The app with the tasks of this module."""
     for task in (number, in_order, note_error, mortal):
         app.task(name=task.__name__)(task)
-    for task in (note, replaced, extend, stamped):
+    for task in (note, replaced, extend, stamped, state):
         app.task(name=task.__name__, bind=True)(task)
     app.task(name="doubled", base=Doubled)(number)
     return app

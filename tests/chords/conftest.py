@@ -25,7 +25,7 @@ def posts(database: Database) -> Iterator[Posts]:
 
     def make(**settings: Any) -> Post:
         queue = f"queue-{uuid.uuid4().hex}"
-        made.append(Post(equipped(app_on(database.url, task_default_queue=queue, **settings))))
+        made.append(Post(equipped(app_on(settings.pop("url", database.url), task_default_queue=queue, **settings))))
         return made[-1]
 
     yield make

@@ -7,6 +7,7 @@ from typing import Any
 
 from celery import Celery
 from celery.app.task import Context
+from kombu.serialization import prepare_accept_content
 
 from celery_sql_results import DatabaseBackend
 
@@ -38,15 +39,16 @@ class Post:
         with self.app.connection_for_read() as connection:
             channel = connection.default_channel
             get = lambda: channel.basic_get(self.app.conf.task_default_queue, no_ack=True)  # noqa: E731
-            return [letter_of(message) for message in iter(get, None)]
+            return [letter_of(message, self.app.conf.accept_content) for message in iter(get, None)]
 
     def deliver(self, letter: Letter, value: Any) -> None:
         """Let a task return a value."""
         self.backend.mark_as_done(letter.id, value, request=letter.request)
 
 
-def letter_of(message: Any) -> Letter:
+def letter_of(message: Any, accept: list[str]) -> Letter:
     """What a worker makes of a message."""
+    message.accept = prepare_accept_content(accept)
     (args, kwargs, embed), headers = message.decode(), message.headers
     known = {name: headers[name] for name in ("id", "task", "group", "group_index", "root_id", "parent_id")}
     return Letter(headers["task"], headers["id"], args, kwargs, Context({**known, **embed}))

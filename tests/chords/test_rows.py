@@ -102,7 +102,7 @@ def test_a_size_that_is_known_is_not_written_again(rows: ChordRows, database: Da
 
 
 def test_what_is_known_of_a_header_before_it_is_sent(backend: DatabaseBackend) -> None:
-    """The size of a list, the tree of nested groups, and nothing of a generator."""
+    """The size of a list or a generator, and the tree of nested groups."""
     app, rows = backend.app, backend.database.rows.chords
     assert rows is not None
     a, b = app.AsyncResult("a"), app.AsyncResult("b")
@@ -112,7 +112,7 @@ def test_what_is_known_of_a_header_before_it_is_sent(backend: DatabaseBackend) -
         chord = rows.look("g")
         assert chord is not None
         known.append((chord.size, chord.header is not None))
-    assert known == [(2, False), (0, True), (0, False)]
+    assert known == [(2, False), (0, True), (2, False)]
 
 
 def test_a_part_that_is_added_is_awaited_once(rows: ChordRows) -> None:
@@ -199,21 +199,36 @@ def test_old_parts_never_complete_a_chord_that_begins_anew(rows: ChordRows) -> N
     assert seen == [False, False]
 
 
-def test_stuck(rows: ChordRows) -> None:
-    """Complete and not sent, by nobody or by one who let the lease pass."""
-    stuck = lambda: [chord.group_id for chord in rows.stuck()]  # noqa: E731
-    open_chord(rows, "that only its own parts can end", None)
-    rows.set_size("that only its own parts can end", 0)
-    count_in(rows, part(task_id="a"))
-    assert stuck() == []
-    count_in(rows, part(task_id="b"))
-    assert stuck() == ["g"]
+def test_open_chords(rows: ChordRows) -> None:
+    """In the order of their ids, with what tells whether somebody should end them; not those that have ended."""
+    for group_id, body in (("f", None), ("h", b"{}")):
+        open_chord(rows, group_id, body)
+
+    def opened(after: str = "", limit: int = 9) -> list[tuple[str, bool, bool, bool, str | None]]:
+        return [(*found[:1], *found[2:4], found.has_body, found.claimed_by) for found in rows.opened(after, limit)]
+
+    assert [found[0] for found in opened()] == ["f", "g", "h"]
+    assert [found[0] for found in opened("f", 1)] == ["g"]
+    assert opened(limit=2) == [("f", False, True, False, None), ("g", False, True, True, None)]
+    for task_id in "ab":
+        count_in(rows, part(task_id=task_id))
+    assert opened("f", 1) == [("g", True, True, True, None)]
     rows.claim("g", "me", LEASE)
-    assert stuck() == []
+    assert opened("f", 1) == [("g", True, False, True, "me")]
     rows.claim("g", "me", PAST)
-    assert stuck() == ["g"]
+    assert opened("f", 1) == [("g", True, True, True, "me")]
     rows.close("g", "me")
-    assert stuck() == []
+    assert [found[0] for found in opened()] == ["f", "h"]
+
+
+def test_a_claim_is_broken_only_while_it_is_the_one_that_was_seen(rows: ChordRows) -> None:
+    rows.claim("g", "me", LEASE)
+    [seen] = rows.opened("", 1)
+    assert rows.claim_from(seen, "you", LEASE)
+    assert not rows.claim_from(seen, "who comes too late", LEASE)
+    assert not rows.claim("g", "me", LEASE)
+    rows.close("g", "you")
+    assert not rows.claim_from(seen._replace(claimed_by="you"), "after the end", LEASE)
 
 
 @on("postgresql", "mariadb", "sqlite")

@@ -5,6 +5,9 @@
 parts that return at once do not wait for each other. Who is elected has a lease: if it dies before the body is sent,
 another part of the same chord, the upkeep of a worker or the next cleanup takes over. The body's id is fixed when the
 chord begins, so even a body that was sent twice has one result.
+
+``sweeping`` is what the upkeep does. It also ends chords whose parts were stored by somebody else, which ``members``
+finds by the ids of the header.
 """
 
 from __future__ import annotations
@@ -13,6 +16,20 @@ from .chords import Chords
 from .failing import ends_of, request_of
 from .handing_over import HandOver
 from .joining import Join
+from .members import Members
 from .parts import is_over, mark, mark_outcome, part_with
+from .sweeping import Sweep
 
-__all__ = ["Chords", "HandOver", "Join", "ends_of", "is_over", "mark", "mark_outcome", "part_with", "request_of"]
+__all__ = [
+    "Chords",
+    "HandOver",
+    "Join",
+    "Members",
+    "Sweep",
+    "ends_of",
+    "is_over",
+    "mark",
+    "mark_outcome",
+    "part_with",
+    "request_of",
+]

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from celery.exceptions import SoftTimeLimitExceeded
 from celery.result import GroupResult
-from celery.utils.functional import regen
 from celery.utils.log import get_logger
-from kombu.utils.json import dumps as dumps_json
-from kombu.utils.json import loads as loads_json
 from sqlalchemy.exc import SQLAlchemyError
 
 from celery_sql_results.boundaries import caught
@@ -20,15 +17,15 @@ from celery_sql_results.payload import Encoding, tree
 from celery_sql_results.rows import Chord, Database
 from celery_sql_results.writing import CHORD, PART, Entry, Retries, Writer
 
+from .failing import as_json, bare
 from .handing_over import HandOver
+from .members import as_members
 from .parts import COUNTED, KEPT, part_of, stage_of
+from .sweeping import GRACE
 
 __all__ = ["Chords"]
 
 logger = get_logger(__name__)
-
-#: Seconds that a process has to be elected after the last part was stored, before its chord counts as stuck.
-GRACE = 0.5
 
 
 class Chords:
@@ -74,26 +71,28 @@ class Chords:
 
     def open(self, header_result_args: tuple[Any, ...], body: Any) -> None:
         """Begin a chord, before its parts are sent."""
+        kept, group_id = as_json(body), stored_id("group", header_result_args[0])
         row = {
-            "group_id": stored_id("group", header_result_args[0]),
+            "group_id": group_id,
             "size": None,
             "header": None,
-            "body": _as_json(body),
+            "body": kept,
             "content_type": self._encoding.content_type,
+            "bare_body": None if kept else as_json(bare(body)),
         }
-        self._writer.write(Entry(CHORD, {**row, **self._known_of(header_result_args)}))
+        self._writer.write(Entry(CHORD, {**row, **self._known_of(*header_result_args)}))
 
-    def _known_of(self, header_result_args: tuple[Any, ...]) -> dict[str, Any]:
-        """What is known of a header before it is sent: nothing of a generator, which is read as it is sent.
+    def _known_of(self, group_id: str, header: Iterable[Any]) -> dict[str, Any]:
+        """What is known of a header before it is sent.
 
-        The results of nested groups reach the body nested as well, so the tree of them is kept.
+        A generator is read for it, as by Celery's own database backend: tasks that have no ids yet get them now. The
+        results of nested groups reach the body nested as well, so the tree of them is kept.
         """
-        members = header_result_args[1]
-        if isinstance(members, type(regen(iter(())))):
-            return {}
-        if any(isinstance(member, GroupResult) for member in members):
-            return {"header": self._encoding.dumps(tree(self._app.GroupResult(*header_result_args)))}
-        return {"size": len(members)}
+        results = list(header)
+        known: dict[str, Any] = {"members": as_members(results)}
+        if any(isinstance(result, GroupResult) for result in results):
+            return {**known, "header": self._encoding.dumps(tree(self._app.GroupResult(group_id, results)))}
+        return {**known, "size": len(results)}
 
     def set_size(self, group_id: str, size: int) -> None:
         """Say how many parts a chord has, before its last part is sent."""
@@ -142,52 +141,20 @@ class Chords:
 
         return self._retries.write(f"counting the parts of chord {group_id}", count, self._in_a_hurry)
 
-    # -- what others have left -----------------------------------------------------------------------------------
-
     def look_after(self, group_id: str) -> None:
-        """A part was stored that waited in the spool."""
-        self._take_over(self._counted(group_id))
+        """A part was stored that waited in the spool. A body that cannot be sent keeps nobody from storing others.
 
-    def sweep(self) -> int:
-        """Send the bodies of chords whose elected process has died, and return how many there were."""
-        stuck = self._stuck()
-        if stuck:
-            time.sleep(GRACE)
-            still = {chord.group_id for chord in self._stuck()}
-            stuck = [chord for chord in stuck if chord.group_id in still]
-        for chord in stuck:
-            logger.warning("chord %s is complete, but its body was not sent: sending it", chord.group_id)
-            self._take_over(chord)
-        return len(stuck)
-
-    def _stuck(self) -> list[Chord]:
-        def look() -> list[Chord]:
-            rows = self._database.rows.chords
-            return [] if rows is None else rows.stuck()
-
-        return self._retries.read("looking for stuck chords", look)
-
-    def _take_over(self, chord: Chord | None) -> None:
-        """Send the body that another process was to send, if it is time; all that there is of it is what is stored.
-
-        One that cannot be sent keeps nobody from sending others.
+        Raises:
+            sqlalchemy.exc.SQLAlchemyError: the database cannot be reached.
         """
+        chord = self._counted(group_id)
         if chord is None or not chord.is_complete:
             return
         if chord.body is None:
-            logger.error("the body of chord %s cannot be sent: it is not JSON, and was not kept", chord.group_id)
-            return
+            time.sleep(GRACE)  # another part, which may have returned just now, can send it
         with caught(SoftTimeLimitExceeded) as failure:  # what is stored as a body may be anything
-            self._hand_over(chord, loads_json(chord.body))
+            self._hand_over.take_over(chord)
         if isinstance(failure.error, SQLAlchemyError):
             raise failure.error
         if failure.error:
-            logger.error("the body of chord %s could not be sent", chord.group_id, exc_info=failure.error)
-
-
-def _as_json(body: Any) -> bytes | None:
-    """The body for :meth:`Chords.sweep`; not there if only pickle could write it."""
-    try:
-        return dumps_json(body).encode()  # type: ignore[no-any-return]
-    except (TypeError, ValueError):
-        return None
+            logger.error("the body of chord %s could not be sent (%s)", group_id, type(failure.error).__name__)

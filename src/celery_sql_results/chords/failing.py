@@ -1,4 +1,4 @@
-"""Which tasks learn that a body has failed: all those whose results are its result."""
+"""Which tasks learn that a body has failed: all those whose results are its result; and what that takes of a body."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Any
 
 from celery import canvas
 from celery.app.task import Context
+from kombu.utils.json import dumps
 
-__all__ = ["ends_of", "request_of"]
+__all__ = ["as_json", "bare", "ends_of", "request_of"]
 
 
 def ends_of(body: Any) -> Iterator[Any]:
@@ -27,3 +28,27 @@ def request_of(task: Any) -> Context:
     known = {name: task.options.get(name) for name in ("chord", "group_index")}
     errbacks = task.options.get("link_error") or []
     return Context(id=task.id, group=task.options.get("group_id"), errbacks=errbacks, delivery_info={}, **known)
+
+
+def as_json(value: Any) -> bytes | None:
+    """The JSON of a signature, or of a part of one; ``None`` if only pickle could write it."""
+    try:
+        return dumps(value).encode()  # type: ignore[no-any-return]
+    except (TypeError, ValueError):
+        return None
+
+
+def bare(body: Any) -> dict[str, Any]:
+    """What is needed to let a body fail: the tasks that it is made of with what JSON can write of their options."""
+    options = {name: value for name, value in body.get("options", {}).items() if as_json(value)}
+    inner = {name: _bare_tasks(value) for name, value in body.get("kwargs", {}).items() if name in _TASKS}
+    kept = {name: body.get(name) for name in ("task", "subtask_type", "immutable")}
+    return {**kept, "args": [], "kwargs": inner if body.get("subtask_type") else {}, "options": options}
+
+
+#: Where signatures hold others.
+_TASKS = ("tasks", "header", "body")
+
+
+def _bare_tasks(value: Any) -> Any:
+    return bare(value) if isinstance(value, dict) else [bare(task) for task in value]

@@ -12,9 +12,11 @@ from typing import Any, TypeVar
 from celery import maybe_signature
 from celery.exceptions import ChordError, SoftTimeLimitExceeded
 from celery.utils.log import get_logger
+from kombu.utils.json import loads
 from sqlalchemy.exc import SQLAlchemyError
 
-from celery_sql_results.rows import Chord, ChordRows, Database
+from celery_sql_results.boundaries import caught
+from celery_sql_results.rows import Chord, ChordRows, Database, OpenChord
 from celery_sql_results.writing import Retries
 
 from .joining import Join
@@ -28,6 +30,8 @@ logger = get_logger(__name__)
 SHORTEST_JOIN, LONGEST_PUBLISH = 10.0, 60.0
 #: Seconds between two looks at a chord that another process is about to finish.
 FIRST_PAUSE, LAST_PAUSE = 0.002, 0.25
+#: Why a body fails that only a part could send.
+NOT_KEPT = "JSON cannot write the body, so only a part could send it, and that part died or was stored by somebody else"
 
 
 class HandOver:
@@ -58,44 +62,99 @@ class HandOver:
         self._fail = fail
         self._in_a_hurry = in_a_hurry
 
+    @property
+    def lease(self) -> timedelta:
+        """How long a claim holds."""
+        return lease_for(self._app.conf)
+
     def __call__(self, chord: Chord, body: Mapping[str, Any]) -> None:
-        """Hand over to the body, unless another process does; if that one dies, take over when its lease is over."""
-        rows: Any = self._database.rows.chords
-        claimant, pause, group_id = uuid.uuid4().hex, FIRST_PAUSE, chord.group_id
-        while not self._step(
-            f"claiming chord {group_id}", lambda: rows.claim(group_id, claimant, lease_for(self._app.conf))
-        ):
+        """Hand over to the body, unless another process does; if that one dies, take over when its lease is over.
+
+        That is waited for no longer than a lease of our own, whatever the other has claimed.
+        """
+        rows, group_id = self._rows, chord.group_id
+        claimant, pause, deadline = uuid.uuid4().hex, FIRST_PAUSE, time.monotonic() + self.lease.total_seconds()
+        while not self._claim(group_id, claimant):
+            if time.monotonic() > deadline:
+                logger.warning("chord %s is claimed for longer than a lease: it is left to the upkeep", group_id)
+                return
             time.sleep(pause)
             pause = min(2 * pause, LAST_PAUSE)
             found = self._step(f"looking at chord {group_id}", lambda: rows.look(group_id))
             if found is None or found.is_dispatched:
                 return
-        self._see_through(rows, chord, maybe_signature(body, app=self._app), claimant)
+        self._see_through(chord, maybe_signature(body, app=self._app), claimant)
 
-    def _see_through(self, rows: ChordRows, chord: Chord, body: Any, claimant: str) -> None:
-        """Join the header and send the body; whatever fails, but the database, becomes the error of the body."""
-        group_id, since = chord.group_id, time.monotonic()
-        claim = lambda: rows.claim(group_id, claimant, lease_for(self._app.conf))  # noqa: E731
-        try:
-            parts = self._step(f"joining chord {group_id}", lambda: rows.results(group_id))
-            values = self._join(chord, parts) if len(parts) >= chord.size else None
-            late = time.monotonic() - since > _time_to_join(self._app.conf)
-            if values is None or (late and not self._step(f"claiming chord {group_id}", claim)):
+    def take_over(self, chord: Chord, instead_of: OpenChord | None = None) -> bool:
+        """Hand a complete chord over to the body that is stored, unless another process does: ``False``.
+
+        Args:
+            chord: what it is like.
+            instead_of: its claim, if that is to be broken.
+        """
+        rows, claimant, group_id = self._rows, uuid.uuid4().hex, chord.group_id
+        if instead_of is None:
+            claimed = self._claim(group_id, claimant)
+        else:
+            force = lambda: rows.claim_from(instead_of, claimant, self.lease)  # noqa: E731
+            claimed = self._step(f"claiming chord {group_id}", force)
+        if not claimed:
+            return False
+        stored = chord.body or self._step(f"reading chord {group_id}", lambda: rows.bare_body(group_id))
+        if stored is None:
+            raise ChordError("the body is not kept")
+        body = maybe_signature(loads(stored), app=self._app)
+        self._see_through(chord, body, claimant, None if chord.body else ChordError(NOT_KEPT))
+        return True
+
+    @property
+    def _rows(self) -> ChordRows:
+        return self._database.rows.chords  # type: ignore[return-value]
+
+    def _claim(self, group_id: str, claimant: str) -> bool:
+        return self._step(f"claiming chord {group_id}", lambda: self._rows.claim(group_id, claimant, self.lease))
+
+    def _see_through(self, chord: Chord, body: Any, claimant: str, wrong: ChordError | None = None) -> None:
+        """Join the header and send the body; whatever fails, but the database, becomes the error of the body.
+
+        ``wrong`` is why the body cannot be sent.
+        """
+        rows, group_id, since = self._rows, chord.group_id, time.monotonic()
+        parts = self._step(f"joining chord {group_id}", lambda: rows.results(group_id))
+        if len(parts) < chord.size:
+            logger.warning("chord %s took too long to join: another process sends its body", group_id)
+            return
+        with caught(SoftTimeLimitExceeded) as failure:  # the header or the broker may raise anything
+            if wrong is not None:
+                raise wrong
+            values = self._join(chord, parts)
+            if time.monotonic() - since > _time_to_join(self._app.conf) and not self._claim(group_id, claimant):
                 logger.warning("chord %s took too long to join: another process sends its body", group_id)
                 return
             self._publish(body, values)
-        except SQLAlchemyError:  # when the lease is over, another process tries
-            raise
-        except Exception as error:  # the header or the broker may raise anything, and the body must learn of it
-            if isinstance(error, SoftTimeLimitExceeded) and chord.body is not None:  # of a part that has returned
-                self._step(f"giving chord {group_id} up", lambda: rows.claim(group_id, claimant, timedelta()))
-                raise  # another process tries at once
-            logger.exception("chord %s failed", group_id)
-            if not self._step(f"claiming chord {group_id}", claim):
-                logger.warning("chord %s failed too late: another process sends its body", group_id)
-                return
-            self._fail(body, error if isinstance(error, ChordError) else ChordError(f"Join error: {error!r}"))
+        if failure.error is not None and not self._failed(chord, body, failure.error, claimant):
+            return
         self._step(f"closing chord {group_id}", lambda: rows.close(group_id, claimant))
+
+    def _failed(self, chord: Chord, body: Any, error: BaseException, claimant: str) -> bool:
+        """Let the body fail, if that is still ours to do. What was raised may quote payloads, so no log is told."""
+        group_id = chord.group_id
+        if isinstance(
+            error, SQLAlchemyError
+        ):  # of ours: those of parts are wrapped. When the lease is over, it is tried
+            raise error
+        if isinstance(error, SoftTimeLimitExceeded) and chord.body is not None:  # of a part that has returned
+            self._step(f"giving chord {group_id} up", lambda: self._rows.claim(group_id, claimant, timedelta()))
+            raise error  # another process tries at once
+        if not self._claim(group_id, claimant):
+            logger.warning("chord %s failed too late: another process sends its body", group_id)
+            return False
+        try:
+            raise error if isinstance(error, ChordError) else ChordError(f"Join error: {error!r}")
+        except ChordError as told:  # Celery stores the traceback of what is being handled
+            self._fail(body, told)
+        logger.error("chord %s failed (%s)", group_id, type(error).__name__)
+        return True
 
     def _step(self, name: str, operation: Callable[[], T]) -> T:
         return self._retries.write(name, operation, self._in_a_hurry)

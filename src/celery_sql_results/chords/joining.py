@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from celery import states
@@ -11,6 +11,8 @@ from celery.result import ResultSet, allow_join_result, result_from_tuple
 
 from celery_sql_results.payload import Encoding, tree
 from celery_sql_results.rows import Chord
+
+from .members import leaves
 
 __all__ = ["Join"]
 
@@ -38,7 +40,7 @@ class Join:
             return [self._value(part) for part in parts]
         header = result_from_tuple(tree(self._encoding.loads(chord.header, chord.content_type)), self._app)
         returned = {part["task_id"]: part for part in parts}
-        values = self._await_members({leaf.id: leaf for leaf in _leaves(header) if leaf.id not in returned})
+        values = self._await_members({leaf.id: leaf for leaf in leaves([header]) if leaf.id not in returned})
 
         def value_of(task_id: str) -> Any:
             return self._value(returned[task_id]) if task_id in returned else values[task_id]
@@ -46,28 +48,29 @@ class Join:
         return list(_tree(header, value_of))
 
     def _await_members(self, results: Mapping[str, Any]) -> dict[str, Any]:
-        """The results of members that count for no part of their own: all that there is of them is what is stored."""
+        """The results of members that count for no part of their own: all that there is of them is what is stored.
+
+        What one of them has raised may be an error of a database as well, so none is raised here as it is.
+        """
         if not results:
             return {}
         with allow_join_result():
             timeout = self._app.conf.result_chord_join_timeout
-            joined = self._app.ResultSet(list(results.values())).join_native(timeout=timeout, propagate=True)
+            joined = self._app.ResultSet(list(results.values())).join_native(timeout=timeout, propagate=False)
+            for result, value in zip(results.values(), joined, strict=True):
+                if isinstance(value, BaseException):  # which a task may return as well
+                    _raise_if_failed(result.id, result.state, value)
         return dict(zip(results, joined, strict=True))
 
     def _value(self, part: Mapping[str, Any]) -> Any:
         value = self._encoding.value(part)
-        if part["status"] in states.PROPAGATE_STATES:
-            raise ChordError(f"Dependency {part['task_id']} raised {value!r}") from value
+        _raise_if_failed(part["task_id"], part["status"], value)
         return value
 
 
-def _leaves(result: Any) -> Iterator[Any]:
-    """The single results of a tree."""
-    if isinstance(result, ResultSet):
-        for member in result.results or ():
-            yield from _leaves(member)
-    else:
-        yield result
+def _raise_if_failed(task_id: str, state: str, value: Any) -> None:
+    if state in states.PROPAGATE_STATES:
+        raise ChordError(f"Dependency {task_id} raised {value!r}") from value
 
 
 def _tree(result: Any, value_of: Callable[[str], Any]) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 import sqlalchemy as sa
@@ -22,6 +23,7 @@ from celery_sql_results.connections.pool import UNSENT, connected
 
 from .inspection import Found, inspect_tables
 from .refusals import reason_of
+from .types import utc_now
 
 Row = Mapping[str, Any]
 
@@ -34,17 +36,20 @@ class Put:
     """Where a row is put, and what it may replace there. It is kept by whoever puts more than one.
 
     Attributes:
-        table: the table, and ``key`` the name of its unique column.
+        table: the table, and ``key`` the name of its unique column, or of one of those of its primary key.
+        keys: the names of all columns that tell one row from another.
         protected: states that may not be replaced.
         waiters: where those who wait for the row have left theirs, if anybody may.
     """
 
-    __slots__ = ("_made", "key", "protected", "table", "waiters")
+    __slots__ = ("_made", "key", "keys", "protected", "table", "waiters")
 
     def __init__(
         self, table: sa.Table, key: str, protected: tuple[str, ...] = (), waiters: sa.Table | None = None
     ) -> None:
         self.table, self.key, self.protected, self.waiters = table, key, protected, waiters
+        primary = tuple(table.primary_key.columns.keys())
+        self.keys = primary if key in primary else (key,)
         self._made: dict[Any, Any] = {}
 
     def statement(self, make: Callable[..., Any], *args: Any) -> Any:
@@ -73,10 +78,11 @@ def may_replace(where: Put) -> sa.ColumnElement[bool]:
 
 
 def update(where: Put, columns: tuple[str, ...]) -> sa.Update:
-    """UPDATE the row of one key, if the guard lets it. The key's value is bound as ``key_``."""
-    table, key = where.table, where.key
-    new: dict[str, Any] = {column: sa.bindparam(column) for column in columns if column != key}
-    return sa.update(table).where(table.c[key] == sa.bindparam("key_"), may_replace(where)).values(new)
+    """UPDATE the row of one key, if the guard lets it. The key's values are bound by their names and ``_``."""
+    table = where.table
+    new: dict[str, Any] = {column: sa.bindparam(column) for column in columns if column not in where.keys}
+    same = (table.c[key] == sa.bindparam(f"{key}_") for key in where.keys)
+    return sa.update(table).where(*same, may_replace(where)).values(new)
 
 
 def insert(where: Put, columns: tuple[str, ...]) -> sa.Insert:
@@ -129,6 +135,8 @@ class DefaultImpl:
     session_isolation_level: str | None = None
     #: ``FOR UPDATE SKIP LOCKED``: two cleanups share the work instead of waiting for each other.
     supports_skip_locked = False
+    #: ``FOR UPDATE NOWAIT``: a row that somebody holds is an error at once.
+    supports_nowait = False
     #: Idle connections must not be inherited by a fork, not even unused.
     closes_before_fork = False
     #: Waiters can be notified: there is a table for them, and a :class:`Listener`.
@@ -171,38 +179,41 @@ class DefaultImpl:
 
         Return whether somebody may wait for it, who was not woken yet by ``wake``: see :meth:`wake`.
         """
-        key, columns = where.key, tuple(row)
-        replacing, values = where.statement(update, columns), {**row, "key_": row[key]}
-        if self._found(connection, where.table, row, key):
-            connection.execute(replacing, values)
-            return False
-        try:
-            with connection.begin_nested():
-                connection.execute(where.statement(insert, columns), row)
-        except exc.IntegrityError:
-            if not self._found(connection, where.table, row, key):
-                raise  # it is something else that the database refuses
-            connection.execute(replacing, values)  # another process inserted the row since we looked
+        if self._found(connection, where, row):
+            self._replace(connection, where, row)
+        else:
+            self.put_new(connection, where, row)
         return False
 
-    def put_both(self, connection: Connection, where: Put, row: Row, parts: Put, part: Row) -> bool:
-        """:meth:`put` a row and :meth:`put_once` a part of a chord: both, or none."""
-        self.put_once(connection, parts, part)
-        return self.put(connection, where, row)
-
-    def put_once(self, connection: Connection, where: Put, row: Row) -> None:
-        """Insert ``row``, unless one with the same primary key is there."""
-        table = where.table
+    def put_new(self, connection: Connection, where: Put, row: Row) -> None:
+        """:meth:`put` a row that is not there yet, as a rule."""
         try:
             with connection.begin_nested():
                 connection.execute(where.statement(insert, tuple(row)), row)
         except exc.IntegrityError:
-            if not self._found(connection, table, row, *table.primary_key.columns.keys()):
+            if not self._found(connection, where, row):
                 raise  # it is something else that the database refuses
+            self._replace(connection, where, row)
 
-    def _found(self, connection: Connection, table: sa.Table, row: Row, *keys: str) -> bool:
-        same = (table.c[key] == row[key] for key in keys)
+    def put_both(self, connection: Connection, where: Put, row: Row, parts: Put, part: Row) -> bool:
+        """:meth:`put` a row and a part of a chord: both, or none."""
+        self.put_new(connection, parts, part)
+        return self.put(connection, where, row)
+
+    def _replace(self, connection: Connection, where: Put, row: Row) -> None:
+        keys = {f"{key}_": row[key] for key in where.keys}
+        connection.execute(where.statement(update, tuple(row)), {**row, **keys})
+
+    def _found(self, connection: Connection, where: Put, row: Row) -> bool:
+        same = (where.table.c[key] == row[key] for key in where.keys)
         return connection.execute(sa.select(sa.true()).where(*same)).first() is not None
+
+    def now(self, offset: timedelta = timedelta()) -> sa.ColumnElement[datetime]:
+        """The time in UTC when a statement is executed, ``offset`` later, by the clock of the database.
+
+        Here by that of this host, since there is no portable name for the other.
+        """
+        return sa.bindparam(None, callable_=lambda: utc_now() + offset, type_=sa.DateTime())
 
     def unsynced(self, update: sa.Update) -> sa.Executable:
         """``update``, but its commit need not wait for the disk: a crash of the server may undo it."""
@@ -340,12 +351,8 @@ class AutocommitImpl(DefaultImpl):
         with self._explicit_transaction(connection, self.begin):
             return super().put_both(connection, where, row, parts, part)
 
-    def put_once(self, connection: Connection, where: Put, row: Row) -> None:
-        connection.execute(where.statement(self.insert_once, tuple(row)), row)
-
-    def insert_once(self, where: Put, columns: tuple[str, ...]) -> sa.Insert:  # pragma: no cover
-        """An insert that does nothing if the primary key is there."""
-        raise NotImplementedError
+    def put_new(self, connection: Connection, where: Put, row: Row) -> None:
+        self.put(connection, where, row)
 
     def upsert(self, where: Put, columns: tuple[str, ...]) -> sa.Insert:  # pragma: no cover
         """The guarded upsert as one statement."""
@@ -369,27 +376,19 @@ class AutocommitImpl(DefaultImpl):
             connection.exec_driver_sql("COMMIT")
 
 
-def on_conflict_upsert(insert: Any, where: Put, columns: tuple[str, ...]) -> sa.Insert:
+def on_conflict_upsert(insert: Any, where: Put, columns: tuple[str, ...], prefix: str = "") -> sa.Insert:
     """``INSERT … ON CONFLICT DO UPDATE … WHERE``, which PostgreSQL and SQLite share. ``insert`` is the dialect's own.
 
-    ``inline()`` keeps SQLAlchemy from asking for the new id with RETURNING.
+    ``inline()`` keeps SQLAlchemy from asking for the new id with RETURNING. Values are bound with a prefix.
     """
-    statement = insert(where.table).values({column: sa.bindparam(column) for column in columns}).inline()
+    statement = insert(where.table).values({column: sa.bindparam(prefix + column) for column in columns}).inline()
     return guarded(statement, where, columns)
 
 
 def guarded(statement: Any, where: Put, columns: tuple[str, ...]) -> sa.Insert:
     """An insert that becomes an update where the key is there and the stored state may be replaced."""
-    new = {column: statement.excluded[column] for column in columns if column != where.key}
+    new = {column: statement.excluded[column] for column in columns if column not in where.keys}
     guard = may_replace(where) if where.protected else None
-    upsert: sa.Insert = statement.on_conflict_do_update(
-        index_elements=[where.table.c[where.key]], set_=new, where=guard
-    )
+    keys = [where.table.c[key] for key in where.keys]
+    upsert: sa.Insert = statement.on_conflict_do_update(index_elements=keys, set_=new, where=guard)
     return upsert
-
-
-def on_conflict_nothing(insert: Any, where: Put, columns: tuple[str, ...], prefix: str = "") -> sa.Insert:
-    """``INSERT … ON CONFLICT DO NOTHING``, which PostgreSQL and SQLite share; values are bound with a prefix."""
-    statement = insert(where.table).values({column: sa.bindparam(prefix + column) for column in columns})
-    inserted: sa.Insert = statement.inline().on_conflict_do_nothing()
-    return inserted

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -131,6 +132,7 @@ class MySQLImpl(AutocommitImpl):
     """MySQL 8 and MariaDB 10.5 or newer, with PyMySQL or mysqlclient."""
 
     max_parameters = 10_000
+    supports_nowait = True
     sequence_grant = "SELECT, INSERT ON"
 
     def engine_options(self, url: URL) -> dict[str, Any]:
@@ -146,7 +148,7 @@ class MySQLImpl(AutocommitImpl):
     def upsert(self, where: Put, columns: tuple[str, ...]) -> sa.Insert:
         """``ON DUPLICATE KEY UPDATE``, with the guard in each column."""
         statement, table = _insert(where, columns), where.table
-        new: dict[str, Any] = {column: statement.inserted[column] for column in columns if column != where.key}
+        new: dict[str, Any] = {column: statement.inserted[column] for column in columns if column not in where.keys}
         if where.protected:
             # Assignments run from left to right, and the guard reads the status: so the status changes last.
             guard = may_replace(where)
@@ -155,11 +157,9 @@ class MySQLImpl(AutocommitImpl):
         upsert: sa.Insert = statement.on_duplicate_key_update(list(new.items()))
         return upsert
 
-    def insert_once(self, where: Put, columns: tuple[str, ...]) -> sa.Insert:
-        """Not INSERT IGNORE, which ignores more than a key that is there."""
-        key = next(iter(where.table.primary_key)).name
-        inserted: sa.Insert = _insert(where, columns).on_duplicate_key_update({key: where.table.c[key]})
-        return inserted
+    def now(self, offset: timedelta = timedelta()) -> sa.ColumnElement[datetime]:
+        microseconds = offset // timedelta(microseconds=1)
+        return sa.literal_column(f"(UTC_TIMESTAMP(6) + INTERVAL {microseconds} MICROSECOND)", sa.DateTime())
 
     def look_at(self, connection: Connection, tables: Sequence[sa.Table]) -> dict[sa.Table, Found]:
         return look_at(connection, tables)

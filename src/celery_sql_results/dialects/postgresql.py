@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,7 +20,7 @@ from celery_sql_results.connections.quick import DirectConnection, quick_path
 
 from . import postgresql_catalog
 from . import postgresql_notify as listen
-from .base import AutocommitImpl, Listener, Put, Row, on_conflict_nothing, on_conflict_upsert
+from .base import AutocommitImpl, Listener, Put, Row, on_conflict_upsert
 from .inspection import Found
 from .refusals import wire_size
 
@@ -74,6 +75,7 @@ class PostgreSQLImpl(AutocommitImpl):
     """PostgreSQL, with psycopg 3 or psycopg2."""
 
     supports_skip_locked = True
+    supports_nowait = True
     supports_notify = True
     sequence_grant = "USAGE ON SEQUENCE"
     max_parameters = 1_000_000  # an array is one parameter, however long
@@ -94,8 +96,10 @@ class PostgreSQLImpl(AutocommitImpl):
     def upsert(self, where: Put, columns: tuple[str, ...]) -> sa.Insert:
         return on_conflict_upsert(insert, where, columns)
 
-    def insert_once(self, where: Put, columns: tuple[str, ...]) -> sa.Insert:
-        return on_conflict_nothing(insert, where, columns)
+    def now(self, offset: timedelta = timedelta()) -> sa.ColumnElement[datetime]:
+        later = f"INTERVAL '{offset.days} days {offset.seconds} seconds {offset.microseconds} microseconds'"
+        here = "pg_catalog.timezone('UTC', pg_catalog.statement_timestamp())"
+        return sa.literal_column(f"({here} + {later})", sa.DateTime())
 
     def connect_quickly(self, engine: Engine) -> AbstractContextManager[Any]:
         """The driver takes and gives the values of our columns as they are, if it is psycopg 3."""

@@ -18,7 +18,7 @@ from sqlalchemy.engine import Engine
 
 from celery_sql_results.boundaries import undone
 
-from .base import Put, guarded, on_conflict_nothing, on_conflict_upsert
+from .base import Put, guarded, on_conflict_upsert
 
 __all__ = [
     "NO_WAIT",
@@ -68,7 +68,7 @@ def _unbounded(type_: sa.types.TypeEngine[Any]) -> sa.types.TypeEngine[Any]:
 def with_part(where: Put, columns: tuple[str, ...], parts: Put, of_part: tuple[str, ...]) -> Any:
     """The write of a row and of a part of a chord, in one statement; its row count is that of those who wait."""
     upsert = on_conflict_upsert(insert, where, columns)
-    part = on_conflict_nothing(insert, parts, of_part, PART).cte("part")
+    part = on_conflict_upsert(insert, parts, of_part, PART).cte("part")
     if where.waiters is None:
         return upsert.add_cte(part)
     put, waiters = upsert.returning(where.table.c[where.key]).cte("put"), where.waiters

@@ -17,7 +17,7 @@ from sqlalchemy.engine.url import URL
 
 from celery_sql_results.connections.shared import SharedConnection
 
-from .base import AutocommitImpl, ChangeCounter, Put, on_conflict_nothing, on_conflict_upsert
+from .base import AutocommitImpl, ChangeCounter, Put, on_conflict_upsert
 
 #: What SQLite says when the same statement may succeed later. Before Python 3.11 there is no code beside the words.
 #: https://www.sqlite.org/rescode.html
@@ -109,9 +109,6 @@ class SQLiteImpl(AutocommitImpl):
 
     def upsert(self, where: Put, columns: tuple[str, ...]) -> sa.Insert:
         return on_conflict_upsert(insert, where, columns)
-
-    def insert_once(self, where: Put, columns: tuple[str, ...]) -> sa.Insert:
-        return on_conflict_nothing(insert, where, columns)
 
     @contextmanager
     def schema_lock(self, connection: Connection, name: str) -> Iterator[None]:

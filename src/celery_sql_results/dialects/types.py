@@ -6,12 +6,18 @@ and MariaDB a ``BLOB`` ends at 64 KB, a ``DATETIME`` at whole seconds, and a tab
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
 _MYSQL = ("mysql", "mariadb")
+
+
+def utc_now() -> datetime:
+    """The time now, in UTC and without an offset: what every column of a time holds."""
+    return datetime.now(timezone.utc).replace(tzinfo=None)
 
 
 class UntypedTimestamp(sa.TypeDecorator[Any]):

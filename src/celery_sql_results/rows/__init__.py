@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from .chords import Chord, ChordRows
+from .chords import ADDED, Chord, ChordRows, OpenChord
 from .cleanup import delete_chords, delete_results, delete_waiters
 from .database import Database, Rows
 from .tasks import Columns, Row, TaskRows
 from .waiters import WaiterRows
 
 __all__ = [
+    "ADDED",
     "Chord",
     "ChordRows",
     "Columns",
     "Database",
+    "OpenChord",
     "Row",
     "Rows",
     "TaskRows",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from celery import states
@@ -15,10 +15,14 @@ from celery_sql_results._compat import memoized_property
 from celery_sql_results.dialects import DefaultImpl, Put, as_dicts
 from celery_sql_results.models import Models, utc_now
 
-__all__ = ["Chord", "ChordRows"]
+from .tasks import Columns
+
+__all__ = ["ADDED", "Chord", "ChordRows", "OpenChord"]
 
 #: The position of a row that is no part that has returned, but says that one more is awaited.
 ADDED = -1
+#: The states that no other part may replace, as of a task.
+_FINAL = (states.SUCCESS,)
 
 
 @dataclass(frozen=True)
@@ -44,15 +48,40 @@ class Chord:
         return self.date_dispatched is not None
 
 
-class ChordRows:
-    """The chords of one backend."""
+class OpenChord(NamedTuple):
+    """A chord whose body was not sent, without what may be large.
 
-    def __init__(self, engine: Engine, impl: DefaultImpl, models: Models) -> None:
+    Attributes:
+        claim: who is elected, and until when; ``is_free`` if that is over, or nobody is.
+        has_body: whether the body is kept, and ``has_members`` whether the ids of the header are.
+    """
+
+    group_id: str
+    size: int
+    is_complete: bool
+    is_free: bool
+    claimed_by: str | None
+    claimed_until: datetime | None
+    has_body: bool
+    has_members: bool
+
+    @property
+    def claim(self) -> tuple[str | None, datetime | None]:
+        """The claim, to see whether it has changed."""
+        return self.claimed_by, self.claimed_until
+
+
+class ChordRows:
+    """The chords of one backend; see :class:`~.tasks.TaskRows` for the arguments."""
+
+    def __init__(self, engine: Engine, impl: DefaultImpl, models: Models, columns: Columns) -> None:
         self.engine = engine
         self.impl = impl
         self.chords = models.chords
         self.parts = models.parts
-        self._put_chord, self._put_part = Put(models.chords, "group_id"), Put(models.parts, "task_id")
+        self._columns = columns[models.chords]
+        self._put_chord, self._put_part = Put(models.chords, "group_id"), Put(models.parts, "task_id", _FINAL)
+        self._claims: dict[tuple[timedelta, bool], sa.Executable] = {}
 
     def open(self, chord: Mapping[str, Any]) -> None:
         """Begin a chord. A signature that was frozen can be applied again under the same id: then it begins anew."""
@@ -60,7 +89,8 @@ class ChordRows:
         with self.impl.connect_quickly(self.engine) as connection:
             # First, or a look that comes late would find the new chord complete by the old parts.
             connection.execute(self._delete_parts, {"group_id_": chord["group_id"]})
-            self.impl.put(connection, self._put_chord, {**chord, "date_created": utc_now(), **anew})
+            row = {**chord, "date_created": utc_now(), **anew}
+            self.impl.put(connection, self._put_chord, {name: row[name] for name in row if name in self._columns})
 
     def set_size(self, group_id: str, size: int) -> None:
         """Say how many parts there are, known when all but the last are sent. Only of a chord that was begun here.
@@ -77,9 +107,9 @@ class ChordRows:
         self.counted(group_id)  # without a chord, it leaves nothing
 
     def put_part(self, part: Mapping[str, Any]) -> None:
-        """Store a part, once, of a task whose result is not stored."""
+        """Store a part of a task whose result is not stored. It counts once, and replaces one that has failed."""
         with self.impl.connect_quickly(self.engine) as connection:
-            self.impl.put_once(connection, self._put_part, part)
+            self.impl.put_new(connection, self._put_part, part)
 
     def counted(self, group_id: str) -> Chord | None:
         """How far a chord is after a part was stored; ``None`` if there is no such chord."""
@@ -97,10 +127,26 @@ class ChordRows:
 
     def claim(self, group_id: str, claimant: str, lease: timedelta) -> bool:
         """Elect ``claimant`` for the length of a lease, or prolong its lease; ``False`` if another holds one."""
-        now = utc_now()
-        values = {"group_id_": group_id, "claimant_": claimant, "now_": now, "until_": now + lease}
+        return self._claimed(lease, False, {"group_id_": group_id, "claimant_": claimant})
+
+    def claim_from(self, found: OpenChord, claimant: str, lease: timedelta) -> bool:
+        """Elect ``claimant`` although another is elected, if that is still who was found; ``False`` if it is not."""
+        values = {"group_id_": found.group_id, "claimant_": claimant, "claimed_by_": found.claimed_by}
+        return self._claimed(lease, True, values)
+
+    def _claimed(self, lease: timedelta, by_force: bool, values: Mapping[str, Any]) -> bool:
+        statement = self._claims.get((lease, by_force))
+        if statement is None:  # built once, since a lease is as long as the settings say
+            statement = self._claims[lease, by_force] = self._claim(lease, by_force)
         with self.impl.connect_quickly(self.engine) as connection:
-            return connection.execute(self._claim, values).rowcount == 1  # type: ignore[no-any-return]
+            return connection.execute(statement, values).rowcount == 1  # type: ignore[no-any-return]
+
+    def touch(self, group_id: str) -> None:
+        """Raise if somebody holds the row and the database can tell at once, rather than wait for it."""
+        if self.impl.supports_nowait:
+            mine = sa.select(sa.true()).where(self.chords.c.group_id == group_id)
+            with self.impl.connect(self.engine) as connection:
+                connection.execute(mine.with_for_update(nowait=True))
 
     def results(self, group_id: str) -> list[Mapping[str, Any]]:
         """The parts in the order of the header, in one query."""
@@ -109,18 +155,41 @@ class ChordRows:
 
     def close(self, group_id: str, claimant: str) -> None:
         """The body was sent, or failed: forget the parts. The chord stays until it expires, to know late copies."""
-        values = {"group_id_": group_id, "claimant_": claimant, "now_": utc_now()}
+        values = {"group_id_": group_id, "claimant_": claimant}
         with self.impl.connect_quickly(self.engine) as connection:
             if connection.execute(self._close, values).rowcount == 1:  # else another has the chord, and needs them
                 connection.execute(self._delete_parts, {"group_id_": group_id})
 
-    def stuck(self) -> list[Chord]:
-        """Complete chords that nobody claimed, or whose claimant let its lease pass, if others can send the body."""
-        columns = self.chords.c
-        unclaimed = sa.or_(columns.claimed_until.is_(None), columns.claimed_until < utc_now())
-        statement = self._all.where(unclaimed, columns.body.is_not(None), self._is_complete)
+    def opened(self, after: str, limit: int) -> list[OpenChord]:
+        """So many chords whose body was not sent, in the order of their ids, from the one ``after`` an id on."""
         with self.impl.connect(self.engine) as connection:
-            return [Chord(**row) for row in as_dicts(connection.execute(statement))]
+            found = as_dicts(connection.execute(self._opened.limit(limit), {"after_": after}))
+        return [OpenChord(**row) for row in found]
+
+    def members_of(self, group_ids: Collection[str]) -> dict[str, bytes]:
+        """The ids of the headers of chords, as they were stored."""
+        chords = self.chords.c
+        statement = sa.select(chords.group_id, chords.members).where(self.impl.one_of(chords.group_id))
+        with self.impl.connect(self.engine) as connection:
+            return {found.group_id: found.members for found in connection.execute(statement, {"ids_": list(group_ids)})}
+
+    def parts_of(self, group_ids: Collection[str]) -> dict[str, list[tuple[str, int]]]:
+        """The task and the position of each part of chords, also of those that were added."""
+        parts = self.parts.c
+        statement = sa.select(parts.group_id, parts.task_id, parts.position).where(self.impl.one_of(parts.group_id))
+        found: dict[str, list[tuple[str, int]]] = {id_: [] for id_ in group_ids}
+        with self.impl.connect(self.engine) as connection:
+            for group_id, task_id, position in connection.execute(statement, {"ids_": list(group_ids)}):
+                found[group_id].append((task_id, position))
+        return found
+
+    def bare_body(self, group_id: str) -> bytes | None:
+        """What is needed to let a body fail that is not kept, if that is."""
+        if "bare_body" not in self._columns:
+            return None
+        statement = sa.select(self.chords.c.bare_body).where(self.chords.c.group_id == group_id)
+        with self.impl.connect(self.engine) as connection:
+            return connection.execute(statement).scalar()
 
     # -- statements ----------------------------------------------------------------------------------------------
 
@@ -133,20 +202,28 @@ class ChordRows:
         size = sa.bindparam("size_", type_=sa.Integer)
         return self._update.where(self.chords.c.size.is_distinct_from(size)).values(size=size)
 
-    @memoized_property
-    def _claim(self) -> sa.Executable:
+    def _claim(self, lease: timedelta, by_force: bool) -> sa.Executable:
+        """By the clock of the database, so that no host whose clock is wrong ends a lease early or prolongs it."""
         chords, claimant = self.chords.c, sa.bindparam("claimant_", type_=self.chords.c.claimed_by.type)
-        passed = chords.claimed_until < sa.bindparam("now_")
-        free = sa.or_(chords.claimed_until.is_(None), passed, chords.claimed_by == claimant)
-        open_and_free = self._update.where(chords.date_dispatched.is_(None), free)
+        if by_force:
+            held_by = sa.bindparam("claimed_by_", type_=chords.claimed_by.type)
+            allowed: sa.ColumnElement[bool] = chords.claimed_by.is_not_distinct_from(held_by)
+        else:
+            allowed = sa.or_(self._is_free, chords.claimed_by == claimant)
+        claimed = self._update.where(chords.date_dispatched.is_(None), allowed)
         # If a crash undoes it, at worst another process sends the body as well.
-        return self.impl.unsynced(open_and_free.values(claimed_by=claimant, claimed_until=sa.bindparam("until_")))
+        return self.impl.unsynced(claimed.values(claimed_by=claimant, claimed_until=self.impl.now(lease)))
+
+    @property
+    def _is_free(self) -> sa.ColumnElement[bool]:
+        return sa.or_(self.chords.c.claimed_until.is_(None), self.chords.c.claimed_until < self.impl.now())
 
     @memoized_property
     def _close(self) -> sa.Executable:
         mine = self._update.where(self.chords.c.claimed_by == sa.bindparam("claimant_"))
-        closed = mine.values(date_dispatched=sa.bindparam("now_"), body=sa.null(), header=sa.null())
-        return self.impl.unsynced(closed)  # what deletes the parts is synced, and this with it
+        emptied = {name: sa.null() for name in ("body", "header", "members", "bare_body") if name in self._columns}
+        # What deletes the parts is synced, and this with it.
+        return self.impl.unsynced(mine.values(date_dispatched=self.impl.now(), **emptied))
 
     @memoized_property
     def _is_complete(self) -> sa.ColumnElement[bool]:
@@ -165,12 +242,30 @@ class ChordRows:
         return sa.select(
             chords.group_id,
             sa.func.coalesce(chords.size, 0).label("size"),
-            sa.case((self._is_complete, sa.true()), else_=sa.false()).label("is_complete"),
+            _flag(self._is_complete).label("is_complete"),
             chords.header,
             chords.body,
             chords.content_type,
             chords.date_dispatched,
         )
+
+    @memoized_property
+    def _opened(self) -> sa.Select[Any]:
+        """The order begins with what is NULL in all of them, so that no database reads along the ids of all chords."""
+        chords = self.chords.c
+        has_members = chords.members.is_not(None) if "members" in self._columns else sa.false()
+        found = sa.select(
+            chords.group_id,
+            sa.func.coalesce(chords.size, 0).label("size"),
+            _flag(self._is_complete).label("is_complete"),
+            _flag(self._is_free).label("is_free"),
+            chords.claimed_by,
+            chords.claimed_until,
+            _flag(chords.body.is_not(None)).label("has_body"),
+            _flag(has_members).label("has_members"),
+        )
+        after = chords.group_id > sa.bindparam("after_", type_=chords.group_id.type)
+        return found.where(chords.date_dispatched.is_(None), after).order_by(chords.date_dispatched, chords.group_id)
 
     @memoized_property
     def _select(self) -> sa.Select[Any]:
@@ -186,3 +281,8 @@ class ChordRows:
     @memoized_property
     def _delete_parts(self) -> sa.Delete:
         return sa.delete(self.parts).where(self.parts.c.group_id == sa.bindparam("group_id_"))
+
+
+def _flag(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
+    """Whether it is true, where it may be NULL; some databases select no conditions."""
+    return sa.case((condition, sa.true()), else_=sa.false())

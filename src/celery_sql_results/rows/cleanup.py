@@ -1,9 +1,12 @@
-"""Delete what has expired, in batches that are committed one by one, so that nobody waits for a long delete."""
+"""Delete what has expired, in batches that are committed one by one, so that nobody waits for a long delete.
+
+What has expired is told by the clock of the database, where it can be had: that of a host may be hours ahead.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -27,17 +30,16 @@ LONGEST_WAIT = timedelta(days=1)
 
 def delete_results(engine: Engine, impl: DefaultImpl, models: Models, expires: timedelta) -> int:
     """Delete the task and group rows that were done longer than ``expires`` ago, and return how many."""
-    before = utc_now() - expires
-    results = (models.task, models.group)
-    return sum(_delete(engine, impl, table.c.id, table.c.date_done, before) for table in results)
+    results, before = (models.task, models.group), impl.now(-expires)
+    return sum(_delete(engine, impl, table.c.id, table.c.date_done < before) for table in results)
 
 
 def delete_chords(engine: Engine, impl: DefaultImpl, models: Models, expires: timedelta) -> int:
     """Delete the chords that began longer than ``expires`` ago, with their parts, and return how many."""
-    chords, before = models.chords.c, utc_now() - expires
+    chords, expired = models.chords.c, models.chords.c.date_created < impl.now(-expires)
 
     def some(limit: int) -> tuple[int, bool]:
-        found = _found(engine, sa.select(chords.group_id).where(chords.date_created < before).limit(limit))
+        found = _found(engine, sa.select(chords.group_id).where(expired).limit(limit))
         _delete_parts(engine, impl, models.parts, found)
         with impl.connect(engine) as connection:
             deleted = connection.execute(sa.delete(models.chords).where(chords.group_id.in_(found))).rowcount
@@ -53,12 +55,12 @@ def delete_waiters(engine: Engine, impl: DefaultImpl, models: Models) -> int:
         return connection.execute(sa.delete(waiters).where(waiters.c.date_added < utc_now() - LONGEST_WAIT)).rowcount
 
 
-def _delete(engine: Engine, impl: DefaultImpl, key: sa.Column[int], date: sa.Column[datetime], before: datetime) -> int:
+def _delete(engine: Engine, impl: DefaultImpl, key: sa.Column[int], expired: sa.ColumnElement[bool]) -> int:
     """Delete batch after batch. Where the database can, rows that another cleanup holds are left to it."""
 
     def some(limit: int) -> tuple[int, bool]:
         with impl.connect(engine) as connection:
-            count = connection.execute(impl.delete_some(key, date < before, limit)).rowcount
+            count = connection.execute(impl.delete_some(key, expired, limit)).rowcount
         return count, count < limit
 
     return _in_batches(impl, BATCH, some)

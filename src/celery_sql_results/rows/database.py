@@ -87,5 +87,5 @@ class Database:
             tasks=tasks,
             groups=GroupRows(engine, impl, models, columns),
             waiters=WaiterRows(tasks) if notifies else None,
-            chords=ChordRows(engine, impl, models) if has(models.chords, models.parts) else None,
+            chords=ChordRows(engine, impl, models, columns) if has(models.chords, models.parts) else None,
         )

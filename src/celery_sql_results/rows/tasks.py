@@ -53,7 +53,7 @@ class TaskRows:
         waiters = models.waiters if notifies else None
         self._put_finished = Put(models.task, "task_id", _FINAL, waiters)
         self._put_unfinished = Put(models.task, "task_id", _FINISHED, waiters)
-        self._put_part = Put(models.parts, "task_id")
+        self._put_part = Put(models.parts, "task_id", _FINAL)
         self._names = (*TASK_COLUMNS, *EXTENDED_COLUMNS) if extended else TASK_COLUMNS
 
     def put(self, row: Row, part: Row | None = None) -> None:

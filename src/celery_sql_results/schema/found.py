@@ -15,7 +15,7 @@ from celery_sql_results.models import TASK_COLUMNS, Models
 __all__ = ["HEAD", "REVISIONS", "State", "look"]
 
 #: The revisions from the oldest to the newest, known without loading Alembic; a test compares them with the files.
-REVISIONS = ("0001", "0002", "0003")
+REVISIONS = ("0001", "0002", "0003", "0004")
 HEAD = REVISIONS[-1]
 #: The columns that every release of Celery made; without them there is nothing to work with.
 ESSENTIAL = frozenset(TASK_COLUMNS) - {"children", "content_type"}
@@ -70,8 +70,9 @@ class State:
         return not (found.has_sequence and found.columns >= set(table.columns.keys()))
 
     def may_use(self, table: sa.Table) -> bool:
-        """Whether a table of ours is complete, and this role may do everything with it."""
-        return not self.lacks(table) and not self.tables[table].denied
+        """Whether nothing of a table of ours is missing that must be there, and this role may do everything with it."""
+        found, needed = self.tables[table], {column.name for column in table.columns if not column.info.get("optional")}
+        return found.has_sequence and found.columns >= needed and not found.denied
 
 
 def look(connection: Connection, models: Models) -> State:

@@ -1,6 +1,6 @@
 """What a worker does for its results now and then, in a thread of its main process.
 
-It stores what waits in the spool, and sends the bodies of chords whose elected process has died.
+It stores what waits in the spool, and ends chords that nobody else does.
 """
 
 from __future__ import annotations

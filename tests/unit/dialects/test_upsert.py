@@ -118,7 +118,7 @@ def test_portable_insert_asks_for_nothing_back() -> None:
 
 
 AWAITED = Put(MODELS.task, "task_id", FINAL, MODELS.waiters)
-PARTS = Put(MODELS.parts, "task_id")
+PARTS = Put(MODELS.parts, "task_id", FINAL)
 
 
 def test_postgresql_looks_for_waiters_while_it_writes() -> None:
@@ -139,7 +139,7 @@ def test_postgresql_writes_a_part_with_its_result() -> None:
     of_part = ("group_id", "task_id", "position", "status")
     found = " ".join(text(listen.with_part(AWAITED, COLUMNS, PARTS, of_part), postgresql.dialect()).split())
     put = text(impl_for("postgresql").upsert(AWAITED, COLUMNS), postgresql.dialect())
-    part = text(impl_for("postgresql").insert_once(PARTS, of_part), postgresql.dialect())
+    part = text(impl_for("postgresql").upsert(PARTS, of_part), postgresql.dialect())
 
     assert found == (
         f"WITH part AS ({part}), put AS ({put} RETURNING celery_taskmeta.task_id) "
@@ -148,18 +148,19 @@ def test_postgresql_writes_a_part_with_its_result() -> None:
     )
 
 
+STATUS = "celery_taskmeta_parts.status"
+UNLESS_SUCCESS = f"coalesce({STATUS}, '') != 'SUCCESS'"
+ON_CONFLICT = f"CONFLICT (group_id, task_id, position) DO UPDATE SET status = excluded.status WHERE {UNLESS_SUCCESS}"
+ON_DUPLICATE_KEY = f"DUPLICATE KEY UPDATE status = if({UNLESS_SUCCESS}, VALUES(status), {STATUS})"
+
+
 @pytest.mark.parametrize(
     ("dialect", "expected"),
-    [
-        (postgresql.dialect(), "CONFLICT DO NOTHING"),
-        (sqlite.dialect(), "CONFLICT DO NOTHING"),
-        (mysql(False), "DUPLICATE KEY UPDATE group_id = celery_taskmeta_parts.group_id"),
-    ],
+    [(postgresql.dialect(), ON_CONFLICT), (sqlite.dialect(), ON_CONFLICT), (mysql(False), ON_DUPLICATE_KEY)],
     ids=["postgresql", "sqlite", "mysql"],
 )
-def test_insert_once_changes_nothing_that_is_there(dialect: Dialect, expected: str) -> None:
-    """MySQL's INSERT IGNORE would ignore more than that."""
-    statement = impl_for(dialect.name).insert_once(PARTS, ("group_id", "task_id", "position", "status"))
+def test_a_key_of_several_columns_stays_as_it_is(dialect: Dialect, expected: str) -> None:
+    statement = impl_for(dialect.name).upsert(PARTS, ("group_id", "task_id", "position", "status"))
 
     assert text(statement, dialect).partition(" ON ")[2] == expected
 
