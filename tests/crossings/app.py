@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from celery import Celery, Task
+from celery.exceptions import Ignore
 
 import servers  # noqa: F401  makes the portable dialect known
 from acceptance import shop
@@ -18,6 +19,7 @@ from crossings.axes import Crossing, Settings, merge, settings_of
 COMMON: Settings = {
     "broker_connection_retry_on_startup": True,
     "database_retry_window": 10,
+    "database_upkeep_interval": 0.5,
     "imports": ["crossings.app"],
     "result_expires": 3600,
     "worker_hijack_root_logger": False,
@@ -40,6 +42,11 @@ def late(value: Any) -> Any:
 def in_order(values: Iterable[Any]) -> list[Any]:
     """Sort, where the order of the parts is not promised."""
     return sorted(values)
+
+
+def left_to_others(value: Any) -> None:
+    """End without an outcome: somebody else will store it."""
+    raise Ignore
 
 
 def burst(reason: str) -> None:
@@ -69,7 +76,7 @@ def equip(app: Celery, crossing: Crossing, of_place: Settings) -> Celery:
     for settings in (COMMON, settings_of(crossing), of_place):
         merge(found, settings)
     app.conf.update(found)
-    for task in (number, late, in_order, burst, plus):
+    for task in (number, late, in_order, left_to_others, burst, plus):
         app.task(name=f"crossings.{task.__name__}")(task)
     for task in (own_state, beget):
         app.task(name=f"crossings.{task.__name__}", bind=True)(task)

@@ -60,6 +60,8 @@ AXES: dict[str, dict[str, Settings]] = {
     "way": {"direct": {}, "pgbouncer-session": {}, "pgbouncer-transaction": {}},
     "worker": {"threads-here": {}, "solo-here": {}, "prefork": {}, "threads": {}},
     "waiting": {"listening": {}, "polling": {"database_listen": False}},
+    # A caller makes results of ids by the classes of the app, which are ours, or by Celery's own.
+    "classes": {"celerys-classes": {}, "our-classes": {}},
     "listener": {
         "nobody-listens": {},
         "before-execute": callback("before"),
@@ -81,7 +83,7 @@ AXES: dict[str, dict[str, Settings]] = {
         "zstd": {"result_compression": "zstd"},
     },
     # What the database cannot take at once goes to the spool at once.
-    "spool": {"no-spool": {}, "spool": {"database_retry_window": 0.2, "database_upkeep_interval": 0.5}},
+    "spool": {"no-spool": {}, "spool": {"database_retry_window": 0.2}},
     "chords": {
         "native-chords": {},
         "celerys-chords": {"database_native_chords": False, "result_chord_retry_interval": 0.1},

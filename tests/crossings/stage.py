@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from celery import Celery
 from celery.contrib.testing.app import setup_default_app
 from celery.contrib.testing.worker import start_worker
-from celery.result import AsyncResult
+from celery.result import AsyncResult, ResultSet
 
 from acceptance.broker import broker_in
 from acceptance.worker import LOG_FORMAT, Worker, running
@@ -47,7 +47,14 @@ class Stage:
 
     def result(self, task_id: str) -> AsyncResult:
         """The result of a task, as a caller has it from the id alone."""
-        return AsyncResult(task_id, app=self.app)
+        own = self.is_("classes", "our-classes")
+        return self.app.AsyncResult(task_id) if own else AsyncResult(task_id, app=self.app)
+
+    def set_of(self, *task_ids: str) -> ResultSet:
+        """The results of some tasks."""
+        own = self.is_("classes", "our-classes")
+        results = [self.result(task_id) for task_id in task_ids]
+        return self.app.ResultSet(results) if own else ResultSet(results, app=self.app)
 
     def found(self, result: AsyncResult) -> Any:
         """What a task returned; raises what it raised."""
