@@ -378,10 +378,7 @@ class DatabaseBackend(BaseBackend):
         return info
 
     def sweep_chords(self) -> int:
-        """End chords that nobody else does, up to 500 for each call, and return how many there were.
-
-        The process that was to send the body has died, or parts were stored by somebody else.
-        """
+        """End chords that nobody else does, looking at up to 500; return how many it has ended. See :class:`.Sweep`."""
         return self._services.sweep_chords()
 
     # -- the rest ------------------------------------------------------------------------------------------------

@@ -69,7 +69,7 @@ def test_defaults() -> None:
         poll_max_interval=0.25,
         spool_dir=None,
         spool_max_bytes=2**30,
-        upkeep_interval=30.0,
+        upkeep_interval=3.0,
     )
 
     assert read() == expected
