@@ -24,7 +24,7 @@ from .payload import pending, restored, stand_in, storable, tree
 from .services import Services
 from .session import SessionManager
 from .settings import Settings
-from .waiting import Consumer, install
+from .waiting import Looker, install, when_closed
 from .writing import GROUP, TASK, Entry
 
 __all__ = ["DatabaseBackend"]
@@ -86,6 +86,7 @@ class DatabaseBackend(BaseBackend):
         #: The directory of the spool, or ``None``.
         self.spool = self._services.spool and self._services.spool.directory
         install(self.app)
+        when_closed(self.app, self._services.waits)
         if self.settings.create_tables_at_setup:
             self._services.prepare_now(self.as_uri())
 
@@ -125,7 +126,11 @@ class DatabaseBackend(BaseBackend):
     @property
     def upkeep_tasks(self) -> dict[str, Callable[[], object]]:
         """What a worker does now and then, by name."""
-        return {"emptying the spool": self.replay, "looking for stuck chords": self.sweep_chords}
+        return {
+            "emptying the spool": self.replay,
+            "looking for stuck chords": self.sweep_chords,
+            "sweeping waiters": self._services.sweep_waiters,
+        }
 
     # -- tasks ---------------------------------------------------------------------------------------------------
 
@@ -269,17 +274,18 @@ class DatabaseBackend(BaseBackend):
         return result
 
     def remove_pending_result(self, result: Any) -> Any:
-        """Nothing to undo. This is called whenever a result object ends, so it must not wait for anything."""
+        """Take :meth:`watch` back. This is called whenever a result object ends, so it must not wait for anything."""
+        self._services.waits.unwatch(result)
         return result
 
     def watch(self, results: Collection[Any]) -> None:
-        """Fulfil results as soon as they are ready, in the thread that looks for results."""
+        """Fulfil results as soon as they are ready, in the thread that finds them, while somebody has them."""
         self._services.waits.watch(results)
 
     @property
-    def consumer(self) -> Consumer:
-        """What is awaited through this backend."""
-        return self._services.waits.consumer
+    def looker(self) -> Looker:
+        """What looks for those who wait through this backend, and others on the same tables in this process."""
+        return self._services.waits.share.looker
 
     # -- groups --------------------------------------------------------------------------------------------------
 

@@ -21,8 +21,9 @@ BATCH = 5_000
 CHORD_BATCH = 500
 #: Where a server ends statements that take long, batches are halved down to so many rows.
 LEAST = 10
-#: Whoever waits longer than this for one result is taken for dead; its row would only cost a notification.
-LONGEST_WAIT = timedelta(days=1)
+#: Seconds after which a row of a waiter that nobody has renewed is taken for that of a dead process. Whoever waits
+#: renews his every 20 s, and finds his result by himself if it was deleted all the same.
+RENEWED_WITHIN = 60.0
 
 
 def delete_results(engine: Engine, impl: DefaultImpl, models: Models, expires: timedelta) -> int:
@@ -48,9 +49,8 @@ def delete_chords(engine: Engine, impl: DefaultImpl, models: Models, expires: ti
 
 def delete_waiters(engine: Engine, impl: DefaultImpl, models: Models) -> int:
     """Delete what processes that died while they waited have left behind, and return how many."""
-    waiters = models.waiters
     with impl.connect(engine) as connection:
-        return connection.execute(sa.delete(waiters).where(waiters.c.date_added < utc_now() - LONGEST_WAIT)).rowcount
+        return connection.execute(impl.sweep(models.waiters), {"seconds_": RENEWED_WITHIN}).rowcount
 
 
 def _delete(engine: Engine, impl: DefaultImpl, key: sa.Column[int], date: sa.Column[datetime], before: datetime) -> int:

@@ -1,15 +1,18 @@
 """How a process waits for results.
 
-``looker`` knows what is awaited, ``notifier`` is the contract of a way to wait, ``polling`` and ``listening`` are the
-ways, ``choice`` takes the best one. ``waits`` and ``results`` are what Celery sees of it. A notification is a hint, the
-row is the truth: a lost one costs time, never a result.
+``looker`` owns the clock and reads rows, for all in this process who wait on the same tables. Each wait is a
+``subscription``; ``awaited`` knows them by their ids, ``schedule`` says when each is due, and ``asking`` is what the
+database is asked. ``notifier`` is the contract of what listens beside it, ``listening`` and ``polling`` are the ways,
+and ``choice`` takes the best one. A backend has a ``share`` of the looker. ``waits``, ``watching`` and ``results`` are
+what Celery sees of it. A notification is a hint, the row is the truth: a lost one costs time, never a result.
 """
 
 from __future__ import annotations
 
-from .choice import notifier_for
-from .looker import Consumer
+from .choice import looker_for
+from .looker import Looker
 from .results import install
+from .share import Share, when_closed
 from .waits import INTERVAL, Waits
 
-__all__ = ["INTERVAL", "Consumer", "Waits", "install", "notifier_for"]
+__all__ = ["INTERVAL", "Looker", "Share", "Waits", "install", "looker_for", "when_closed"]

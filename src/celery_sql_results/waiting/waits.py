@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping
@@ -12,15 +11,15 @@ from celery import states
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 from celery.result import ResultSet
 from celery.utils.log import get_logger
-from sqlalchemy.exc import SQLAlchemyError
 
-from celery_sql_results.boundaries import caught
 from celery_sql_results.ids import asked_id
 from celery_sql_results.payload import value_of
 from celery_sql_results.writing import Retries
 
-from .looker import Consumer, Subscription
 from .results import leaves
+from .share import Share
+from .subscription import Subscription
+from .watching import NOBODYS, Watching
 
 __all__ = ["INTERVAL", "Waits"]
 
@@ -29,15 +28,15 @@ logger = get_logger(__name__)
 
 #: Seconds between two calls of ``on_interval``, and so between two looks at the parents of a result.
 INTERVAL = 0.5
-#: What is waited for in place of an id that no row can have: no task has this one.
-NOBODYS = ""
+#: The least: without any pause, a wait would only ask whether it is over.
+LEAST_INTERVAL = 0.01
 
 
 class Waits:
     """The waits through one backend.
 
     Args:
-        make: makes what knows all that is awaited through the backend; it needs the tables.
+        share: what looks for them.
         retries: repeats what passes.
         meta_of: reads a row.
         cache: the metas of tasks that have succeeded, by their ids.
@@ -45,40 +44,20 @@ class Waits:
 
     def __init__(
         self,
-        make: Callable[[], Consumer],
+        share: Share,
         retries: Retries,
         meta_of: Callable[[Mapping[str, Any]], Meta],
         cache: MutableMapping[str, Meta],
     ) -> None:
-        self._make = make
-        self._retries = retries
+        self.share = share
         self._meta_of = meta_of
         self._cache = cache
-        self._made: list[Consumer] = []
+        self._watching = Watching(share, retries, lambda row: self._remember(meta_of(row)))
 
-    @property
-    def consumer(self) -> Consumer:
-        """What is awaited through this backend. Threads that ask for it at the same time get the same."""
-        if not self._made:
-            self._made.append(self._make())
-        return self._made[0]
-
-    def _consumer_by(self, deadline: float | None) -> Consumer:
-        """:attr:`consumer`, tried for as long as the wait may take.
-
-        Raises:
-            celery.exceptions.TimeoutError: the database could not be reached until the ``deadline``.
-        """
-        if self._made:
-            return self._made[0]
-        window = math.inf if deadline is None else deadline - time.monotonic()
-        policy = self._retries.policy.reads._replace(retries=math.inf, window=window)
-        try:
-            return self._retries.read("beginning to wait", lambda: self.consumer, policy)
-        except SQLAlchemyError as error:
-            if not self._retries.judge(error).passes:
-                raise
-            raise CeleryTimeoutError("The result database could not be reached in time.") from error
+    def close(self) -> None:
+        """Nobody is called back any more, and nothing is held for those who may wait."""
+        self._watching.close()
+        self.share.close()
 
     def one(
         self,
@@ -179,18 +158,22 @@ class Waits:
         missing = asked.difference(meta["task_id"] for meta in cached)
         if not missing:
             return
-        with self._consumer_by(deadline).subscribe(missing, ready_states, every_state=on_message is not None) as wait:
+        wait = Subscription(missing, ready_states, every_state=on_message is not None)
+        try:
+            self.share.begin(wait, deadline)
             for meta in self._take(wait, deadline, INTERVAL if interval is None else interval, on_interval):
                 if on_message is not None:
                     on_message(meta)
                 if meta["status"] in ready_states:
                     yield meta
+        finally:
+            self.share.end(wait)
 
     def _take(
         self, wait: Subscription, deadline: float | None, interval: float, on_interval: Callable[[], object] | None
     ) -> Iterator[Meta]:
         """Yield what comes for a wait, until nothing is missing or the time is over; ``on_interval`` in between."""
-        called = time.monotonic()
+        called, interval = time.monotonic(), max(interval, LEAST_INTERVAL)
         while True:
             left = interval if deadline is None else min(interval, deadline - time.monotonic())
             for row in wait.take(max(left, 0.0)):
@@ -212,21 +195,12 @@ class Waits:
     # -- then ----------------------------------------------------------------------------------------------------
 
     def watch(self, results: Collection[Any]) -> None:
-        """Fulfil results as soon as they are ready, in the thread that looks for results."""
-        waiting: dict[str, list[Any]] = {}
-        for result in results:
-            if not result._cache:
-                waiting.setdefault(asked_id(result.id) or NOBODYS, []).append(result)
-        if waiting:
-            consumer = self._retries.read("beginning to wait", lambda: self.consumer)
-            consumer.watch(waiting, lambda row: self._fulfil(waiting[row["task_id"]], row))
+        """Fulfil results as soon as they are ready, in the thread that finds them, while somebody has them."""
+        self._watching.begin(results)
 
-    def _fulfil(self, results: Collection[Any], row: Mapping[str, Any]) -> None:
-        for result in results:
-            with caught(BaseException) as failure:  # a callback must not end the thread that serves all waits
-                result._maybe_set_cache(self._remember(self._meta_of(row)))
-            if failure.error:
-                logger.error("a callback of result %s failed", result.id, exc_info=failure.error)
+    def unwatch(self, result: Any) -> None:
+        """Take :meth:`watch` back. Nobody is waited for: this is called as results end."""
+        self._watching.end(result)
 
 
 class _Members:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .bounded import Late, bounded
 from .entry import CHORD, GROUP, PART, TASK, Entry
 from .retry import Retries, describe
 from .spool import Emptier, Replay, Spool
@@ -16,10 +17,12 @@ __all__ = [
     "Emptier",
     "Entry",
     "Judge",
+    "Late",
     "Replay",
     "Retries",
     "Spool",
     "Verdict",
     "Writer",
+    "bounded",
     "describe",
 ]

@@ -1,0 +1,145 @@
+"""Which waits are looked for next: each is due at times of its own."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable
+from heapq import heappop, heappush
+from itertools import count
+
+from .subscription import Subscription
+
+__all__ = ["OUTAGE_PAUSE", "Schedule"]
+
+#: A pause between two looks is this part of the age of the wait: what was awaited for a second is known 50 ms late at
+#: most, and the looks are few, because their number grows with the logarithm of the time.
+FRACTION = 0.05
+#: Where changes are made known, looks are for the one that was missed, or that Celery's own backend wrote without a
+#: word: a quarter of the age later, and a second at most.
+SAFETY_FRACTION, FIRST_SAFETY, LAST_SAFETY = 0.25, 0.01, 1.0
+#: Looks that take long are not repeated at once: the database rests this many times as long; where any change of the
+#: database asks for one, longer.
+REST, REST_OF_CHANGES = 2.0, 9.0
+#: Seconds between two looks for the same wait while the database cannot be reached.
+OUTAGE_PAUSE = 0.5
+#: Ids that one look asks for at most, unless a single wait has more: so it takes a few milliseconds, and however many
+#: waits are due, a young one is not behind all of them.
+MOST_IDS = 500
+
+Entry = tuple[float, int, float, Subscription]
+
+
+class Schedule:
+    """The waits by the time at which they are due. Whoever uses it holds a lock.
+
+    An entry counts as long as its wait is still due at the time that it holds; others are passed over.
+
+    Args:
+        first_pause: shortest pause between two looks, in seconds.
+        last_pause: longest pause, where changes are not made known.
+    """
+
+    def __init__(self, first_pause: float, last_pause: float) -> None:
+        self._first_pause, self._last_pause = first_pause, last_pause
+        self._later: list[Entry] = []
+        #: Those that are due, by the time of the look after that: who looks often comes first, and nobody last.
+        self._due: list[Entry] = []
+        self._numbers = count()
+        #: Those that any change of the database makes due earlier.
+        self._quiet: set[Subscription] = set()
+        #: What all looks have taken so far, in seconds, and how many changes of the database are known.
+        self.spent, self._changes = 0.0, 0
+
+    def begin(self, wait: Subscription) -> None:
+        """A wait begins, with a look."""
+        wait.spent = self.spent
+        self.note(wait)
+
+    def note(self, wait: Subscription) -> None:
+        """A look for a wait begins."""
+        wait.changes = self._changes
+
+    def plan(self, wait: Subscription, is_told: bool, tells_which: bool) -> None:
+        """A look is over: the next is soon for a young wait, later as it ages, and not before the database has rested.
+
+        ``is_told`` says whether changes of its tasks are made known, and ``tells_which`` whether of them alone.
+        """
+        now = time.monotonic()
+        wait.looked, age = now, now - wait.since
+        wait.cost, wait.spent = self.spent - wait.spent, self.spent
+        if not is_told:
+            pace, longest = max(age * FRACTION, self._first_pause), self._last_pause
+        elif not tells_which and wait.changes != self._changes:
+            pace, longest = self._rest(wait), self._last_pause
+        else:
+            pace, longest = max(age * SAFETY_FRACTION, FIRST_SAFETY), LAST_SAFETY
+            if not tells_which:
+                self._quiet.add(wait)
+        wait.pause = min(max(pace, wait.cost * REST), longest)
+        self._put(wait, now + wait.pause)
+
+    def plan_again(self, wait: Subscription) -> None:
+        """A look has failed, and may succeed later."""
+        wait.pause = OUTAGE_PAUSE
+        self._put(wait, time.monotonic() + OUTAGE_PAUSE)
+
+    def _rest(self, wait: Subscription) -> float:
+        return max(wait.cost * REST_OF_CHANGES, self._first_pause)
+
+    def _put(self, wait: Subscription, due: float) -> None:
+        wait.due = due
+        heappush(self._later, (due, next(self._numbers), due, wait))
+
+    def drop(self, wait: Subscription) -> None:
+        """A wait has ended."""
+        self._quiet.discard(wait)
+
+    def changed(self) -> None:
+        """The database has: look again for what rests, as soon as it has rested."""
+        self._changes += 1
+        quiet, self._quiet = self._quiet, set()
+        now = time.monotonic()
+        for wait in quiet:
+            soon = max(now, wait.looked + min(self._rest(wait), self._last_pause))
+            if soon < wait.due < math.inf:
+                self._put(wait, soon)
+
+    def hasten(self, waits: Iterable[Subscription]) -> None:
+        """Look for these now, unless that is just being done."""
+        now = time.monotonic()
+        for wait in waits:
+            if wait.due < math.inf:
+                self._put(wait, now)
+
+    def take(self) -> list[Subscription]:
+        """Those that are looked for together now; they are due no more."""
+        now = time.monotonic()
+        while self._later and self._later[0][0] <= now:
+            _, number, due, wait = heappop(self._later)
+            heappush(self._due, (due + wait.pause, number, due, wait))
+        taken: list[Subscription] = []
+        room = MOST_IDS
+        while self._due:
+            _, _, due, wait = self._due[0]
+            if _counts(wait, due):
+                room -= len(wait.missing)
+                if taken and room < 0:
+                    break
+                wait.due = math.inf
+                taken.append(wait)
+            heappop(self._due)
+        return taken
+
+    def next(self) -> float:
+        """When the next wait is due."""
+        for entries in (self._due, self._later):
+            while entries and not _counts(entries[0][3], entries[0][2]):
+                heappop(entries)
+        if self._due:
+            return -math.inf
+        return self._later[0][0] if self._later else math.inf
+
+
+def _counts(wait: Subscription, due: float) -> bool:
+    return wait.due == due and not wait.has_ended
