@@ -124,14 +124,16 @@ def test_a_callback_that_wants_to_end_the_program(backend: DatabaseBackend, writ
         called(found)
         sys.exit()
 
-    result("bad").then(leave)
+    bad, late = result("bad"), result("late")
+    bad.then(leave)
+    until_awaited(backend, "bad")
     writer.store("bad", 1)
     called.wait()
     awaited = result("t")
     writer.store("t", 1)
 
     assert awaited.get(timeout=PATIENCE) == 1
-    result("late").then(later := Noted())
+    late.then(later := Noted())
     until_awaited(backend, "late")
     writer.store("late", 1)
     later.wait()
@@ -152,8 +154,9 @@ def test_a_callback_that_waits(backend: DatabaseBackend, writer: Writer, result:
         called(found)
 
     writer.store("there", 1)
-    result("t").then(wait)
-    result("after").then(after)
+    first, second = result("t"), result("after")
+    first.then(wait)
+    second.then(after)
     until_awaited(backend, "t", "after")
     writer.store_all([(task_id, 1, states.SUCCESS) for task_id in ("t", "after")])
     called.wait()

@@ -46,6 +46,9 @@ class Looker:
         passes: whether an error of the database passes by itself.
         first_pause: shortest pause between two looks, in seconds.
         last_pause: longest pause, where changes are not made known.
+
+    Attributes:
+        looks: how many times the thread has asked for rows.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class Looker:
         self._sleeps_until = -math.inf
         self._idle_since = time.monotonic()
         self._is_reachable = True
+        self.looks = 0
 
     # -- who needs it --------------------------------------------------------------------------------------------
 
@@ -85,6 +89,11 @@ class Looker:
         """End with the last user, as soon as nobody waits. Takes no lock: it is called as objects end."""
         self._users.discard(user)
         self._inbox.put(None)
+
+    @property
+    def is_used(self) -> bool:
+        """Whether it stays ready for anybody."""
+        return bool(self._users)
 
     @property
     def threads(self) -> list[threading.Thread]:
@@ -283,6 +292,7 @@ class Looker:
         with caught() as failure:  # a driver may raise anything
             self._hand_over(self._rows(waits))
         error = failure.error
+        self.looks += 1
         self._schedule.spent += time.monotonic() - began
         if error is not None and not self._passes(error):
             self._tell(waits, error)

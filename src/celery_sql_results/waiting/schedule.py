@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from heapq import heappop, heappush
 from itertools import count
+from math import frexp, ldexp
 
 from .subscription import Subscription
 
@@ -27,13 +28,14 @@ OUTAGE_PAUSE = 0.5
 #: waits are due, a young one is not behind all of them.
 MOST_IDS = 500
 
-Entry = tuple[float, int, float, Subscription]
+Entry = tuple[float, int, Subscription]
 
 
 class Schedule:
     """The waits by the time at which they are due. Whoever uses it holds a lock.
 
-    An entry counts as long as its wait is still due at the time that it holds; others are passed over.
+    Those with pauses of about the same length are looked for together when the first of them is due: one query serves
+    many. But a look for young waits, which is one of many, asks for no old ones.
 
     Args:
         first_pause: shortest pause between two looks, in seconds.
@@ -42,9 +44,8 @@ class Schedule:
 
     def __init__(self, first_pause: float, last_pause: float) -> None:
         self._first_pause, self._last_pause = first_pause, last_pause
-        self._later: list[Entry] = []
-        #: Those that are due, by the time of the look after that: who looks often comes first, and nobody last.
-        self._due: list[Entry] = []
+        #: By the binary logarithm of their pause. An entry counts as long as its wait is still due at its time.
+        self._due: dict[int, list[Entry]] = {}
         self._numbers = count()
         #: Those that any change of the database makes due earlier.
         self._quiet: set[Subscription] = set()
@@ -89,7 +90,7 @@ class Schedule:
 
     def _put(self, wait: Subscription, due: float) -> None:
         wait.due = due
-        heappush(self._later, (due, next(self._numbers), due, wait))
+        heappush(self._due.setdefault(frexp(wait.pause)[1], []), (due, next(self._numbers), wait))
 
     def drop(self, wait: Subscription) -> None:
         """A wait has ended."""
@@ -101,9 +102,10 @@ class Schedule:
         quiet, self._quiet = self._quiet, set()
         now = time.monotonic()
         for wait in quiet:
-            soon = max(now, wait.looked + min(self._rest(wait), self._last_pause))
-            if soon < wait.due < math.inf:
-                self._put(wait, soon)
+            rest = min(self._rest(wait), self._last_pause)
+            if max(now, wait.looked + rest) < wait.due < math.inf:
+                wait.pause = rest
+                self._put(wait, max(now, wait.looked + rest))
 
     def hasten(self, waits: Iterable[Subscription]) -> None:
         """Look for these now, unless that is just being done."""
@@ -115,30 +117,36 @@ class Schedule:
     def take(self) -> list[Subscription]:
         """Those that are looked for together now; they are due no more."""
         now = time.monotonic()
-        while self._later and self._later[0][0] <= now:
-            _, number, due, wait = heappop(self._later)
-            heappush(self._due, (due + wait.pause, number, due, wait))
+        # Those who look often come first, but nobody is last for ever.
+        levels = sorted((due[0][0] + ldexp(1.0, level), level) for level, due in self._heads() if due[0][0] <= now)
         taken: list[Subscription] = []
         room = MOST_IDS
-        while self._due:
-            _, _, due, wait = self._due[0]
-            if _counts(wait, due):
+        for _, level in levels:
+            room = self._take(self._due[level], taken, room)
+        return taken
+
+    def _take(self, due: list[Entry], taken: list[Subscription], room: int) -> int:
+        while due:
+            time_, _, wait = due[0]
+            if _counts(wait, time_):
                 room -= len(wait.missing)
                 if taken and room < 0:
                     break
                 wait.due = math.inf
                 taken.append(wait)
-            heappop(self._due)
-        return taken
+            heappop(due)
+        return room
 
     def next(self) -> float:
         """When the next wait is due."""
-        for entries in (self._due, self._later):
-            while entries and not _counts(entries[0][3], entries[0][2]):
-                heappop(entries)
-        if self._due:
-            return -math.inf
-        return self._later[0][0] if self._later else math.inf
+        return min((due[0][0] for _, due in self._heads()), default=math.inf)
+
+    def _heads(self) -> Iterator[tuple[int, list[Entry]]]:
+        for level, due in self._due.items():
+            while due and not _counts(due[0][2], due[0][0]):
+                heappop(due)
+            if due:
+                yield level, due
 
 
 def _counts(wait: Subscription, due: float) -> bool:

@@ -51,6 +51,11 @@ class Share:
         self._looks: list[int] = []
 
     @property
+    def found(self) -> Looker | None:
+        """:attr:`looker`, if somebody has waited through this backend."""
+        return self._found
+
+    @property
     def looker(self) -> Looker:
         """What looks for those who wait through this backend."""
         found = self._found

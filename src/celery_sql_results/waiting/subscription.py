@@ -72,6 +72,9 @@ class Subscription:
             if not self._every_state or self._seen.get(task_id) == news:
                 return
             self._seen[task_id] = news
+        self._deliver(row)
+
+    def _deliver(self, row: Row) -> None:
         self._rows.append(row)
         self._arrived()
 
