@@ -22,11 +22,13 @@ SAFETY_FRACTION, FIRST_SAFETY, LAST_SAFETY = 0.25, 0.01, 1.0
 #: Looks that take long are not repeated at once: the database rests this many times as long; where any change of the
 #: database asks for one, longer.
 REST, REST_OF_CHANGES = 2.0, 9.0
+#: Seconds of rest at most.
+LONGEST_REST = 1.0
 #: Seconds between two looks for the same wait while the database cannot be reached.
 OUTAGE_PAUSE = 0.5
 #: Ids that one look asks for at most, unless a single wait has more: so it takes a few milliseconds, and however many
 #: waits are due, a young one is not behind all of them.
-MOST_IDS = 500
+MOST_IDS = 250
 
 Entry = tuple[float, int, Subscription]
 
@@ -77,7 +79,7 @@ class Schedule:
             pace, longest = max(age * SAFETY_FRACTION, FIRST_SAFETY), LAST_SAFETY
             if not tells_which:
                 self._quiet.add(wait)
-        wait.pause = min(max(pace, wait.cost * REST), longest)
+        wait.pause = max(min(pace, longest), min(wait.cost * REST, LONGEST_REST))
         self._put(wait, now + wait.pause)
 
     def plan_again(self, wait: Subscription) -> None:
@@ -118,14 +120,12 @@ class Schedule:
         """Those that are looked for together now; they are due no more."""
         now = time.monotonic()
         # Those who look often come first, but nobody is last for ever.
-        levels = sorted((due[0][0] + ldexp(1.0, level), level) for level, due in self._heads() if due[0][0] <= now)
+        late = [(due[0][0] + ldexp(1.0, level), level) for level, due in self._heads() if due[0][0] <= now]
+        return self._take(self._due[min(late)[1]]) if late else []
+
+    def _take(self, due: list[Entry]) -> list[Subscription]:
         taken: list[Subscription] = []
         room = MOST_IDS
-        for _, level in levels:
-            room = self._take(self._due[level], taken, room)
-        return taken
-
-    def _take(self, due: list[Entry], taken: list[Subscription], room: int) -> int:
         while due:
             time_, _, wait = due[0]
             if _counts(wait, time_):
@@ -135,7 +135,7 @@ class Schedule:
                 wait.due = math.inf
                 taken.append(wait)
             heappop(due)
-        return room
+        return taken
 
     def next(self) -> float:
         """When the next wait is due."""

@@ -45,32 +45,33 @@ class Share:
         self._find = find
         self._retries = retries
         self._is_bounded = is_bounded
-        self._found: Looker | None = None
-        self._leave: Callable[[], object] = lambda: None
+        #: What was found, and how to leave it; more than once, if threads have asked at the same time.
+        self._held: list[tuple[Looker, Callable[[], object]]] = []
         #: The process of each first look that is under way: a fork takes none along.
         self._looks: list[int] = []
 
     @property
     def found(self) -> Looker | None:
         """:attr:`looker`, if somebody has waited through this backend."""
-        return self._found
+        return next((looker for looker, _ in self._held), None)
 
     @property
     def looker(self) -> Looker:
         """What looks for those who wait through this backend."""
-        found = self._found
+        found = self.found
         if found is None:
             found, user = self._find(), object()
             found.join(user)
             leave = finalize(self, found.leave, user)
             leave.atexit = False
-            self._found, self._leave = found, leave
+            self._held.append((found, leave))
         return found
 
     def close(self) -> None:
         """Let go of it. Who sits through a wait gets his result all the same, and the next wait begins anew."""
-        self._found = None
-        self._leave()
+        held, self._held = self._held, []
+        for _, leave in held:
+            leave()
 
     def within(self, deadline: float | None) -> Looker:
         """:attr:`looker`, tried until a time (monotonic).
@@ -78,8 +79,9 @@ class Share:
         Raises:
             celery.exceptions.TimeoutError: the database could not be reached until then.
         """
-        if self._found is not None:
-            return self._found
+        found = self.found
+        if found is not None:
+            return found
         window = math.inf if deadline is None else deadline - time.monotonic()
         policy = self._retries.policy.reads._replace(retries=math.inf, window=window)
         try:
