@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import _thread
+import signal
 import threading
 from collections.abc import Callable, Collection, Iterable
 from functools import partial
@@ -108,6 +108,13 @@ class Watching:
             with caught(BaseException if is_ours else SoftTimeLimitExceeded) as failure:  # the thread serves all waits
                 result._maybe_set_cache(self._meta_of(row))
             if isinstance(failure.error, KeyboardInterrupt):
-                _thread.interrupt_main()  # as Ctrl-C would have done in any other thread
+                _interrupt()
             elif failure.error is not None:
                 logger.error("a callback of result %s failed", result.id, exc_info=failure.error)
+
+
+def _interrupt() -> None:
+    """Do to the main thread what Ctrl-C does. A real signal: it would not wake up for anything else."""
+    main = threading.main_thread().ident
+    if main is not None:
+        signal.pthread_kill(main, signal.SIGINT)
