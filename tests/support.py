@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -15,7 +16,6 @@ from celery import Celery
 from celery.app.task import Context
 
 from celery_sql_results import DatabaseBackend
-from celery_sql_results.waiting import looker as consumer_module
 
 #: Celery's own version, to skip what needs the `db+` backend of 5.7.
 CELERY = tuple(int(part) for part in celery.__version__.split(".")[:2])
@@ -72,24 +72,26 @@ def parent(*children: Any) -> Context:
     return found
 
 
-def close(backend: DatabaseBackend) -> None:
-    """Close the connections of a backend, and end the thread that looks for results, which else lingers for a while.
+#: Seconds in which the threads of an app that was closed must have ended.
+ENDED_WITHIN = 20.0
 
-    That thread must be gone before its database is dropped, with the one that may be opening a connection just then.
+
+def close(*backends: DatabaseBackend) -> None:
+    """Close apps and their connections, and see to it that what looked for their results has ended.
+
+    That must be gone before its database is dropped, with the thread that may be opening a connection just then.
     """
-    waiting = next(iter(backend._services.waits._made), None)
-    thread = waiting and waiting._thread
-    if thread is not None:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(consumer_module, "LINGER", 0.0)
-            waiting._subscriptions.clear()
-            opening = vars(waiting._notifier).get("_opening")
-            waiting._notifier.interrupt()
-            thread.join()
-            if opening is not None:
-                opening.join()
-    options = {**backend.engine_options, "short_lived_sessions": backend.short_lived_sessions}
-    backend.session_manager.invalidate(backend.settings.url, **options)
+    lookers = [found for backend in backends if (found := backend._services.waits.share.found)]
+    threads = [(looker, thread) for looker in lookers for thread in looker.threads]
+    for backend in backends:
+        backend.app.close()
+    deadline = time.monotonic() + ENDED_WITHIN
+    for looker, thread in threads:
+        while thread.is_alive() and not looker.is_used and time.monotonic() < deadline:
+            thread.join(0.01)
+    for backend in backends:
+        options = {**backend.engine_options, "short_lived_sessions": backend.short_lived_sessions}
+        backend.session_manager.invalidate(backend.settings.url, **options)
 
 
 @contextmanager
@@ -97,5 +99,4 @@ def closed_at_the_end() -> Iterator[list[DatabaseBackend]]:
     """A list for backends, which are closed when the block has ended."""
     made: list[DatabaseBackend] = []
     yield made
-    for backend in made:
-        close(backend)
+    close(*made)

@@ -25,7 +25,7 @@ from .payload import pending, restored, stand_in, storable, tree
 from .services import Services
 from .session import SessionManager
 from .settings import Settings
-from .waiting import Consumer, Wait, install, metas
+from .waiting import Looker, Wait, install, metas, when_closed
 from .writing import GROUP, TASK, Entry, StruckMeanwhile
 
 __all__ = ["DatabaseBackend"]
@@ -89,6 +89,7 @@ class DatabaseBackend(BaseBackend):
         #: The directory of the spool, or ``None``.
         self.spool = self._services.spool and self._services.spool.directory
         install(self.app)
+        when_closed(self.app, self._services.waits)
         if self.settings.create_tables_at_setup:
             self._services.prepare_now(self.as_uri())
 
@@ -128,7 +129,11 @@ class DatabaseBackend(BaseBackend):
     @property
     def upkeep_tasks(self) -> dict[str, Callable[[], object]]:
         """What a worker does now and then, by name."""
-        return {"emptying the spool": self.replay, "ending chords": self.sweep_chords}
+        return {
+            "emptying the spool": self.replay,
+            "ending chords": self.sweep_chords,
+            "sweeping waiters": self._services.sweep_waiters,
+        }
 
     # -- tasks ---------------------------------------------------------------------------------------------------
 
@@ -281,17 +286,18 @@ class DatabaseBackend(BaseBackend):
         return result
 
     def remove_pending_result(self, result: Any) -> Any:
-        """Nothing to undo. This is called whenever a result object ends, so it must not wait for anything."""
+        """Take :meth:`watch` back. This is called whenever a result object ends, so it must not wait for anything."""
+        self._services.waits.unwatch(result)
         return result
 
     def watch(self, results: Collection[Any]) -> None:
-        """Fulfil results as soon as they are ready, in the thread that looks for results."""
+        """Fulfil results as soon as they are ready, in the thread that finds them, while somebody has them."""
         self._services.waits.watch(results)
 
     @property
-    def consumer(self) -> Consumer:
-        """What is awaited through this backend."""
-        return self._services.waits.consumer
+    def looker(self) -> Looker:
+        """What looks for those who wait through this backend, and others on the same tables in this process."""
+        return self._services.waits.share.looker
 
     # -- groups --------------------------------------------------------------------------------------------------
 

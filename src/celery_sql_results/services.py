@@ -19,7 +19,7 @@ from .payload import Encoding, UnreadableMeta, redaction_for
 from .rows import Columns, Database, Row, delete_chords, delete_results, delete_waiters
 from .session import SessionManager
 from .settings import READ_RETRIES, Settings
-from .waiting import Consumer, Waits, notifier_for
+from .waiting import Looker, Share, Waits, looker_for
 from .worker import GRACE, seconds_until_killed, told_to_stop
 from .writing import Emptier, Entry, Judge, Replay, Retries, Spool, Writer
 
@@ -75,7 +75,8 @@ class Services:
         if self.spool is not None:
             self.replay = Replay(self.spool.directory, models, self._restore, self.judge, self._reach)
             self.emptier = Emptier(self.replay, self.judge.passes)
-        self.waits = Waits(self._consumer, retries, self.meta, backend._cache)
+        share = Share(self._looker, retries, is_bounded=not impl.is_one_connection(make_url(settings.url)))
+        self.waits = Waits(share, retries, self.meta, backend._cache)
 
     # -- the database --------------------------------------------------------------------------------------------
 
@@ -113,10 +114,9 @@ class Services:
 
         deleted = 0 if expires is None else delete(delete_results, expires)
         rows = self.read("cleaning up", lambda: database.rows)
+        self.sweep_waiters()
         if self._settings.chord_expires is not None and rows.chords is not None:
             deleted += delete(delete_chords, self._settings.chord_expires)
-        if rows.waiters is not None:
-            delete(delete_waiters)
         logger.info("deleted %d expired results and chords", deleted)
 
     def read(self, name: str, operation: Callable[[], T]) -> T:
@@ -168,9 +168,15 @@ class Services:
 
     # -- waiting -------------------------------------------------------------------------------------------------
 
-    def _consumer(self) -> Consumer:
+    def _looker(self) -> Looker:
         rows, settings = self.database.rows, self._settings
         url = (settings.listen_url if rows.waiters else None) or settings.url
         engine = partial(self._sessions.get_engine, url, short_lived_sessions=True, **settings.engine_options)
-        bounds = settings.poll_min_interval, settings.poll_max_interval
-        return Consumer(notifier_for(rows, engine), self.judge.passes, *bounds)
+        return looker_for(rows, engine, (settings.poll_min_interval, settings.poll_max_interval), settings.extended)
+
+    def sweep_waiters(self) -> int:
+        """Delete the rows of waiters that nobody has renewed for a while, and return how many."""
+        database = self.database
+        if self.read("sweeping waiters", lambda: database.rows).waiters is None:
+            return 0
+        return self.write("sweeping waiters", lambda: delete_waiters(database.engine, database.impl, database.models))

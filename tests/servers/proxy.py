@@ -71,6 +71,7 @@ class Proxy:
 
     async def _end(self) -> None:
         self._server.close()
+        await asyncio.sleep(0.01)  # who was accepted just now is only being served from here on
         await self._cut_all()
         tasks = list(self._tasks)
         for task in tasks:

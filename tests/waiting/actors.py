@@ -39,7 +39,7 @@ def wait_among_children(url: str, children: int) -> list[Any]:
     backend, values = backend_on(url), list[Any]()
     mine = threading.Thread(target=lambda: values.append(wait(backend, "parent", "parent")))
     mine.start()
-    until(lambda: "parent" in backend.consumer._snapshot() and is_under_way(backend))
+    until(lambda: "parent" in backend.looker.awaited() and is_under_way(backend))
     outcomes = at_once([(wait, (backend, f"child-{number}", "child")) for number in range(children)])
     backend.store_result("here-still", None, states.SUCCESS)
     mine.join(PATIENCE)
@@ -49,7 +49,7 @@ def wait_among_children(url: str, children: int) -> list[Any]:
 
 def is_under_way(backend: DatabaseBackend) -> bool:
     """Whether the thread that looks has its connection, or has looked, if it needs none."""
-    return backend.consumer._notifier.tells({"parent"}) or backend.consumer._looked > 0
+    return backend.looker.is_told(["parent"]) or backend.looker.looks > 0
 
 
 def until_here(backend: DatabaseBackend, *names: str) -> None:

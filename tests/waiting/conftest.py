@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from celery_sql_results import DatabaseBackend
-from celery_sql_results.waiting import looker as consumer_module
+from celery_sql_results.waiting import schedule
 from conftest import fresh
 from servers import Database
 from servers.pool import ALL, Pool, on
@@ -39,7 +39,7 @@ def until(condition: Callable[[], object], what: str = "what was awaited") -> No
 
 def awaited(backend: DatabaseBackend) -> set[str]:
     """The ids that threads of this process wait for just now."""
-    return backend.consumer._snapshot()
+    return set(backend.looker.awaited())
 
 
 def until_awaited(backend: DatabaseBackend, *task_ids: str) -> None:
@@ -50,7 +50,7 @@ def until_awaited(backend: DatabaseBackend, *task_ids: str) -> None:
 def until_told(backend: DatabaseBackend, *task_ids: str) -> None:
     """Return when changes of some tasks are made known, and so need no looks."""
     until_awaited(backend, *task_ids)
-    until(lambda: backend.consumer._notifier.tells(set(task_ids)), "the first notification")
+    until(lambda: backend.looker.is_told(task_ids), "the first notification")
 
 
 @pytest.fixture(params=("postgresql", "mariadb", "sqlite"))
@@ -88,5 +88,5 @@ def aside() -> Iterator[Aside]:
 @pytest.fixture
 def told_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """No looks of its own accord: where changes are made known, a result comes so or not at all."""
-    monkeypatch.setattr(consumer_module, "FIRST_SAFETY", 1000.0)
-    monkeypatch.setattr(consumer_module, "LAST_SAFETY", 1000.0)
+    monkeypatch.setattr(schedule, "FIRST_SAFETY", 1000.0)
+    monkeypatch.setattr(schedule, "LAST_SAFETY", 1000.0)

@@ -40,7 +40,7 @@ app.backend.states_of(["warm"])
 members = [threading.Thread(target=hand_on, args=(number,)) for number in range(1, GREENLETS + 1)]
 for member in members:
     member.start()
-while len(app.backend.consumer._snapshot()) < GREENLETS:
+while len(app.backend.looker.awaited()) < GREENLETS:
     threading.Event().wait(0.01)
 app.backend.store_result("t-0", 0, states.SUCCESS)
 print(app.AsyncResult(f"t-{GREENLETS}").get(timeout=PATIENCE))

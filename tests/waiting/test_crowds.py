@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from celery import states
 
 from celery_sql_results import DatabaseBackend
-from celery_sql_results.waiting.looker import Subscription
-from celery_sql_results.waiting.notifier import Row
+from celery_sql_results.waiting.subscription import Row, Subscription
 from concurrency.nursery import Nursery, complaints, errors
 from servers import Database
 from servers.pool import on
@@ -42,6 +41,12 @@ def looks(seen: list[str]) -> list[str]:
     return [statement for statement in seen if "FROM celery_taskmeta " in " ".join(statement.split()) + " "]
 
 
+def until_looked(backend: DatabaseBackend, meanwhile: Callable[[], object] = lambda: None) -> None:
+    """Return after some looks: those for waits of another age are not for the same ids yet."""
+    looks = backend.looker.looks
+    until(lambda: backend.looker.looks > looks + 20 or meanwhile())
+
+
 @on("postgresql", "mariadb", "portable")
 def test_one_query_per_tick_for_all_threads(
     statements: Statements, backends: Backends, writer: Writer, aside: Aside
@@ -50,11 +55,11 @@ def test_one_query_per_tick_for_all_threads(
     backend = backends(database_listen=False, database_poll_min_interval=TICK, database_poll_max_interval=TICK)
     values = [aside(backend.app.AsyncResult(task_id).get, timeout=PATIENCE) for task_id in ids(WAITERS)]
     until_awaited(backend, *ids(WAITERS))
-    until(lambda: looked_since(backend))
+    until_looked(backend)
     began = time.monotonic()
     with statements() as seen:
         until(lambda: time.monotonic() - began > 50 * TICK)
-        until(lambda: looked_since(backend, began))
+        until_looked(backend)
     ticks = (time.monotonic() - began) / TICK + 1
     writer.store_all([(task_id, task_id, states.SUCCESS) for task_id in ids(WAITERS)])
 
@@ -62,22 +67,14 @@ def test_one_query_per_tick_for_all_threads(
     assert 0 < len(looks(seen)) <= ticks + WAITERS  # each wait begins with one look of its own
 
 
-def looked_since(backend: DatabaseBackend, began: float | None = None) -> bool:
-    """Whether there was a common look since a moment, or since the youngest wait began."""
-    waits = list(backend.consumer._subscriptions)
-    return backend.consumer._looked > (max(wait.since for wait in waits) if began is None else began)
-
-
 @on("mariadb", "sqlite")
 def test_a_query_asks_for_all_tasks(statements: Statements, backends: Backends, writer: Writer, aside: Aside) -> None:
     """Where the ids can be read in the statement."""
-    backend = backends()
+    backend = backends(database_poll_min_interval=TICK, database_poll_max_interval=TICK)
     with statements() as seen:
         values = [aside(backend.app.AsyncResult(task_id).get, timeout=PATIENCE) for task_id in ids(WAITERS)]
         until_awaited(backend, *ids(WAITERS))
-        for _ in range(2):  # the first may have begun before the last of the waits
-            began = time.monotonic()
-            until(lambda: looked_since(backend, began) or writer.store("other"))  # noqa: B023  called at once
+        until_looked(backend, lambda: writer.store("other"))
     writer.store_all([(task_id, task_id, states.SUCCESS) for task_id in ids(WAITERS)])
 
     assert [value.result() for value in values] == ids(WAITERS)
@@ -112,8 +109,9 @@ def test_a_thousand_waits_for_tasks_that_have_begun(
     monkeypatch.setattr(Subscription, "offer", noted)
     writer.store_all([(task_id, None, states.STARTED) for task_id in begun])
     finished: set[str] = set()
-    for task_id in begun:
-        backend.app.AsyncResult(task_id).then(lambda result: finished.add(result.id))
+    results = [backend.app.AsyncResult(task_id) for task_id in begun]
+    for result in results:
+        result.then(lambda result: finished.add(result.id))
     until_awaited(backend, *begun)
     until(lambda: offered[True] > 2 * len(begun))
     writer.store_all([(task_id, task_id, states.SUCCESS) for task_id in begun])
@@ -126,7 +124,7 @@ def test_a_thousand_waits_for_tasks_that_have_begun(
 def test_many_threads_on_one_task(backend: DatabaseBackend, database: Database, writer: Writer, aside: Aside) -> None:
     """All wake, and they have left one row."""
     values = [aside(backend.app.AsyncResult("t").get, timeout=PATIENCE) for _ in range(100)]
-    until(lambda: len(backend.consumer._subscriptions) == 100)
+    until(lambda: len(backend.looker.awaited()) == 100)
     rows = database.execute("SELECT count(*) FROM celery_taskmeta_waiters")
     writer.store("t", 1)
 

@@ -13,7 +13,7 @@ from celery.result import AsyncResult
 from celery_sql_results import DatabaseBackend
 from servers.pool import on
 from support import Backends
-from waiting.conftest import PATIENCE, Aside, everywhere, until, until_awaited, until_told
+from waiting.conftest import PATIENCE, Aside, awaited, everywhere, until, until_awaited, until_told
 from waiting.writer import Writer
 
 notified = on("postgresql", "psycopg2", "sqlite")
@@ -143,7 +143,7 @@ def test_what_on_interval_raises_ends_the_wait(backend: DatabaseBackend) -> None
     for _ in range(2):
         with pytest.raises(KeyError, match="enough"):
             result_of(backend).get(timeout=PATIENCE, interval=0.01, on_interval=give_up)
-    assert backend.consumer._snapshot() == set()
+    assert awaited(backend) == set()
 
 
 def test_the_error_of_a_parent_is_raised(backend: DatabaseBackend, writer: Writer, aside: Aside) -> None:
@@ -222,7 +222,7 @@ def test_a_pool_of_one_connection(backends: Backends, writer: Writer, aside: Asi
     backend = backends(database_engine_options={"pool_size": 1, "max_overflow": 0, "pool_timeout": 5})
     value = aside(backend.app.AsyncResult("t").get, timeout=PATIENCE)
     until_awaited(backend, "t")
-    until(lambda: backend.consumer._looked > 0)
+    until(lambda: backend.looker.looks > 0)
     states_then = backend.states_of(["t"])
     writer.store("t", 1)
 

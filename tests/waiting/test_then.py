@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+import os
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +16,9 @@ from celery import states
 from celery.result import AsyncResult
 
 from celery_sql_results import DatabaseBackend
+from servers import Database
 from servers.pool import on
-from waiting.conftest import PATIENCE, everywhere, until_awaited
+from waiting.conftest import PATIENCE, everywhere, until, until_awaited
 from waiting.writer import Writer
 
 
@@ -124,14 +129,16 @@ def test_a_callback_that_wants_to_end_the_program(backend: DatabaseBackend, writ
         called(found)
         sys.exit()
 
-    result("bad").then(leave)
+    bad, late = result("bad"), result("late")
+    bad.then(leave)
+    until_awaited(backend, "bad")
     writer.store("bad", 1)
     called.wait()
     awaited = result("t")
     writer.store("t", 1)
 
     assert awaited.get(timeout=PATIENCE) == 1
-    result("late").then(later := Noted())
+    late.then(later := Noted())
     until_awaited(backend, "late")
     writer.store("late", 1)
     later.wait()
@@ -152,8 +159,9 @@ def test_a_callback_that_waits(backend: DatabaseBackend, writer: Writer, result:
         called(found)
 
     writer.store("there", 1)
-    result("t").then(wait)
-    result("after").then(after)
+    first, second = result("t"), result("after")
+    first.then(wait)
+    second.then(after)
     until_awaited(backend, "t", "after")
     writer.store_all([(task_id, 1, states.SUCCESS) for task_id in ("t", "after")])
     called.wait()
@@ -169,3 +177,115 @@ def test_two_results_of_one_task(backend: DatabaseBackend, writer: Writer, resul
     until_awaited(backend, "t")
     writer.store("t", 1)
     called.wait()
+
+
+# -- how it ends -----------------------------------------------------------------------------------------------------
+
+
+def drop(_backend: DatabaseBackend, results: list[AsyncResult]) -> None:
+    """Nobody has the results any more. A group and its members know each other, so a collector finds them."""
+    results.clear()
+    gc.collect()
+
+
+def remove(backend: DatabaseBackend, results: list[AsyncResult]) -> None:
+    """Celery's own name for it."""
+    for each in results:
+        backend.remove_pending_result(each)
+
+
+def forget(_backend: DatabaseBackend, results: list[AsyncResult]) -> None:
+    """Nobody wants to know."""
+    for each in results:
+        each.forget()
+
+
+def watch(results: list[AsyncResult], called: Noted) -> None:
+    """Be called back for each."""
+    for each in results:
+        each.then(called)
+
+
+@everywhere
+@pytest.mark.parametrize("end", [drop, remove, forget])
+def test_it_ends_with_its_results(
+    database: Database, backend: DatabaseBackend, writer: Writer, end: Callable[..., None]
+) -> None:
+    """Nothing is asked for them any more, no row of a waiter is left, and nobody is called back."""
+    called, others = Noted(), Noted()
+    results = [backend.app.AsyncResult(f"t-{number}") for number in range(150)]
+    watch(results, called)
+    some = backend.app.GroupResult("g", [backend.app.AsyncResult(f"g-{number}") for number in range(3)])
+    some.then(called)
+    other = backend.app.AsyncResult("t-0")
+    other.then(others)
+    until_awaited(backend, *(f"t-{number}" for number in range(150)), "g-2")
+    end(backend, results)
+    end(backend, some.results)
+    del some
+    gc.collect()
+    until(lambda: backend.looker.awaited() == ["t-0"], "the end of the others")
+    if database.kind == "postgresql":
+        left = "SELECT awaited_id FROM celery_taskmeta_waiters"
+        until(lambda: database.execute(left) == [("t-0",)], "the end of their rows")
+    writer.store_all([(f"t-{number}", 1, states.SUCCESS) for number in range(2)])
+    others.wait()
+
+    assert called.calls == []
+
+
+@on("sqlite")
+def test_a_result_that_was_removed_can_be_watched_again(
+    backend: DatabaseBackend, writer: Writer, result: Result
+) -> None:
+    """And a result that is watched twice is fulfilled once, with both callbacks."""
+    first, second, watched = Noted(), Noted(), result("t")
+    watched.then(first)
+    backend.remove_pending_result(watched)
+    watched.then(second)
+    watched.then(second)
+    until_awaited(backend, "t")
+    writer.store("t", 1)
+    until(lambda: len(second.calls) == 2)
+
+    assert len(first.calls) == 1
+
+
+INTERRUPTED = """
+import sys, time
+from celery import states
+from support import app_on
+
+app = app_on(sys.argv[1])
+app.backend.states_of(["warm"])
+result = app.AsyncResult("t")
+
+def leave(_result):
+    raise KeyboardInterrupt
+
+if sys.argv[2] == "ready":
+    app.backend.store_result("t", 1, states.SUCCESS)
+try:
+    result.then(leave)
+    app.backend.store_result("t", 1, states.SUCCESS)
+    time.sleep(60)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@on("postgresql", "mariadb", "sqlite")
+@pytest.mark.parametrize("when", ["ready", "later"])
+def test_a_callback_that_interrupts(database: Database, when: str) -> None:
+    """As Ctrl-C does: the main thread is interrupted, whichever thread has called it back."""
+    path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, sys.path)])
+    ended = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, database.url, when],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+        timeout=PATIENCE,
+    )
+
+    assert (ended.stdout, ended.stderr) == ("interrupted\n", "")

@@ -53,7 +53,7 @@ def test_a_timeout_takes_its_row_away(database: Database, backend: DatabaseBacke
     with pytest.raises(KeyError):
         backend.app.AsyncResult("t").get(timeout=PATIENCE, interval=0.01, on_interval=give_up)
 
-    assert rows(database) == []
+    until(lambda: rows(database) == [], "the end of the rows")
 
 
 @with_rows
@@ -89,10 +89,10 @@ def test_the_thread_ends(
     monkeypatch.setattr(consumer_module, "LINGER", 0.05)
     for task_id in "ab":
         value = aside(backend.app.AsyncResult(task_id).get, timeout=PATIENCE)
-        until(lambda: backend.consumer._thread is not None)
+        until(lambda: backend.looker.threads)
         writer.store(task_id, task_id)
         assert value.result() == task_id
-        until(lambda: backend.consumer._thread is None)
+        until(lambda: not backend.looker.threads)
         until(lambda: listeners(database) == 0)
         until(lambda: backend.database.engine.pool.checkedout() == 0)  # type: ignore[attr-defined]
 
@@ -111,11 +111,11 @@ def test_the_thread_stays_as_long_as_somebody_waits(
     """However long that is."""
     monkeypatch.setattr(consumer_module, "LINGER", 0.01)
     value = aside(backend.app.AsyncResult("t").get, timeout=PATIENCE)
-    until(lambda: backend.consumer._thread is not None)
-    thread = backend.consumer._thread
+    until(lambda: backend.looker.threads)
+    threads = backend.looker.threads
     with pytest.raises(TimeoutError):
         backend.app.AsyncResult("other").get(timeout=0.2)
-    same = backend.consumer._thread is thread
+    same = backend.looker.threads == threads
     writer.store("t", 1)
 
     assert (value.result(), same) == (1, True)

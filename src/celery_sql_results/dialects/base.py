@@ -116,9 +116,6 @@ class Listener(Protocol):
     def received(self) -> list[str]:
         """What has arrived."""
 
-    def ping(self) -> None:
-        """Raise if the connection is dead."""
-
     def close(self) -> None:
         """Close the connection, if it is open."""
 
@@ -232,13 +229,13 @@ class DefaultImpl:
         raise NotImplementedError
 
     def listener(self, engine: Engine) -> Listener:
-        """A connection that listens, on an engine without a pool. For databases that support it, like the next five."""
+        """A connection that listens, on an engine without a pool. For databases that support it, like the next six."""
         raise NotImplementedError
 
     def leave_rows(self, found: sa.Select[Any], waiters: sa.Table, finished: Collection[str]) -> sa.Select[Any]:
         """``found``, which also leaves rows in ``waiters`` for the tasks that are not ``finished``.
 
-        It binds ``ids_``, ``channel`` and ``date_added``.
+        It binds ``ids_`` and ``channel``, and renews rows that are there.
         """
         raise NotImplementedError
 
@@ -248,6 +245,10 @@ class DefaultImpl:
 
     def withdraw(self, waiters: sa.Table) -> sa.Delete:
         """Remove the rows in ``waiters`` of ``channel_`` and ``ids_``."""
+        raise NotImplementedError
+
+    def sweep(self, waiters: sa.Table) -> sa.Delete:
+        """Remove the rows in ``waiters`` that were not renewed for ``seconds_``, by the clock of the server."""
         raise NotImplementedError
 
     def wake(self, waiters: sa.Table, finished: bool) -> sa.Executable:

@@ -146,6 +146,7 @@ class PostgreSQLImpl(AutocommitImpl):
     leave_row = staticmethod(listen.leave_row)
     leave_rows = staticmethod(listen.leave_rows)
     withdraw = staticmethod(listen.withdraw)
+    sweep = staticmethod(listen.sweep)
     wake = staticmethod(listen.wake)
     notify = staticmethod(listen.notify)
 

@@ -27,6 +27,7 @@ __all__ = [
     "any_of",
     "leave_rows",
     "notify",
+    "sweep",
     "unless_awaited",
     "wake",
     "with_part",
@@ -37,7 +38,10 @@ IDS = sa.cast(sa.bindparam("ids_", type_=sa.ARRAY(sa.String)), sa.ARRAY(sa.Strin
 #: For statements that a crash may undo, such as a notification, which costs time, not a result: the commit does not
 #: wait for the disk.
 NO_WAIT = sa.func.set_config(sa.literal_column("'synchronous_commit'"), sa.literal_column("'off'"), sa.true())
-
+#: The time by the clock of the server: those of hosts differ.
+NOW = sa.func.timezone(sa.literal_column("'UTC'"), sa.func.now(), type_=sa.DateTime)
+#: The row of a waiter that is younger is as good as a new one.
+YOUNG = sa.literal_column("interval '5 seconds'", sa.Interval)
 
 #: What the names of the values of a part begin with, beside those of the row.
 PART = "part_"
@@ -79,7 +83,7 @@ def with_part(where: Put, columns: tuple[str, ...], parts: Put, of_part: tuple[s
 def leave_rows(found: sa.Select[Any], waiters: sa.Table, finished: Collection[str]) -> sa.Select[Any]:
     """``found``, the query for the rows of ``ids_``, which also leaves a row of a waiter for those not ``finished``.
 
-    One statement, so one round trip; it binds ``ids_``, ``channel`` and ``date_added``.
+    A row that is there already is renewed. One statement, so one round trip; it binds ``ids_`` and ``channel``.
     """
     wanted = sa.func.unnest(IDS).table_valued("task_id").render_derived()
     return _leaving(wanted.c.task_id, found, waiters, finished)
@@ -96,16 +100,24 @@ def _leaving(
     rows = found.cte("found")
     final = rows.c.status.in_([sa.literal_column(f"'{state}'") for state in sorted(finished)])
     done = sa.exists().where(rows.c.task_id == wanted, final)
-    waiter = sa.select(
-        wanted, sa.bindparam("channel", type_=sa.String), sa.bindparam("date_added", type_=sa.DateTime)
-    ).where(~done)
-    added = insert(waiters).from_select(["awaited_id", "channel", "date_added"], waiter).on_conflict_do_nothing()
+    waiter = sa.select(wanted, sa.bindparam("channel", type_=sa.String), NOW).where(~done)
+    left = insert(waiters).from_select(["awaited_id", "channel", "date_added"], waiter)
+    is_old = waiters.c.date_added < NOW - YOUNG  # many threads on one task do not write its row again and again
+    added = left.on_conflict_do_update(
+        index_elements=[waiters.c.awaited_id, waiters.c.channel], set_={"date_added": NOW}, where=is_old
+    )
     return sa.select(rows).add_cte(added.cte("added"))
 
 
 def withdraw(waiters: sa.Table) -> sa.Delete:
     """Remove the rows that the waiter on ``channel_`` left for ``ids_``."""
     return sa.delete(waiters).where(any_of(waiters.c.awaited_id), waiters.c.channel == sa.bindparam("channel_"))
+
+
+def sweep(waiters: sa.Table) -> sa.Delete:
+    """Remove the rows that nobody has renewed for ``seconds_``."""
+    age = sa.func.make_interval(0, 0, 0, 0, 0, 0, sa.bindparam("seconds_", type_=sa.Float), type_=sa.Interval)
+    return sa.delete(waiters).where(waiters.c.date_added < NOW - age)
 
 
 def wake(waiters: sa.Table, finished: bool) -> sa.Executable:
@@ -121,6 +133,11 @@ def wake(waiters: sa.Table, finished: bool) -> sa.Executable:
 def notify() -> sa.Select[Any]:
     """Send the notification ``message_`` to ``channel_``."""
     return sa.select(sa.func.pg_notify(sa.bindparam("channel_"), sa.bindparam("message_")), NO_WAIT)
+
+
+def _text(message: bytes, encoding: str) -> str:
+    """A message in the encoding of its connection. What is no text there is no id either, so nobody waits for it."""
+    return message.decode("utf-8" if encoding == "ascii" else encoding, "backslashreplace")
 
 
 class PostgreSQLListener:
@@ -167,14 +184,10 @@ class PostgreSQLListener:
         server = getattr(self._driver, "pgconn", None)
         if server is not None:  # psycopg 3
             server.consume_input()
-            return [message.extra.decode() for message in iter(server.notifies, None)]
+            return [_text(message.extra, self._driver.info.encoding) for message in iter(server.notifies, None)]
         self._driver.poll()
         messages, self._driver.notifies = self._driver.notifies, []
         return [message.payload for message in messages]
-
-    def ping(self) -> None:
-        with self._driver_errors():
-            self._connection.cursor().execute("SELECT 1")
 
     def close(self) -> None:
         connection, self._connection, self._driver = self._connection, None, None

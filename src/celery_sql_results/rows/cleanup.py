@@ -14,7 +14,7 @@ from sqlalchemy import exc
 from sqlalchemy.engine import Engine
 
 from celery_sql_results.dialects import DefaultImpl, connected
-from celery_sql_results.models import Models, utc_now
+from celery_sql_results.models import Models
 
 __all__ = ["delete_chords", "delete_results", "delete_waiters"]
 
@@ -24,8 +24,9 @@ BATCH = 5_000
 CHORD_BATCH = 500
 #: Where a server ends statements that take long, batches are halved down to so many rows.
 LEAST = 10
-#: Whoever waits longer than this for one result is taken for dead; its row would only cost a notification.
-LONGEST_WAIT = timedelta(days=1)
+#: Seconds after which a row of a waiter that nobody has renewed is taken for that of a dead process. Whoever waits
+#: renews his every 20 s, and finds his result by himself if it was deleted all the same.
+RENEWED_WITHIN = 60.0
 
 
 def delete_results(engine: Engine, impl: DefaultImpl, models: Models, expires: timedelta) -> int:
@@ -50,9 +51,8 @@ def delete_chords(engine: Engine, impl: DefaultImpl, models: Models, expires: ti
 
 def delete_waiters(engine: Engine, impl: DefaultImpl, models: Models) -> int:
     """Delete what processes that died while they waited have left behind, and return how many."""
-    waiters = models.waiters
     with impl.connect(engine) as connection:
-        return connection.execute(sa.delete(waiters).where(waiters.c.date_added < utc_now() - LONGEST_WAIT)).rowcount
+        return connection.execute(impl.sweep(models.waiters), {"seconds_": RENEWED_WITHIN}).rowcount
 
 
 def _delete(engine: Engine, impl: DefaultImpl, key: sa.Column[int], expired: sa.ColumnElement[bool]) -> int:

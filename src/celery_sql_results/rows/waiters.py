@@ -10,7 +10,6 @@ from celery import states
 
 from celery_sql_results._compat import memoized_property
 from celery_sql_results.dialects import as_dicts
-from celery_sql_results.models import utc_now
 
 from .tasks import Row, TaskRows
 
@@ -28,7 +27,7 @@ class WaiterRows:
 
     def await_many(self, task_ids: Collection[str], channel: str) -> list[Row]:
         """The rows that tasks have; writers of those that are not finished will notify ``channel``."""
-        values: dict[str, Any] = {"channel": channel, "date_added": utc_now()}
+        values: dict[str, Any] = {"channel": channel}
         if len(task_ids) == 1:
             statement, values["id_"] = self._leave_row, next(iter(task_ids))
         else:

@@ -1,31 +1,69 @@
-"""The best way to wait that a database has."""
+"""The best way to wait that a database has; one for all in this process who wait on the same tables."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Hashable
 from functools import partial
+from weakref import WeakValueDictionary
 
 from sqlalchemy.engine import Engine
 
 from celery_sql_results.rows import Rows
+from celery_sql_results.writing import Judge
 
+from .asking import Asking
 from .listening import ListenNotifier
-from .notifier import Notifier
-from .polling import ChangeNotifier, PollNotifier
+from .looker import Looker
+from .notifier import MakeNotifier
+from .polling import ChangeNotifier
 
-__all__ = ["notifier_for"]
+__all__ = ["looker_for"]
+
+#: Those that somebody has, by what makes them equal.
+_lookers: WeakValueDictionary[Hashable, Looker] = WeakValueDictionary()
 
 
-def notifier_for(rows: Rows, engine: Callable[[], Engine]) -> Notifier:
-    """Choose the way to wait for tasks.
+def looker_for(rows: Rows, engine: Callable[[], Engine], bounds: tuple[float, float], *kind: Hashable) -> Looker:
+    """What looks for the tasks of some rows in this process, for all who ask for the same.
 
-    ``engine`` makes one without a pool: a connection that is held while somebody waits must not be missing elsewhere.
+    Args:
+        rows: the rows of a backend.
+        engine: gives an engine without a pool: what is held while somebody waits must not be missing elsewhere.
+        bounds: the shortest and the longest pause between two looks, in seconds.
+        kind: in what else the rows may differ from those of others.
     """
-    tasks = rows.tasks
-    if rows.waiters is not None:
-        listening = engine()
-        if tasks.impl.can_listen(listening):
-            return ListenNotifier(tasks, rows.waiters, tasks.impl.listener(listening))
-    if tasks.impl.counts_changes(tasks.engine):
-        return ChangeNotifier(tasks, partial(tasks.impl.change_counter, engine()))
-    return PollNotifier(tasks)
+    tasks, listening = rows.tasks, engine()
+    key = (tasks.engine, listening, tasks.models.task, rows.waiters is None, bounds, kind)
+    found = _lookers.get(key)
+    if found is None:
+        asking = Asking(tasks, rows.waiters if tasks.impl.can_listen(listening) else None)
+        passes = Judge(tasks.impl, lambda: tasks.engine).passes  # which knows no backend, as it outlives each
+        found = _lookers.setdefault(key, Looker(asking, _notifier(rows, listening, asking), passes, *bounds))
+    return found
+
+
+def _notifier(rows: Rows, listening: Engine, asking: Asking) -> MakeNotifier | None:
+    impl = rows.tasks.impl
+    if asking.waiters is not None:
+        return partial(ListenNotifier, impl.listener(listening), asking.waiters)
+    if not impl.counts_changes(rows.tasks.engine):
+        return None
+    return lambda ears, _channel: ChangeNotifier(partial(impl.change_counter, listening), asking.in_use, ears)
+
+
+def _each(do: Callable[[Looker], None]) -> Callable[[], None]:
+    def do_it() -> None:
+        for reference in _lookers.valuerefs():
+            looker = reference()
+            if looker is not None:
+                do(looker)
+
+    return do_it
+
+
+os.register_at_fork(
+    before=_each(Looker.before_fork),
+    after_in_parent=_each(Looker.after_fork),
+    after_in_child=_each(Looker.after_fork_in_child),
+)

@@ -1,307 +1,400 @@
-"""What is awaited in this process, and the thread that looks for it.
+"""The clock of all waits on one set of tables in this process, and the thread that reads their rows.
 
-However many results are awaited, by however many threads, one thread asks for all of them in one query. It begins with
-the first wait that does not find its results ready, and ends when nobody has waited for a while.
+Each wait is due at times of its own. A look asks for what is due, for many waits in one query, and for nothing else.
+What listens does so in another thread, and hands over ids: it can delay no look.
 """
 
 from __future__ import annotations
 
-import os
+import math
 import threading
 import time
-import weakref
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Callable, Collection, Iterable
+from queue import Empty, SimpleQueue
 
 from celery import states
 from celery.exceptions import SoftTimeLimitExceeded
 from celery.utils.log import get_logger
-from sqlalchemy.exc import SQLAlchemyError
 
-from celery_sql_results.boundaries import caught, undone
+from celery_sql_results.boundaries import caught
 
-from .notifier import Notifier, Row
+from .asking import Asking
+from .awaited import Awaited
+from .notifier import MakeNotifier, Notifier
+from .schedule import OUTAGE_PAUSE, REST, Schedule
+from .subscription import Row, Subscription
 
-__all__ = ["Consumer", "Subscription"]
+__all__ = ["Looker"]
 
 logger = get_logger(__name__)
 
-#: A pause between two looks is this part of the age of the youngest wait: what was awaited for a second is known 50 ms
-#: late at most, and the looks are few, because their number grows with the logarithm of the time.
-FRACTION = 0.05
-#: Where changes are made known, looks are for the one that was missed, or that Celery's own backend wrote without a
-#: word: a quarter of the age later, and a second at most.
-SAFETY_FRACTION, FIRST_SAFETY, LAST_SAFETY = 0.25, 0.01, 1.0
-#: A look that takes long is not repeated at once: the database rests this many times as long.
-REST = 2.0
-#: Seconds that the thread stays when nobody waits, with its connection.
+#: Seconds that the threads stay when nobody waits, with their connections.
 LINGER = 30.0
 #: Seconds for which the thread steps aside when it has handed over rows. Going on at once, it would keep the
 #: interpreter to itself, and those who have waited would wait for that as well.
 COURTESY = 0.0001
-#: Seconds between two looks while the database cannot be reached.
-OUTAGE_PAUSE = 0.5
+#: Seconds after which the rows of waiters are renewed, in a look: workers sweep what is older than a minute.
+RENEWAL = 20.0
 
 
-class Subscription:
-    """One wait: the ids that it still misses, the rows that came for it, and how many finished ones nobody took yet.
-
-    What a thread that looks has found is no longer missing, but not there for the one that waits before it is taken.
-    """
-
-    def __init__(self, task_ids: Iterable[str], ready_states: frozenset[str], every_state: bool) -> None:
-        self.task_ids = frozenset(task_ids)
-        self.missing = set(self.task_ids)
-        self.untaken = len(self.missing)
-        self.since = time.monotonic()
-        self._ready_states = ready_states
-        self._every_state = every_state
-        self._seen: dict[str, tuple[object, ...]] = {}
-        self._rows: deque[Row] = deque()
-        self._error: BaseException | None = None
-        self._arrived = threading.Event()
-
-    def offer(self, row: Row) -> None:
-        """Take a row if it is news: a finished state, or any change if the wait asks for every state."""
-        task_id, status = row["task_id"], row["status"]
-        if task_id not in self.missing:
-            return
-        if status in self._ready_states:
-            try:
-                self.missing.remove(task_id)
-            except KeyError:  # the other thread that looks was quicker
-                return
-        else:
-            news = (status, row["result"], row["traceback"])
-            if not self._every_state or self._seen.get(task_id) == news:
-                return
-            self._seen[task_id] = news
-        self._deliver(row)
-
-    def _deliver(self, row: Row) -> None:
-        self._rows.append(row)
-        if not self._arrived.is_set():  # setting takes a lock, and a thousand rows may come at once
-            self._arrived.set()
-
-    def fail(self, error: BaseException) -> None:
-        """Let whoever waits know that there is no use in waiting."""
-        self._error = error
-        self._arrived.set()
-
-    def take(self, timeout: float | None) -> Iterator[Row]:
-        """Wait up to ``timeout`` seconds for rows and yield those that came."""
-        self._arrived.wait(timeout)
-        self._arrived.clear()
-        if self._error is not None:
-            raise self._error
-        while self._rows:
-            row = self._rows.popleft()
-            self.untaken -= row["status"] in self._ready_states
-            yield row
-
-
-class _Watch(Subscription):
-    """A wait that nobody sits through: each finished row is handed to a callback."""
-
-    def __init__(self, task_ids: Iterable[str], callback: Callable[[Row], object]) -> None:
-        super().__init__(task_ids, states.READY_STATES, every_state=False)
-        self._deliver = callback  # type: ignore[assignment,method-assign]
-
-    def fail(self, error: BaseException) -> None:
-        """Nobody is there to be told, so the log is, once."""
-        if self._error is None:
-            logger.error("nobody will be called back, looking for results has failed: %s", error)
-        super().fail(error)
-
-
-class Consumer:
+class Looker:
     """Hands the rows of finished tasks to whoever awaits them.
 
     Args:
-        notifier: the way to wait.
-        is_transient: whether an error of the database passes by itself.
+        asking: how rows are read.
+        notifier: makes what listens, if anything can.
+        passes: whether an error of the database passes by itself.
         first_pause: shortest pause between two looks, in seconds.
         last_pause: longest pause, where changes are not made known.
+
+    Attributes:
+        looks: how many times the thread has asked for rows.
     """
 
     def __init__(
         self,
-        notifier: Notifier,
-        is_transient: Callable[[BaseException], bool],
+        asking: Asking,
+        notifier: MakeNotifier | None,
+        passes: Callable[[BaseException], bool],
         first_pause: float,
         last_pause: float,
     ) -> None:
-        self._notifier = notifier
-        self._is_transient = is_transient
-        self._first_pause = first_pause
-        self._last_pause = last_pause
-        self._forget_all()
-        me = weakref.ref(self)
-        os.register_at_fork(
-            before=partial(_before_fork, me),
-            after_in_parent=partial(_after_fork, me, in_child=False),
-            after_in_child=partial(_after_fork, me, in_child=True),
-        )
+        self._asking = asking
+        self._make_notifier = notifier
+        self._passes = passes
+        self._bounds = first_pause, last_pause
+        self._users: set[object] = set()
+        self._begin()
 
-    def _forget_all(self) -> None:
+    def _begin(self) -> None:
         self._lock = threading.Lock()
-        self._subscriptions: set[Subscription] = set()
+        #: Wakes the thread; with a wait that may be wanted no more. Unlike an event, it can be used as objects end.
+        self._inbox: SimpleQueue[Subscription | None] = SimpleQueue()
+        self._awaited = Awaited()
+        self._schedule = Schedule(*self._bounds)
         self._thread: threading.Thread | None = None
-        self._looked, self._look_took = 0.0, 0.0
-        self._reachable = True
+        self._notifier: Notifier | None = None
+        self._sleeps_until = -math.inf
+        self._idle_since = time.monotonic()
+        self._is_reachable = True
+        self.looks = 0
 
-    @contextmanager
-    def subscribe(
-        self, task_ids: Iterable[str], ready_states: frozenset[str] = states.READY_STATES, every_state: bool = False
-    ) -> Iterator[Subscription]:
-        """A wait for tasks, for the length of the block; what is ready is there when the block begins."""
-        subscription = Subscription(task_ids, ready_states, every_state)
-        try:
-            self._begin(subscription)
-            if subscription.missing and threading.current_thread() is self._thread:
-                raise RuntimeError("a callback of then() may not wait: it runs in the thread that looks for results")
-            yield subscription
-        finally:
-            self._end(subscription)
+    # -- who needs it --------------------------------------------------------------------------------------------
 
-    def watch(self, task_ids: Iterable[str], callback: Callable[[Row], object]) -> None:
-        """Hand the row of each task to ``callback`` when it is finished: now, or later in the thread that looks."""
-        watch = _Watch(task_ids, callback)
-        with undone(lambda: self._end(watch)):  # nobody will end what did not begin
-            self._begin(watch)
+    def join(self, user: object) -> None:
+        """Stay ready for a user; see :meth:`leave`."""
+        self._users.add(user)
 
-    def _begin(self, subscription: Subscription) -> None:
+    def leave(self, user: object) -> None:
+        """End with the last user, as soon as nobody waits. Takes no lock: it is called as objects end."""
+        self._users.discard(user)
+        self._inbox.put(None)
+
+    @property
+    def is_used(self) -> bool:
+        """Whether it stays ready for anybody."""
+        return bool(self._users)
+
+    @property
+    def threads(self) -> list[threading.Thread]:
+        """The threads that look and listen, if there are any."""
+        found: tuple[object, ...] = (self._thread, self._notifier)
+        return [thread for thread in found if isinstance(thread, threading.Thread)]
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether anybody waits just now."""
+        return bool(self._awaited.waits)
+
+    def awaited(self) -> list[str]:
+        """The ids that are missing, once for each wait."""
         with self._lock:
-            self._subscriptions.add(subscription)
-        self._first_look(subscription)
-        if subscription.missing:
-            self._wake_thread()
-        elif isinstance(subscription, _Watch):
-            self._end(subscription)
+            return [task_id for wait in self._awaited.waits for task_id in wait.missing]
 
-    def _first_look(self, subscription: Subscription) -> None:
-        """In the caller's own thread. A database that is away for a moment is looked for by the other thread."""
-        try:
-            rows = self._notifier.add(subscription.task_ids)
-        except SQLAlchemyError as error:
-            if not self._is_transient(error):
-                raise
+    def is_told(self, task_ids: Iterable[str]) -> bool:
+        """Whether changes of tasks are made known to those who wait for them."""
+        with self._lock:
+            return all(any(map(self._is_told, self._awaited.of(task_id))) for task_id in task_ids)
+
+    # -- waits ---------------------------------------------------------------------------------------------------
+
+    def look_once(self, wait: Subscription) -> None:
+        """Hand a wait what is there."""
+        for row in self._asking.fetch(wait.task_ids):
+            wait.offer(row)
+
+    def begin(self, wait: Subscription) -> None:
+        """Hand a wait what is there, in this thread, and then what comes, until it has ended.
+
+        Raises:
+            what keeps the database from answering; but what passes is only tried again.
+        """
+        with self._lock:
+            if wait.has_ended:
+                return
+            self._schedule.begin(wait)
+            self._awaited.add(wait)
+        with caught() as failure:  # a driver may raise anything
+            self._hand_over(self._first_rows(wait))
+        if failure.error is not None and not self._passes(failure.error):
+            raise failure.error
+        if wait.missing:
+            self._go_on(wait)
+
+    def _go_on(self, wait: Subscription) -> None:
+        """The first look is over, and has not found everything."""
+        with self._lock:
+            if wait.has_ended:  # whoever sat through it has given up meanwhile
+                self._awaited.keep(wait)
+            else:
+                self._plan(wait)
+            self._start()
+            notifier, is_early = self._notifier, wait.due < self._sleeps_until
+        if is_early:
+            self._inbox.put(None)
+        if notifier is not None:
+            notifier.wake()
+
+    def _first_rows(self, wait: Subscription) -> list[Row]:
+        if self._asking.may_announce(wait.task_ids) and self._is_hopeful:
+            return self._announce([wait])
+        return self._asking.fetch(wait.task_ids)
+
+    @property
+    def _is_hopeful(self) -> bool:
+        return self._notifier is None or self._notifier.is_hopeful
+
+    def end(self, wait: Subscription) -> None:
+        """Hand a wait nothing more. Nothing is asked for that: its rows of waiters go a little later, with others."""
+        with self._lock:
+            wait.has_ended = True
+            self._awaited.remove(wait)
+            self._schedule.drop(wait)
+            if not self._awaited.waits:
+                self._idle_since = time.monotonic()
+
+    def check(self, wait: Subscription) -> None:
+        """End a wait if nobody wants it any more. Takes no lock: it is called as objects end."""
+        self._inbox.put(wait)
+
+    # -- hints ---------------------------------------------------------------------------------------------------
+
+    def heard(self, task_ids: Collection[str]) -> None:
+        """Read the rows of those tasks that are missed here, in the thread that listens: that is the shortest way."""
+        with self._lock:
+            missed = self._awaited.told(task_ids)
+        if not missed:
             return
-        for row in rows:
-            subscription.offer(row)
+        began = time.monotonic()
+        with caught() as failure:  # who looks meets the same error, and tells whose it is
+            if self._hand_over(self._asking.fetch(missed), are_told=True):
+                return
+        if failure.error is not None:
+            self._hasten(wait for waits in missed.values() for wait in waits)
+        time.sleep(min((time.monotonic() - began) * REST, self._bounds[1]))  # more hints gather meanwhile
 
-    def _end(self, subscription: Subscription) -> None:
+    def changed(self) -> None:
+        """Look soon for whatever is awaited."""
         with self._lock:
-            self._subscriptions.discard(subscription)
-            gone = subscription.task_ids - self._awaited()
-        self._notifier.remove(gone, gone & subscription.missing)
+            self._schedule.changed()
+        self._inbox.put(None)
 
-    def _awaited(self) -> set[str]:
-        return set().union(*(subscription.missing for subscription in self._subscriptions))
+    def tuned(self) -> None:
+        """Look at once for whatever is awaited: what happened before was not made known."""
+        with self._lock:
+            waits = list(self._awaited.waits)
+            if self._notifier is not None and self._notifier.hears:
+                for wait in waits:  # those with rows as well: a server that has crashed forgot them
+                    wait.renewal = -math.inf
+        self._hasten(waits)
+
+    def _hasten(self, waits: Iterable[Subscription]) -> None:
+        with self._lock:
+            self._schedule.hasten(waits)
+        self._inbox.put(None)
 
     # -- the thread ----------------------------------------------------------------------------------------------
 
-    def _wake_thread(self) -> None:
-        """Start the thread, or make it think anew how long to pause."""
-        with self._lock:
-            if self._thread is None or not self._thread.is_alive():  # the system may have had none to spare
-                self._thread = threading.Thread(target=self._run, name="celery-sql-results", daemon=True)
-                self._thread.start()
-        self._notifier.interrupt()
+    def _start(self) -> None:
+        if self._thread is None or not self._thread.is_alive():  # the system may have had none to spare
+            self._thread = threading.Thread(target=self._run, name="celery-sql-results-look", daemon=True)
+            self._thread.start()
 
     def _run(self) -> None:
-        idle_since = time.monotonic()
-        while True:
-            if self._snapshot():
-                idle_since = time.monotonic()
-            elif self._stops(idle_since):
-                return
+        while not self._stops():
             with caught(SoftTimeLimitExceeded) as failure:  # the thread serves every wait: it outlives all
                 self._turn()
-            if failure.error:
-                self._failed(failure.error)
+            if failure.error is not None:
+                logger.error("looking for results failed, it goes on", exc_info=failure.error)
+                time.sleep(OUTAGE_PAUSE)
 
-    def _stops(self, idle_since: float) -> bool:
-        """Whether nobody has waited for so long that the thread ends now."""
+    def _stops(self) -> bool:
+        """Whether nobody needs the thread any more."""
         with self._lock:
-            if self._subscriptions or time.monotonic() - idle_since < LINGER:
+            lingers = self._users and time.monotonic() - self._idle_since < LINGER
+            if self._awaited.waits or lingers:
                 return False
-            self._notifier.close()  # before the next thread may open it again
-            self._thread = None
+            left, notifier = self._awaited.take_left(math.inf), self._notifier
+            self._thread = self._notifier = None
+        if notifier is not None:
+            notifier.end()
+        self._withdraw(left)
         return True
 
     def _turn(self) -> None:
-        """Wait for a hint, or for the pause to end, and look."""
-        hinted = self._notifier.wait(self._pause())
-        awaited = self._snapshot()
-        wanted = awaited if hinted is None else awaited.intersection(hinted)
-        if wanted:
-            self._look(wanted)
+        self._listen()
+        self._sleep()
+        with self._lock:
+            waits = self._schedule.take()
+            left = self._awaited.take_left(time.monotonic())
+        self._look([wait for wait in waits if not self._is_dropped(wait)])
+        self._withdraw(left)
 
-    def _failed(self, error: BaseException) -> None:
-        """Keep looking through an outage, and say so once; let every wait know of an error that does not pass."""
-        if not self._is_transient(error):
-            with self._lock:
-                for subscription in self._subscriptions:
-                    subscription.fail(error)
-        elif self._reachable:
-            self._reachable = False
+    def _listen(self) -> None:
+        if self._notifier is not None or self._make_notifier is None:
+            return
+        self._notifier = notifier = self._make_notifier(self, self._asking.channel)
+        try:
+            notifier.start()
+        except RuntimeError:  # the system has no thread to spare; later, it may
+            self._notifier = None
+
+    def _sleep(self) -> None:
+        with self._lock:
+            ends = (self._schedule.next(), self._awaited.next or math.inf, self._idle_since + LINGER)
+            self._sleeps_until = min(ends if not self._awaited.waits else ends[:2])
+        if not self._awaited.waits and not self._users:
+            return
+        try:
+            wait = self._inbox.get(timeout=min(max(self._sleeps_until - time.monotonic(), 0.0), LINGER))
+            while True:
+                if wait is not None:
+                    self._is_dropped(wait)
+                wait = self._inbox.get_nowait()
+        except Empty:
+            return
+        finally:
+            self._sleeps_until = -math.inf
+
+    def _is_dropped(self, wait: Subscription) -> bool:
+        if not wait.is_wanted:
+            self.end(wait)
+        return wait.has_ended
+
+    def _look(self, waits: Collection[Subscription]) -> None:
+        """Look for several waits in one query; where that fails, for each alone: its error is nobody else's."""
+        if not waits:
+            return
+        began = time.monotonic()
+        with self._lock:
+            for wait in waits:
+                self._schedule.note(wait)
+        with caught() as failure:  # a driver may raise anything
+            self._hand_over(self._rows(waits))
+        error = failure.error
+        self.looks += 1
+        self._schedule.spent += time.monotonic() - began
+        if error is not None and not self._passes(error):
+            self._tell(waits, error)
+            return
+        self._note_outage(error)
+        with self._lock:
+            for wait in waits:
+                if not wait.has_ended and wait.missing:
+                    self._plan(wait) if error is None else self._schedule.plan_again(wait)
+
+    def _tell(self, waits: Collection[Subscription], error: BaseException) -> None:
+        if len(waits) > 1:
+            for wait in waits:
+                self._look([wait])
+            return
+        for wait in waits:
+            wait.fail(error)
+            if wait.ends_itself:
+                self.end(wait)
+
+    def _rows(self, waits: Collection[Subscription]) -> list[Row]:
+        """What is there for some waits; the rows of waiters of some are renewed in the same statement."""
+        now, is_hopeful = time.monotonic(), self._is_hopeful
+        renewed = [wait for wait in waits if wait.renewal <= now and is_hopeful and self._may_announce(wait)]
+        others = {task_id for wait in waits if wait not in renewed for task_id in wait.missing}
+        rows = self._announce(renewed) if renewed else []
+        return [*rows, *self._asking.fetch(others)] if others else rows
+
+    def _note_outage(self, error: BaseException | None) -> None:
+        if error is not None and self._is_reachable:
             logger.warning("the result database cannot be reached, waiting goes on: %s", type(error).__name__)
-        time.sleep(OUTAGE_PAUSE)
+        self._is_reachable = error is None
 
-    def _snapshot(self) -> set[str]:
-        with self._lock:
-            return self._awaited()
+    def _plan(self, wait: Subscription) -> None:
+        notifier = self._notifier
+        self._schedule.plan(wait, self._is_told(wait), notifier is None or notifier.tells_which)
 
-    def _pause(self) -> float:
-        """Seconds until the next look: few for a young wait, more as it ages."""
-        with self._lock:
-            begun = [wait.since for wait in self._subscriptions if wait.missing]
-            awaited = self._awaited()
-        if not begun:
-            return LINGER
-        now = time.monotonic()
-        age = now - max(begun)
-        if self._notifier.tells(awaited):
-            pause = min(max(age * SAFETY_FRACTION, FIRST_SAFETY), LAST_SAFETY)
-        else:
-            pause = min(max(age * FRACTION, self._first_pause, self._look_took * REST), self._last_pause)
-        # Each wait begins with a look of its own: the pause counts from the first of these, or the last common one.
-        looked = min((since for since in begun if since > self._looked), default=self._looked)
-        return max(looked + pause - now, 0.0)
+    def _is_told(self, wait: Subscription) -> bool:
+        notifier = self._notifier
+        return notifier is not None and notifier.hears and (wait.is_announced or not notifier.tells_which)
 
-    def _look(self, task_ids: set[str]) -> None:
-        start = time.monotonic()
-        rows = self._notifier.fetch(task_ids)
-        self._looked = time.monotonic()
-        self._look_took = self._looked - start
-        self._reachable = True
+    # -- what is handed over, what is left -----------------------------------------------------------------------
+
+    def _hand_over(self, rows: Collection[Row], are_told: bool = False) -> bool:
+        """Offer rows to those who wait for them, and return whether any was finished."""
         with self._lock:
-            subscriptions = list(self._subscriptions)
-        found = {row["task_id"]: row for row in rows}
-        for subscription in subscriptions:
-            for task_id in subscription.missing & found.keys():
-                subscription.offer(found[task_id])
-        if rows:
+            offers = self._awaited.offers(rows)
+        is_finished = False
+        for wait, row in offers:
+            if row["status"] in states.READY_STATES:
+                is_finished = True
+                if are_told:  # whoever tells of that has removed our row
+                    wait.left.discard(row["task_id"])
+            wait.offer(row)
+            if wait.ends_itself and not wait.missing:
+                self.end(wait)
+        if rows and threading.current_thread() is self._thread:
             time.sleep(COURTESY)
-        for subscription in subscriptions:
-            if isinstance(subscription, _Watch) and not subscription.missing:
-                self._end(subscription)
+        return is_finished
+
+    def _may_announce(self, wait: Subscription) -> bool:
+        return self._asking.may_announce(wait.task_ids)
+
+    def _announce(self, waits: Collection[Subscription]) -> list[Row]:
+        rows, is_announced = self._asking.announce({task_id for wait in waits for task_id in wait.missing})
+        if is_announced:
+            finished = {row["task_id"] for row in rows if row["status"] in states.READY_STATES}
+            for wait in waits:
+                wait.left |= wait.missing - finished
+                wait.is_announced, wait.renewal = True, time.monotonic() + RENEWAL
+        return rows
+
+    def _withdraw(self, task_ids: Collection[str]) -> None:
+        """Take rows of waiters away. Whoever began to wait for one meanwhile leaves it once more."""
+        if not task_ids:
+            return
+        self._asking.withdraw(task_ids)
+        with self._lock:
+            again = [wait for task_id in task_ids for wait in self._awaited.of(task_id)]
+            for wait in again:
+                wait.renewal = -math.inf
+        if again:
+            self._hasten(again)
+
+    # -- forks ---------------------------------------------------------------------------------------------------
+
+    def before_fork(self) -> None:
+        """A database in a file must not be open while its process is forked: its locks belong to the process."""
+        self._asking.in_use.acquire()
+        if self._notifier is not None:
+            self._notifier.before_fork()
+
+    def after_fork(self) -> None:
+        """The parent goes on."""
+        self._asking.in_use.release()
+
+    def after_fork_in_child(self) -> None:
+        """Nobody waits yet; the thread and the connections are the parent's."""
+        _left_to_parent.append((self._notifier, self._awaited))
+        self._asking.begin()
+        self._begin()
 
 
-def _before_fork(reference: weakref.ref[Consumer]) -> None:
-    consumer = reference()
-    if consumer is not None:
-        consumer._notifier.before_fork()
-
-
-def _after_fork(reference: weakref.ref[Consumer], in_child: bool) -> None:
-    """In a forked child nobody waits yet, and the thread and the connections are the parent's."""
-    consumer = reference()
-    if consumer is None:
-        return
-    if in_child:
-        consumer._forget_all()
-    consumer._notifier.after_fork(in_child)
+#: What was awaited when this process was forked. It is kept: the end of a connection would close the parent's as well.
+_left_to_parent: list[object] = []

@@ -1,44 +1,65 @@
-"""The contract of a way to wait: when is it worth looking at the rows again?"""
+"""The contract between who looks and who listens: a hint says what is worth a look."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Collection
+from typing import Protocol
 
-__all__ = ["Notifier", "Row"]
+__all__ = ["Ears", "MakeNotifier", "Notifier"]
 
-Row = Mapping[str, Any]
+
+class Ears(Protocol):
+    """Whoever is told. Each method may be called from any thread, and may ask the database."""
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether anybody waits just now."""
+
+    def heard(self, task_ids: Collection[str]) -> None:
+        """These tasks have changed, or others that nobody here knows: a hint is only a hint."""
+
+    def changed(self) -> None:
+        """Some rows have changed, nobody knows which."""
+
+    def tuned(self) -> None:
+        """:attr:`Notifier.hears` has changed. What happened before was not made known."""
 
 
 class Notifier(Protocol):
-    """Says when to look. One thread waits; any thread may add, remove and interrupt."""
+    """Listens, in a thread of its own, and tells its :class:`Ears`. Nobody waits for it.
 
-    def add(self, task_ids: Collection[str]) -> list[Row]:
-        """Begin to watch tasks, then return the rows that they have: in this order nothing is missed for long."""
+    Attributes:
+        hears: whether changes are made known just now, so that looking by oneself is only a safety net.
+        is_hopeful: whether it is worth to leave rows of waiters.
+        tells_which: whether it tells which tasks have changed.
+    """
 
-    def fetch(self, task_ids: Collection[str]) -> list[Row]:
-        """Return the rows that tasks have."""
+    hears: bool
+    is_hopeful: bool
+    tells_which: bool
 
-    def remove(self, task_ids: Collection[str], unfinished: Collection[str]) -> None:
-        """Stop to watch tasks; ``unfinished`` are those among them that may still change."""
+    def start(self) -> None:
+        """Begin to listen.
 
-    def wait(self, longest: float) -> Collection[str] | None:
-        """Wait until there is something to look at, but not more than ``longest`` seconds.
-
-        Return the ids to look at: none after :meth:`interrupt`; ``None`` stands for all, also when the time is over.
+        Raises:
+            RuntimeError: the system has no thread to spare.
         """
 
-    def tells(self, task_ids: Collection[str]) -> bool:
-        """Whether changes of these tasks are made known, so that looking by oneself is only a safety net."""
+    def wake(self) -> None:
+        """Somebody has just begun to wait."""
 
-    def interrupt(self) -> None:
-        """Let the thread that waits return at once."""
+    def end(self) -> None:
+        """Let go of everything, soon: nobody waits for that."""
 
-    def close(self) -> None:
-        """Let go of connections, until the next :meth:`wait`."""
+    def join(self, timeout: float | None = None) -> None:
+        """Wait until everything was let go of."""
 
     def before_fork(self) -> None:
         """Let go of what a child must not inherit."""
 
-    def after_fork(self, in_child: bool) -> None:
-        """Go on; in the child, leave all connections to the parent."""
+    def after_fork(self) -> None:
+        """Go on, in the parent. The child makes another."""
+
+
+#: Makes what listens for somebody, on a channel of his.
+MakeNotifier = Callable[[Ears, str], Notifier]

@@ -1,121 +1,97 @@
-"""Ways to wait that need nothing from the server: look from time to time, or look when the file has changed."""
+"""Watch a counter of changes, where the database is a file: to ask whether anybody has written costs microseconds."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
-from sqlalchemy.exc import SQLAlchemyError
+from celery.exceptions import SoftTimeLimitExceeded
 
+from celery_sql_results.boundaries import caught
 from celery_sql_results.dialects import ChangeCounter
-from celery_sql_results.rows import TaskRows
 
-from .notifier import Row
+from .notifier import Ears
 
-__all__ = ["ChangeNotifier", "PollNotifier"]
+__all__ = ["ChangeNotifier"]
 
-#: Seconds between two looks at a counter of changes; one costs microseconds, so they may be frequent.
+#: Seconds between two looks at the counter; it may be asked often.
 FIRST_TICK, LAST_TICK = 0.001, 0.02
-#: The pause between two ticks is this part of the time waited so far.
+#: The pause between two ticks is this part of the time since the youngest wait began, or since the last change.
 TICK_FRACTION = 0.02
+#: Seconds before a counter that has failed is made anew.
+PAUSE = 0.5
 
 
-class PollNotifier:
-    """Any database: whoever waits decides how often to look."""
+class ChangeNotifier(threading.Thread):
+    """Asks a counter, in this thread, for as long as somebody waits.
 
-    def __init__(self, tasks: TaskRows) -> None:
-        self._tasks = tasks
-        self._interrupted = threading.Event()
+    Args:
+        count: makes the counter.
+        in_use: held while the file is read: not in the middle of a fork.
+        ears: who is told.
+    """
 
-    def add(self, task_ids: Collection[str]) -> list[Row]:
-        return self.fetch(task_ids)
+    tells_which = False
+    is_hopeful = False
 
-    def fetch(self, task_ids: Collection[str]) -> list[Row]:
-        return self._tasks.fetch_many(task_ids)
-
-    def remove(self, task_ids: Collection[str], unfinished: Collection[str]) -> None:
-        """Nothing was left behind."""
-
-    def wait(self, longest: float) -> Collection[str] | None:
-        if self._interrupted.wait(longest):
-            self._interrupted.clear()
-            return ()
-        return None
-
-    def tells(self, task_ids: Collection[str]) -> bool:
-        return False
-
-    def interrupt(self) -> None:
-        self._interrupted.set()
-
-    def close(self) -> None:
-        """No connection is held."""
-
-    def before_fork(self) -> None:
-        """Nothing is held."""
-
-    def after_fork(self, in_child: bool) -> None:
-        if in_child:
-            self._interrupted = threading.Event()
-
-
-class ChangeNotifier(PollNotifier):
-    """A database in a file: a counter, which ``count`` makes, says whether anybody has written."""
-
-    def __init__(self, tasks: TaskRows, count: Callable[[], ChangeCounter]) -> None:
-        super().__init__(tasks)
-        self._count = count
+    def __init__(self, count: Callable[[], ChangeCounter], in_use: AbstractContextManager[object], ears: Ears) -> None:
+        super().__init__(name="celery-sql-results-listen", daemon=True)
+        self.hears = False
+        self._count, self._in_use, self._ears = count, in_use, ears
         self._counter: ChangeCounter | None = None
-        self._in_use = threading.Lock()
+        self._woken = threading.Event()
+        self._has_ended = False
+        self._since = time.monotonic()
 
-    def fetch(self, task_ids: Collection[str]) -> list[Row]:
-        with self._in_use:  # not in the middle of a fork: the child would inherit SQLite's own locks, and hang
-            return super().fetch(task_ids)
+    def run(self) -> None:
+        """Watch, until it is ended."""
+        while not self._has_ended:
+            with caught(SoftTimeLimitExceeded) as failure:  # the file may be locked, or gone
+                self._turn()
+            if failure.error is not None:
+                self._failed()
+        self.before_fork()
 
-    def wait(self, longest: float) -> Collection[str] | None:
-        start = time.monotonic()
-        while (waited := time.monotonic() - start) < longest:
-            if self._has_changed():
-                return None
-            tick = min(max(waited * TICK_FRACTION, FIRST_TICK), LAST_TICK)
-            if self._interrupted.wait(tick):
-                self._interrupted.clear()
-                return ()
-        return None
+    def _turn(self) -> None:
+        if self._has_changed():
+            self._since = time.monotonic()
+            self._ears.changed()
+        waited = time.monotonic() - self._since
+        tick = min(max(waited * TICK_FRACTION, FIRST_TICK), LAST_TICK)
+        if self._woken.wait(tick if self._ears.is_needed else None):
+            self._woken.clear()
+            self._since = time.monotonic()
 
     def _has_changed(self) -> bool:
         """Whether anybody has written; true for a counter that is new, since nobody knows what was before."""
         with self._in_use:
-            if self._counter is None:
-                self._counter = self._count()
-                return True
-            try:
+            if self._counter is not None:
                 return self._counter.has_changed()
-            except SQLAlchemyError:  # the next one may work
-                self._close()
-                raise
+            self._counter = self._count()
+        self.hears = True
+        return True
 
-    def tells(self, task_ids: Collection[str]) -> bool:
-        return self._counter is not None
+    def _failed(self) -> None:
+        self.hears = False
+        self.before_fork()
+        self._ears.tuned()
+        time.sleep(PAUSE)
 
-    def close(self) -> None:
-        with self._in_use:
-            self._close()
+    def wake(self) -> None:
+        self._woken.set()
 
-    def _close(self) -> None:
-        counter, self._counter = self._counter, None
-        if counter is not None:
-            counter.close()
+    def end(self) -> None:
+        self._has_ended = True
+        self._woken.set()
 
     def before_fork(self) -> None:
         """A database in a file must not be open while its process is forked: its locks belong to the process."""
-        self._in_use.acquire()
-        self._close()
+        with self._in_use:
+            counter, self._counter = self._counter, None
+            if counter is not None:
+                counter.close()
 
-    def after_fork(self, in_child: bool) -> None:
-        super().after_fork(in_child)
-        if in_child:
-            self._in_use = threading.Lock()
-        else:
-            self._in_use.release()
+    def after_fork(self) -> None:
+        """The next look makes a counter."""

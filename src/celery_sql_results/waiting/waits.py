@@ -10,27 +10,23 @@ from typing import Any
 
 from celery import states
 from celery.exceptions import TimeoutError as CeleryTimeoutError
-from celery.utils.log import get_logger
-from sqlalchemy.exc import SQLAlchemyError
 
-from celery_sql_results.boundaries import caught
 from celery_sql_results.ids import asked_id
 from celery_sql_results.payload import value_of
 from celery_sql_results.writing import Retries
 
-from .looker import Consumer, Subscription
+from .share import Share
+from .subscription import Subscription
+from .watching import NOBODYS, Watching
 
 __all__ = ["INTERVAL", "NOBODYS", "Meta", "Wait", "Waits", "each"]
 
 Meta = dict[str, Any]
-logger = get_logger(__name__)
 
 #: Seconds between two calls of ``on_interval``, and so between two looks at the parents of a result.
 INTERVAL = 0.5
 #: The least: without any pause, a wait would only ask whether it is over.
 LEAST_INTERVAL = 0.01
-#: What is waited for in place of an id that no row can have: no task has this one.
-NOBODYS = ""
 #: Seconds for which one of several backends is awaited before it is the turn of the next.
 TURN = 0.01
 
@@ -107,7 +103,7 @@ class Waits:
     """The waits through one backend.
 
     Args:
-        make: makes what knows all that is awaited through the backend; it needs the tables.
+        share: what looks for them.
         retries: repeats what passes.
         meta_of: reads a row.
         cache: the metas of tasks that have succeeded, by their ids.
@@ -115,40 +111,20 @@ class Waits:
 
     def __init__(
         self,
-        make: Callable[[], Consumer],
+        share: Share,
         retries: Retries,
         meta_of: Callable[[Mapping[str, Any]], Meta],
         cache: MutableMapping[str, Meta],
     ) -> None:
-        self._make = make
-        self._retries = retries
+        self.share = share
         self._meta_of = meta_of
         self._cache = cache
-        self._made: list[Consumer] = []
+        self._watching = Watching(share, retries, self._read)
 
-    @property
-    def consumer(self) -> Consumer:
-        """What is awaited through this backend. Threads that ask for it at the same time get the same."""
-        if not self._made:
-            self._made.append(self._make())
-        return self._made[0]
-
-    def _consumer_by(self, deadline: float | None) -> Consumer:
-        """:attr:`consumer`, tried for as long as the wait may take.
-
-        Raises:
-            celery.exceptions.TimeoutError: the database could not be reached until the ``deadline``.
-        """
-        if self._made:
-            return self._made[0]
-        window = math.inf if deadline is None else deadline - time.monotonic()
-        policy = self._retries.policy.reads._replace(retries=math.inf, window=window)
-        try:
-            return self._retries.read("beginning to wait", lambda: self.consumer, policy)
-        except SQLAlchemyError as error:
-            if not self._retries.judge(error).passes:
-                raise
-            raise CeleryTimeoutError("The result database could not be reached in time.") from error
+    def close(self) -> None:
+        """Nobody is called back any more, and nothing is held for those who may wait."""
+        self._watching.close()
+        self.share.close()
 
     def one(
         self,
@@ -240,8 +216,12 @@ class Waits:
         if not missing:
             yield Wait(cached.values())
             return
-        with self._consumer_by(deadline).subscribe(missing, ready_states, every_state=on_message is not None) as found:
+        found = Subscription(missing, ready_states, every_state=on_message is not None)
+        try:
+            self.share.begin(found, deadline)
             yield Wait(cached.values(), found, self._read, on_message, ready_states)
+        finally:
+            self.share.end(found)
 
     def _cached(self, task_ids: Iterable[str], ready_states: frozenset[str]) -> dict[str, Meta]:
         found: dict[str, Meta] = {}
@@ -265,18 +245,9 @@ class Waits:
     # -- then ----------------------------------------------------------------------------------------------------
 
     def watch(self, results: Collection[Any]) -> None:
-        """Fulfil results as soon as they are ready, in the thread that looks for results."""
-        waiting: dict[str, list[Any]] = {}
-        for result in results:
-            if not result._cache:
-                waiting.setdefault(asked_id(result.id) or NOBODYS, []).append(result)
-        if waiting:
-            consumer = self._retries.read("beginning to wait", lambda: self.consumer)
-            consumer.watch(waiting, lambda row: self._fulfil(waiting[row["task_id"]], row))
+        """Fulfil results as soon as they are ready, in the thread that finds them, while somebody has them."""
+        self._watching.begin(results)
 
-    def _fulfil(self, results: Collection[Any], row: Mapping[str, Any]) -> None:
-        for result in results:
-            with caught(BaseException) as failure:  # a callback must not end the thread that serves all waits
-                result._maybe_set_cache(self._remember(self._meta_of(row)))
-            if failure.error:
-                logger.error("a callback of result %s failed", result.id, exc_info=failure.error)
+    def unwatch(self, result: Any) -> None:
+        """Take :meth:`watch` back. Nobody is waited for: this is called as results end."""
+        self._watching.end(result)

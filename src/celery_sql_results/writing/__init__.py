@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .bounded import Late, bounded
 from .entry import CHORD, GROUP, PART, TASK, Entry
 from .retry import Retries, describe
 from .spool import Emptier, Replay, Spool
@@ -16,11 +17,13 @@ __all__ = [
     "Emptier",
     "Entry",
     "Judge",
+    "Late",
     "Replay",
     "Retries",
     "Spool",
     "StruckMeanwhile",
     "Verdict",
     "Writer",
+    "bounded",
     "describe",
 ]

@@ -7,7 +7,7 @@ from typing import Any
 
 from celery import states
 
-from celery_sql_results.waiting.looker import Subscription
+from celery_sql_results.waiting.subscription import Subscription
 
 ROW = {"task_id": "t", "status": states.SUCCESS, "result": b"1", "traceback": None}
 

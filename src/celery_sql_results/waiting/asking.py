@@ -1,0 +1,74 @@
+"""How rows are asked for, and rows of waiters left where writers find them."""
+
+from __future__ import annotations
+
+import os
+import threading
+import uuid
+from collections.abc import Collection
+
+from celery.utils.log import get_logger
+from sqlalchemy.exc import ProgrammingError, SQLAlchemyError
+
+from celery_sql_results.rows import TaskRows, WaiterRows
+
+from .subscription import Row
+
+__all__ = ["Asking"]
+
+logger = get_logger(__name__)
+
+#: Most ids of one wait that get a row of their own; more are polled in one query, which costs the writers nothing.
+MOST_ROWS = 100
+
+
+class Asking:
+    """What waits ask of the database.
+
+    Args:
+        tasks: where results are found.
+        waiters: where rows of waiters are left, if the database can notify them.
+    """
+
+    def __init__(self, tasks: TaskRows, waiters: WaiterRows | None) -> None:
+        self.tasks = tasks
+        self.waiters = waiters
+        self.begin()
+
+    def begin(self) -> None:
+        """In a process of its own."""
+        self.channel = f"celery_{os.getpid()}_{uuid.uuid4().hex[:16]}"
+        #: Whoever reads holds this where a child must not be forked meanwhile: it would inherit SQLite's own locks.
+        self.in_use = threading.RLock()
+
+    def fetch(self, task_ids: Collection[str]) -> list[Row]:
+        """The rows that tasks have."""
+        if not self.tasks.impl.closes_before_fork:
+            return self.tasks.fetch_many(task_ids)
+        with self.in_use:
+            return self.tasks.fetch_many(task_ids)
+
+    def may_announce(self, task_ids: Collection[str]) -> bool:
+        """Whether :meth:`announce` is worth its price."""
+        return self.waiters is not None and len(task_ids) <= MOST_ROWS
+
+    def announce(self, task_ids: Collection[str]) -> tuple[list[Row], bool]:
+        """The rows that tasks have, and whether the writers of those that are not finished will notify us."""
+        if self.waiters is None:
+            return self.fetch(task_ids), False
+        try:
+            return self.waiters.await_many(task_ids, self.channel), True
+        except ProgrammingError as error:
+            found = self.fetch(task_ids)  # if that fails as well, it was something else
+            logger.warning("this role may not leave rows of waiters, so results are polled: %s", error.orig)
+            self.waiters = None
+            return found, False
+
+    def withdraw(self, task_ids: Collection[str]) -> None:
+        """Take the rows of :meth:`announce` away. Where that fails, they are swept by a worker."""
+        if self.waiters is None:
+            return
+        try:
+            self.waiters.await_no_more(task_ids, self.channel)
+        except SQLAlchemyError:
+            logger.debug("could not withdraw the wait for %d tasks", len(task_ids), exc_info=True)
