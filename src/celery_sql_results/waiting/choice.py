@@ -33,7 +33,9 @@ def looker_for(rows: Rows, engine: Callable[[], Engine], bounds: tuple[float, fl
         bounds: the shortest and the longest pause between two looks, in seconds.
         kind: in what else the rows may differ from those of others.
     """
-    tasks, listening = rows.tasks, engine()
+    tasks = rows.tasks
+    needs_another = rows.waiters is not None or tasks.impl.counts_changes(tasks.engine)
+    listening = engine() if needs_another else tasks.engine
     key = (tasks.engine, listening, tasks.models.task, rows.waiters is None, bounds, kind)
     found = _lookers.get(key)
     if found is None:
