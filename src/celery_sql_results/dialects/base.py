@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from typing import Any, Protocol
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import exc
@@ -20,6 +20,7 @@ from sqlalchemy.engine.url import URL
 from celery_sql_results.boundaries import undone
 from celery_sql_results.connections.pool import UNSENT, connected
 
+from .contracts import ChangeCounter, Listener
 from .inspection import Found, inspect_tables
 from .refusals import reason_of
 
@@ -82,42 +83,6 @@ def update(where: Put, columns: tuple[str, ...]) -> sa.Update:
 def insert(where: Put, columns: tuple[str, ...]) -> sa.Insert:
     """INSERT a row, and ask for nothing back."""
     return sa.insert(where.table).values({column: sa.bindparam(column) for column in columns}).inline()
-
-
-class ChangeCounter(Protocol):
-    """Tells whether the database was written to, on a connection that it holds."""
-
-    def has_changed(self) -> bool:
-        """Whether anybody has written since the last call."""
-
-    def close(self) -> None:
-        """Let go of the connection."""
-
-
-class Listener(Protocol):
-    """A connection on which notifications arrive."""
-
-    @property
-    def is_open(self) -> bool:
-        """Whether there is a connection."""
-
-    def open(self, channel: str) -> None:
-        """Connect, and listen to ``channel``."""
-
-    def fileno(self) -> int:
-        """The socket, for ``select``."""
-
-    def received(self) -> list[str]:
-        """What has arrived."""
-
-    def ping(self) -> None:
-        """Raise if the connection is dead."""
-
-    def close(self) -> None:
-        """Close the connection, if it is open."""
-
-    def copy(self) -> Listener:
-        """A listener on the same server, not open."""
 
 
 class DefaultImpl:
@@ -184,6 +149,13 @@ class DefaultImpl:
                 raise  # it is something else that the database refuses
             connection.execute(replacing, values)  # another process inserted the row since we looked
         return False
+
+    def is_taken(self, error: BaseException) -> bool:
+        """Whether a row was not put because another may have its new id; here also what else is wrong with a row."""
+        return isinstance(error, exc.IntegrityError)
+
+    def move_on(self, connection: Any, table: sa.Table) -> None:
+        """Let new ids of a table be larger than those that are there; here, each attempt draws the next."""
 
     def put_both(self, connection: Connection, where: Put, row: Row, parts: Put, part: Row) -> bool:
         """:meth:`put` a row and :meth:`put_once` a part of a chord: both, or none."""

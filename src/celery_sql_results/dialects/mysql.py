@@ -17,7 +17,7 @@ from sqlalchemy.engine.url import URL
 from celery_sql_results.boundaries import undone
 
 from .base import AutocommitImpl, Put, may_replace
-from .inspection import Found
+from .inspection import Found, schema_of, sequence_of
 from .mysql_catalog import look_at
 from .refusals import wire_size
 
@@ -83,6 +83,8 @@ TRANSIENT = {
 }
 #: Errors of a statement that took longer than ``max_statement_time`` (MariaDB) or ``max_execution_time`` allows.
 TIMED_OUT = {1969, 3024}
+#: The error by which our own statement tells that another row has the new id; see :func:`_same_row`.
+OUT_OF_RANGE = 1690
 #: Errors over values that will never be stored, however often they are sent.
 REFUSED = {
     1153,  # larger than max_allowed_packet
@@ -121,6 +123,18 @@ def _insert(where: Put, columns: tuple[str, ...]) -> Any:
     return insert(where.table).values({column: sa.bindparam(column) for column in columns}).inline()
 
 
+def _same_row(where: Put, inserted: Any) -> list[tuple[str, Any]]:
+    """An assignment that fails where the row that is there has another key: then it is the id that is taken.
+
+    ``ON DUPLICATE KEY UPDATE`` would change whatever row is in the way. The sum is too large for every number, in every
+    mode of the server; its first part keeps the server from finding that out beforehand.
+    """
+    table, key = where.table, where.key
+    own = [column for column in table.primary_key.columns if key not in table.primary_key.columns]
+    never = sa.func.length(inserted[key]) + sa.literal_column("1") + sa.literal_column("18446744073709551615")
+    return [(column.key, sa.func.if_(table.c[key] == inserted[key], column, never)) for column in own[:1]]
+
+
 def _number(orig: BaseException) -> int | None:
     """The number of an error: drivers put it first, or have a name for it."""
     first = orig.args[0] if orig.args else None
@@ -152,8 +166,21 @@ class MySQLImpl(AutocommitImpl):
             guard = may_replace(where)
             ordered = sorted(new, key=lambda column: column == "status")
             new = {column: sa.func.if_(guard, new[column], table.c[column]) for column in ordered}
-        upsert: sa.Insert = statement.on_duplicate_key_update(list(new.items()))
+        upsert: sa.Insert = statement.on_duplicate_key_update([*_same_row(where, statement.inserted), *new.items()])
         return upsert
+
+    def is_taken(self, error: BaseException) -> bool:
+        return isinstance(error, exc.DBAPIError) and error.orig is not None and _number(error.orig) == OUT_OF_RANGE
+
+    def move_on(self, connection: Connection, table: sa.Table) -> None:
+        """MariaDB sets no sequence back. The number must be written out."""
+        sequence = sequence_of(connection, table)
+        highest = connection.execute(sa.select(sa.func.max(table.c.id))).scalar_one() if sequence is not None else None
+        if sequence is not None and highest is not None:
+            name = connection.dialect.identifier_preparer.format_sequence(
+                sa.Sequence(sequence.name, schema=schema_of(connection, sequence))
+            )
+            connection.exec_driver_sql(f"SELECT SETVAL({name}, {int(highest)})")
 
     def insert_once(self, where: Put, columns: tuple[str, ...]) -> sa.Insert:
         """Not INSERT IGNORE, which ignores more than a key that is there."""

@@ -19,7 +19,8 @@ from celery_sql_results.connections.quick import DirectConnection, quick_path
 
 from . import postgresql_catalog
 from . import postgresql_notify as listen
-from .base import AutocommitImpl, Listener, Put, Row, on_conflict_nothing, on_conflict_upsert
+from .base import AutocommitImpl, Put, Row, on_conflict_nothing, on_conflict_upsert
+from .contracts import Listener
 from .inspection import Found
 from .refusals import wire_size
 
@@ -64,7 +65,8 @@ REJECTIONS = (
 )
 #: Bytes of the longest message that a server reads; on a longer one it hangs up. MaxAllocSize in its utils/memutils.h
 LONGEST_MESSAGE = 0x3FFFFFFF
-
+#: Numbers that are drawn of a sequence at once, to pass by those that are in use: about a second's work.
+MOST_DRAWN = 2_000_000
 
 #: The key of the lock on all set-ups in one database. It is "celery_s" in ASCII.
 SETUP_KEY = 0x63656C6572795F73
@@ -118,6 +120,19 @@ class PostgreSQLImpl(AutocommitImpl):
         statement = where.statement(listen.with_part, tuple(row), parts, tuple(part))
         values = {**row, **{listen.PART + column: value for column, value in part.items()}}
         return connection.execute(statement, values).rowcount > 0 and where.waiters is not None
+
+    def is_taken(self, error: BaseException) -> bool:
+        """``ON CONFLICT`` is about the key, so what else is not unique is the id."""
+        return isinstance(error, exc.DBAPIError) and error.orig is not None and _sqlstate(error.orig) == "23505"
+
+    def move_on(self, connection: Any, table: sa.Table) -> None:
+        """By drawing numbers, which needs no right beside, and sets nothing back that others have drawn meanwhile."""
+        sequence = table.c.id.default
+        if isinstance(sequence, sa.Sequence):
+            highest = sa.select(sa.func.coalesce(sa.func.max(table.c.id), 0)).scalar_subquery()
+            gap = sa.func.least(sa.literal_column(str(MOST_DRAWN)), highest - sequence.next_value())
+            drawn = sa.func.generate_series(sa.literal_column("1"), gap).table_valued("number")
+            connection.execute(sa.select(sa.func.count(sequence.next_value())).select_from(drawn), {})
 
     def unsynced(self, update: sa.Update) -> sa.Executable:
         return update.returning(listen.NO_WAIT)
