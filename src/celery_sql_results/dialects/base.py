@@ -246,6 +246,24 @@ class DefaultImpl:
         """Sleep before the set-up is tried again; ``attempt`` counts from 0."""
         time.sleep(min(FIRST_PAUSE * 2**attempt, LONGEST_PAUSE))
 
+    def is_demoted(self, orig: BaseException, dbapi_connection: Any) -> bool:
+        """Whether a driver's error says that the server is not the primary any more, or none that serves.
+
+        Such a server is as good as lost. Where its error may also mean something else, it is asked, on the connection
+        on which the error was raised; there is none if there was no connection yet.
+        """
+        return False
+
+    def leave_demoted(self, engine: Engine) -> None:
+        """Let the connections of an engine be closed, and its pool leave them, where :meth:`is_demoted` says so."""
+        dialect: Any = engine.dialect
+        is_disconnect = dialect.is_disconnect
+
+        def is_lost(orig: Any, dbapi_connection: Any, cursor: Any) -> bool:
+            return is_disconnect(orig, dbapi_connection, cursor) or self.is_demoted(orig, dbapi_connection)
+
+        dialect.is_disconnect = is_lost
+
     def is_transient(self, error: BaseException) -> bool:
         """Whether the same statement may succeed later: the connection was lost, or the server is busy."""
         if isinstance(error, exc.TimeoutError):  # every connection of the pool is in use

@@ -26,6 +26,16 @@ SETUP_LOCK = "celery_sql_results"
 #: Seconds to wait for another process to finish the set-up.
 LOCK_TIMEOUT = 120
 
+#: Errors of a server that is not the primary any more, or does not serve. A new connection may find another.
+DEMOTED = {
+    1047,  # Galera: the node has lost its cluster, or is not ready yet
+    1053,  # it is being shut down
+    1290,  # --read-only, or --super-read-only of group replication
+    1792,  # the transaction is read-only
+    1836,  # read-only mode
+    1874,  # InnoDB is read-only: a reader of Aurora
+    3032,  # offline mode: a member that has left group replication
+}
 #: Errors after which the same statement may succeed.
 #: https://mariadb.com/docs/server/reference/error-codes/mariadb-error-code-reference
 #: https://dev.mysql.com/doc/mysql-errors/8.4/en/server-error-reference.html
@@ -40,8 +50,6 @@ TRANSIENT = {
     1038,
     1041,  # out of memory
     1040,  # too many connections
-    1047,  # Galera: node not ready
-    1053,
     1077,
     1079,  # server shutdown in progress
     1080,
@@ -58,9 +66,7 @@ TRANSIENT = {
     1205,  # lock wait timeout
     1206,  # the table of locks is full
     1213,  # deadlock
-    1290,
-    1792,
-    1836,  # read-only: a failover is under way
+    *DEMOTED,
     1317,  # the query was killed
     1637,  # too many transactions at once
     1927,
@@ -80,6 +86,7 @@ TRANSIENT = {
     2013,
     2055,  # connection lost
     9001,  # ProxySQL: no server of a hostgroup could be reached in time
+    9501,  # RDS Proxy: the same
 }
 #: Errors of a statement that took longer than ``max_statement_time`` (MariaDB) or ``max_execution_time`` allows.
 TIMED_OUT = {1969, 3024}
@@ -212,6 +219,9 @@ class MySQLImpl(AutocommitImpl):
     def delete_some(self, key: sa.Column[int], where: sa.ColumnElement[bool], limit: int) -> sa.Delete:
         """With a subquery, MariaDB reads the whole table for each batch."""
         return sa.delete(key.table).where(where).with_dialect_options(mysql_limit=limit, mariadb_limit=limit)
+
+    def is_demoted(self, orig: BaseException, dbapi_connection: Any) -> bool:
+        return _number(orig) in DEMOTED
 
     def _is_transient(self, error: exc.DBAPIError, orig: BaseException) -> bool:
         return _number(orig) in TRANSIENT

@@ -15,6 +15,7 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.engine.url import URL
 
+from celery_sql_results.boundaries import caught
 from celery_sql_results.connections.quick import DirectConnection, quick_path
 
 from . import postgresql_catalog
@@ -24,6 +25,11 @@ from .contracts import Listener
 from .inspection import Found
 from .refusals import wire_size
 
+#: SQLSTATEs of a server that takes no writes: one that is a standby now, or whose role or database is set read-only.
+DEMOTED = ("25006",)
+#: SQLSTATEs that a standby gives as well: 0A000 for a table that is not logged, such as that of waiters, 55000 for a
+#: lock that it does not take. It is asked then, since its words may be in any language.
+AMBIGUOUS = ("0A000", "55000")
 #: SQLSTATEs (a class of two characters, or a code of five) after which the same statement may succeed.
 #: https://www.postgresql.org/docs/current/errcodes-appendix.html
 TRANSIENT = (
@@ -37,7 +43,7 @@ TRANSIENT = (
     "57P",  # operator intervention: shutdown, crash, cannot connect now
     "58000",  # system error
     "58030",  # I/O error
-    "25006",  # read-only: a failover is under way
+    *DEMOTED,
 )
 #: How long a silent server is waited for: https://www.postgresql.org/docs/current/libpq-connect.html
 #: A connection must be there after 30 s, what was sent acknowledged after 60 s; a quiet connection is probed.
@@ -172,6 +178,10 @@ class PostgreSQLImpl(AutocommitImpl):
                 connection.exec_driver_sql(f"SELECT pg_catalog.pg_advisory_xact_lock({key})")
             yield
 
+    def is_demoted(self, orig: BaseException, dbapi_connection: Any) -> bool:
+        state = _sqlstate(orig)
+        return state in DEMOTED or (state in AMBIGUOUS and _is_standby(dbapi_connection))
+
     def _is_transient(self, error: exc.DBAPIError, orig: BaseException) -> bool:
         state = _sqlstate(orig)
         if state is None:
@@ -194,6 +204,16 @@ class PostgreSQLImpl(AutocommitImpl):
         if size < LONGEST_MESSAGE:
             return None
         return f"a message of {size} bytes is longer than PostgreSQL's longest, {LONGEST_MESSAGE}"
+
+
+def _is_standby(dbapi_connection: Any) -> bool:
+    """What the server says of itself; ``False`` where it cannot be asked, such as in a transaction that has failed."""
+    if dbapi_connection is None:
+        return False
+    with caught(), closing(dbapi_connection.cursor()) as cursor:
+        cursor.execute("SELECT pg_catalog.pg_is_in_recovery()")
+        return bool(cursor.fetchone()[0])
+    return False
 
 
 def _sqlstate(orig: BaseException) -> str | None:

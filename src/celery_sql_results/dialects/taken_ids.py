@@ -44,10 +44,9 @@ def put_under_a_free_id(
         except exc.DBAPIError as error:
             if not impl.is_taken(error):
                 raise
+        if attempt == FIRST_MOVE:
+            logger.warning("new ids of %s are in use already: its sequence is behind, and is moved on", where.table)
         if attempt >= FIRST_MOVE:
-            logger.warning(
-                "new ids of %s are in use already: its sequence is behind, and is moved on", where.table.name
-            )
             with suppress(exc.DBAPIError):  # this role may not, or it takes too long: each attempt draws one, too
                 impl.move_on(connection, where.table)
     return _put(impl, connection, where, row, wake, part)
