@@ -102,6 +102,8 @@ class DefaultImpl:
     setup_attempts = 10
     #: What a GRANT says of a sequence that ids come from, up to its name.
     sequence_grant = ""
+    #: How the query of a URL names several hosts with ports of their own, where drivers can be given them.
+    several_hosts: str | None = None
     #: Most values that one statement may carry.
     max_parameters = 900
 

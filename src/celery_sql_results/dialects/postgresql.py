@@ -83,6 +83,7 @@ class PostgreSQLImpl(AutocommitImpl):
 
     supports_skip_locked = True
     supports_notify = True
+    several_hosts = "?host=a:1&host=b:2"
     sequence_grant = "USAGE ON SEQUENCE"
     max_parameters = 1_000_000  # an array is one parameter, however long
 
