@@ -126,8 +126,8 @@ class Services:
         return found
 
     def write(self, name: str, operation: Callable[[], T]) -> T:
-        """What ``operation`` returns, tried again as writes are."""
-        done = self.retries.write(name, operation)
+        """What ``operation`` returns, tried again as writes are: not by who has begun on a server that only reads."""
+        done = self.retries.write(name, operation, lambda: self.database.reads_only)
         self.answered()
         return done
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from os import PathLike
 from typing import Any, NamedTuple
+from urllib.parse import parse_qsl
 
 from celery.utils.imports import symbol_by_name
 from kombu.compression import encoders, get_encoder
@@ -20,6 +22,7 @@ from kombu.serialization import registry
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from .dialects import impl_for
 from .errors import SettingError
 from .models import TableNames
 from .payload.compression import LIMIT
@@ -44,6 +47,13 @@ UPKEEP_INTERVAL = 3.0
 POLL_MIN_INTERVAL, POLL_MAX_INTERVAL = 0.002, 0.25
 #: Without any pause, a wait would keep the database busy for nothing.
 POLL_LEAST = 0.0005
+
+
+def _lists_hosts(url: str) -> bool:
+    """Whether hosts and ports stand in one list, as in libpq's own URLs: SQLAlchemy fails, or takes ports for names."""
+    place, _, query = url.rpartition("@")[2].rpartition("://")[2].partition("?")
+    in_query = [value for name, value in parse_qsl(query) if name == "host" and "," in value]
+    return bool(re.search(r":\d+,", place.partition("/")[0])) or any(re.search(r":\d+(,|$)", each) for each in in_query)
 
 
 class Policy(NamedTuple):
@@ -148,6 +158,10 @@ class _Reader:
         if not isinstance(found, str) or not found:
             raise SettingError(setting, found, needed)
         url = found.removeprefix("sql+").removeprefix("db+")
+        form = impl_for(url.partition(":")[0].partition("+")[0]).several_hosts
+        if form and _lists_hosts(url):
+            needed = f"a URL that names each of several hosts by itself: …/db{form}"
+            raise SettingError(setting, "a URL with a list of hosts (not shown, it may hold a password)", needed)
         try:
             make_url(url)
         except (ArgumentError, ValueError):

@@ -18,9 +18,11 @@ from servers.postgresql import PostgreSQL
 from servers.process import Missing
 from servers.redis import Redis
 from servers.sqlite import SQLite
+from servers.standby import PRIMARY, Standby
 
 __all__ = [
     "KINDS",
+    "PRIMARY",
     "Database",
     "MariaDB",
     "Missing",
@@ -29,6 +31,7 @@ __all__ = [
     "Redis",
     "SQLite",
     "Server",
+    "Standby",
     "Unsupported",
 ]
 

@@ -22,6 +22,7 @@ OURSELVES = "servers"
 HBA = """\
 local all postgres trust
 host all postgres 127.0.0.1/32 trust
+host replication postgres 127.0.0.1/32 trust
 local all all scram-sha-256
 host all all 127.0.0.1/32 scram-sha-256
 """

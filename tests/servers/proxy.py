@@ -25,6 +25,7 @@ class Proxy:
 
     Attributes:
         port: where it listens.
+        target: the port that new connections are passed on to.
         delay: seconds that each piece waits before it is passed on.
         silent: accept and keep connections, but neither read nor pass on a byte: a black hole.
         cuts: how many connections it has cut in the middle of what passed.
@@ -33,7 +34,7 @@ class Proxy:
     host = "127.0.0.1"
 
     def __init__(self, target: int) -> None:
-        self._target = target
+        self.target = target
         self._budgets: dict[Direction, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._transports: set[asyncio.WriteTransport] = set()
@@ -97,7 +98,7 @@ class Proxy:
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await self._while_silent()
-        from_server, to_server = await asyncio.open_connection(self.host, self._target, limit=PIECE)
+        from_server, to_server = await asyncio.open_connection(self.host, self.target, limit=PIECE)
         self._transports.add(to_server.transport)
         try:
             there = asyncio.create_task(self._pass_on(reader, to_server, "to server"))

@@ -254,3 +254,34 @@ def test_what_a_caller_gives_overrides_the_setting() -> None:
     expected = {"pool_pre_ping": True, "pool_recycle": 3600, "echo": False, "pool_size": 3}
 
     assert (settings.engine_options, settings.expires) == (expected, timedelta(hours=2))
+
+
+@pytest.mark.parametrize("driver", ["", "+psycopg", "+psycopg2"])
+@pytest.mark.parametrize(
+    "place",
+    ["u:secret@a:1,b:2/db", "u:secret@[::1]:1,b:2/db", "a:1,b/db", "u:secret@/db?host=a:1,b:2", "/?host=a%3A1,b"],
+)
+@pytest.mark.parametrize("setting", ["database_url", "database_listen_url"])
+def test_hosts_in_one_list(driver: str, place: str, setting: str) -> None:
+    """libpq's own URLs have them so; the error says how SQLAlchemy wants them, and shows no password."""
+    with pytest.raises(SettingError) as caught:
+        read({setting: f"sql+postgresql{driver}://{place}"})
+
+    assert "…/db?host=a:1&host=b:2" in str(caught.value)
+    assert setting in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql+psycopg://u:secret@/db?host=a:1&host=b:2&target_session_attrs=read-write",
+        "postgresql+psycopg://u:secret@/db?host=a,b&port=1,2",
+        "postgresql+psycopg://u:1,2@host:5432/db",
+        "postgresql+psycopg://u:secret@host:5432/db?options=-c%20x=a:1,b:2",
+        "sqlite:////srv/a:1,b/results.db",
+    ],
+)
+def test_hosts_that_are_named_one_by_one(url: str) -> None:
+    """And what only looks like a list of them."""
+    assert read({"database_url": url}).url == url

@@ -10,11 +10,13 @@ from typing import Final
 
 from celery_sql_results.connections.pool import PingingPool, connected, pool_options
 
-from .base import ChangeCounter, DefaultImpl, Listener, Put, as_dicts
+from .base import DefaultImpl, Put, as_dicts
+from .contracts import ChangeCounter, Listener
 from .inspection import RIGHTS, Found, schema_of, sequence_of
 from .mysql import MySQLImpl
 from .postgresql import PostgreSQLImpl
 from .sqlite import SQLiteImpl
+from .taken_ids import put_under_a_free_id
 
 __all__ = [
     "RIGHTS",
@@ -28,6 +30,7 @@ __all__ = [
     "connected",
     "impl_for",
     "pool_options",
+    "put_under_a_free_id",
     "schema_of",
     "sequence_of",
 ]

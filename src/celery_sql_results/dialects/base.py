@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import exc
@@ -21,6 +21,7 @@ from sqlalchemy.engine.url import URL
 from celery_sql_results.boundaries import undone
 from celery_sql_results.connections.pool import UNSENT, connected
 
+from .contracts import ChangeCounter, Listener
 from .inspection import Found, inspect_tables
 from .refusals import reason_of
 from .types import utc_now
@@ -90,39 +91,6 @@ def insert(where: Put, columns: tuple[str, ...]) -> sa.Insert:
     return sa.insert(where.table).values({column: sa.bindparam(column) for column in columns}).inline()
 
 
-class ChangeCounter(Protocol):
-    """Tells whether the database was written to, on a connection that it holds."""
-
-    def has_changed(self) -> bool:
-        """Whether anybody has written since the last call."""
-
-    def close(self) -> None:
-        """Let go of the connection."""
-
-
-class Listener(Protocol):
-    """A connection on which notifications arrive."""
-
-    @property
-    def is_open(self) -> bool:
-        """Whether there is a connection."""
-
-    def open(self, channel: str) -> None:
-        """Connect, and listen to ``channel``."""
-
-    def fileno(self) -> int:
-        """The socket, for ``select``."""
-
-    def received(self) -> list[str]:
-        """What has arrived."""
-
-    def close(self) -> None:
-        """Close the connection, if it is open."""
-
-    def copy(self) -> Listener:
-        """A listener on the same server, not open."""
-
-
 class DefaultImpl:
     """A database that we know nothing of: correct, in more steps."""
 
@@ -142,6 +110,8 @@ class DefaultImpl:
     setup_attempts = 10
     #: What a GRANT says of a sequence that ids come from, up to its name.
     sequence_grant = ""
+    #: How the query of a URL names several hosts with ports of their own, where drivers can be given them.
+    several_hosts: str | None = None
     #: Most values that one statement may carry.
     max_parameters = 900
 
@@ -181,6 +151,13 @@ class DefaultImpl:
         else:
             self.put_new(connection, where, row)
         return False
+
+    def is_taken(self, error: BaseException) -> bool:
+        """Whether a row was not put because another may have its new id; here also what else is wrong with a row."""
+        return isinstance(error, exc.IntegrityError)
+
+    def move_on(self, connection: Any, table: sa.Table) -> None:
+        """Let new ids of a table be larger than those that are there; here, each attempt draws the next."""
 
     def put_new(self, connection: Connection, where: Put, row: Row) -> None:
         """:meth:`put` a row that is not there yet, as a rule."""
@@ -285,6 +262,24 @@ class DefaultImpl:
     def pause(self, attempt: int) -> None:
         """Sleep before the set-up is tried again; ``attempt`` counts from 0."""
         time.sleep(min(FIRST_PAUSE * 2**attempt, LONGEST_PAUSE))
+
+    def is_demoted(self, orig: BaseException, dbapi_connection: Any) -> bool:
+        """Whether a driver's error says that the server is not the primary any more, or none that serves.
+
+        Such a server is as good as lost. Where its error may also mean something else, it is asked, on the connection
+        on which the error was raised; there is none if there was no connection yet.
+        """
+        return False
+
+    def leave_demoted(self, engine: Engine) -> None:
+        """Let the connections of an engine be closed, and its pool leave them, where :meth:`is_demoted` says so."""
+        dialect: Any = engine.dialect
+        is_disconnect = dialect.is_disconnect
+
+        def is_lost(orig: Any, dbapi_connection: Any, cursor: Any) -> bool:
+            return is_disconnect(orig, dbapi_connection, cursor) or self.is_demoted(orig, dbapi_connection)
+
+        dialect.is_disconnect = is_lost
 
     def is_transient(self, error: BaseException) -> bool:
         """Whether the same statement may succeed later: the connection was lost, or the server is busy."""

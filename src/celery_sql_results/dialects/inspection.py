@@ -28,12 +28,14 @@ class Found(NamedTuple):
         denied: those of :data:`RIGHTS` that this role does not have on it.
         has_sequence: whether the sequence of its ids is there. True where the table needs none.
         may_draw: whether this role may take a number from the sequence.
+        reads_only: whether nothing can be written on this connection now, whatever the rights are.
     """
 
     columns: frozenset[str] = frozenset()
     denied: tuple[str, ...] = ()
     has_sequence: bool = True
     may_draw: bool = True
+    reads_only: bool = False
 
 
 def sequence_of(connection: Connection, table: sa.Table) -> sa.Sequence | None:

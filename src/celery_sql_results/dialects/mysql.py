@@ -18,7 +18,7 @@ from sqlalchemy.engine.url import URL
 from celery_sql_results.boundaries import undone
 
 from .base import AutocommitImpl, Put, may_replace
-from .inspection import Found
+from .inspection import Found, schema_of, sequence_of
 from .mysql_catalog import look_at
 from .refusals import wire_size
 
@@ -27,6 +27,16 @@ SETUP_LOCK = "celery_sql_results"
 #: Seconds to wait for another process to finish the set-up.
 LOCK_TIMEOUT = 120
 
+#: Errors of a server that is not the primary any more, or does not serve. A new connection may find another.
+DEMOTED = {
+    1047,  # Galera: the node has lost its cluster, or is not ready yet
+    1053,  # it is being shut down
+    1290,  # --read-only, or --super-read-only of group replication
+    1792,  # the transaction is read-only
+    1836,  # read-only mode
+    1874,  # InnoDB is read-only: a reader of Aurora
+    3032,  # offline mode: a member that has left group replication
+}
 #: Errors after which the same statement may succeed.
 #: https://mariadb.com/docs/server/reference/error-codes/mariadb-error-code-reference
 #: https://dev.mysql.com/doc/mysql-errors/8.4/en/server-error-reference.html
@@ -41,8 +51,6 @@ TRANSIENT = {
     1038,
     1041,  # out of memory
     1040,  # too many connections
-    1047,  # Galera: node not ready
-    1053,
     1077,
     1079,  # server shutdown in progress
     1080,
@@ -59,9 +67,7 @@ TRANSIENT = {
     1205,  # lock wait timeout
     1206,  # the table of locks is full
     1213,  # deadlock
-    1290,
-    1792,
-    1836,  # read-only: a failover is under way
+    *DEMOTED,
     1317,  # the query was killed
     1637,  # too many transactions at once
     1927,
@@ -81,9 +87,12 @@ TRANSIENT = {
     2013,
     2055,  # connection lost
     9001,  # ProxySQL: no server of a hostgroup could be reached in time
+    9501,  # RDS Proxy: the same
 }
 #: Errors of a statement that took longer than ``max_statement_time`` (MariaDB) or ``max_execution_time`` allows.
 TIMED_OUT = {1969, 3024}
+#: The error by which our own statement tells that another row has the new id; see :func:`_same_row`.
+OUT_OF_RANGE = 1690
 #: Errors over values that will never be stored, however often they are sent.
 REFUSED = {
     1153,  # larger than max_allowed_packet
@@ -122,6 +131,18 @@ def _insert(where: Put, columns: tuple[str, ...]) -> Any:
     return insert(where.table).values({column: sa.bindparam(column) for column in columns}).inline()
 
 
+def _same_row(where: Put, inserted: Any) -> list[tuple[str, Any]]:
+    """An assignment that fails where the row that is there has another key: then it is the id that is taken.
+
+    ``ON DUPLICATE KEY UPDATE`` would change whatever row is in the way. The sum is too large for every number, in every
+    mode of the server; its first part keeps the server from finding that out beforehand.
+    """
+    table, key = where.table, where.key
+    own = [column for column in table.primary_key.columns if key not in table.primary_key.columns]
+    never = sa.func.length(inserted[key]) + sa.literal_column("1") + sa.literal_column("18446744073709551615")
+    return [(column.key, sa.func.if_(table.c[key] == inserted[key], column, never)) for column in own[:1]]
+
+
 def _number(orig: BaseException) -> int | None:
     """The number of an error: drivers put it first, or have a name for it."""
     first = orig.args[0] if orig.args else None
@@ -154,12 +175,25 @@ class MySQLImpl(AutocommitImpl):
             guard = may_replace(where)
             ordered = sorted(new, key=lambda column: column == "status")
             new = {column: sa.func.if_(guard, new[column], table.c[column]) for column in ordered}
-        upsert: sa.Insert = statement.on_duplicate_key_update(list(new.items()))
+        upsert: sa.Insert = statement.on_duplicate_key_update([*_same_row(where, statement.inserted), *new.items()])
         return upsert
 
     def now(self, offset: timedelta = timedelta()) -> sa.ColumnElement[datetime]:
         microseconds = offset // timedelta(microseconds=1)
         return sa.literal_column(f"(UTC_TIMESTAMP(6) + INTERVAL {microseconds} MICROSECOND)", sa.DateTime())
+
+    def is_taken(self, error: BaseException) -> bool:
+        return isinstance(error, exc.DBAPIError) and error.orig is not None and _number(error.orig) == OUT_OF_RANGE
+
+    def move_on(self, connection: Connection, table: sa.Table) -> None:
+        """MariaDB sets no sequence back. The number must be written out."""
+        sequence = sequence_of(connection, table)
+        highest = connection.execute(sa.select(sa.func.max(table.c.id))).scalar_one() if sequence is not None else None
+        if sequence is not None and highest is not None:
+            name = connection.dialect.identifier_preparer.format_sequence(
+                sa.Sequence(sequence.name, schema=schema_of(connection, sequence))
+            )
+            connection.exec_driver_sql(f"SELECT SETVAL({name}, {int(highest)})")
 
     def look_at(self, connection: Connection, tables: Sequence[sa.Table]) -> dict[sa.Table, Found]:
         return look_at(connection, tables)
@@ -185,6 +219,9 @@ class MySQLImpl(AutocommitImpl):
     def delete_some(self, key: sa.Column[int], where: sa.ColumnElement[bool], limit: int) -> sa.Delete:
         """With a subquery, MariaDB reads the whole table for each batch."""
         return sa.delete(key.table).where(where).with_dialect_options(mysql_limit=limit, mariadb_limit=limit)
+
+    def is_demoted(self, orig: BaseException, dbapi_connection: Any) -> bool:
+        return _number(orig) in DEMOTED
 
     def _is_transient(self, error: exc.DBAPIError, orig: BaseException) -> bool:
         return _number(orig) in TRANSIENT

@@ -16,14 +16,21 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.engine.url import URL
 
+from celery_sql_results.boundaries import caught
 from celery_sql_results.connections.quick import DirectConnection, quick_path
 
 from . import postgresql_catalog
 from . import postgresql_notify as listen
-from .base import AutocommitImpl, Listener, Put, Row, on_conflict_upsert
+from .base import AutocommitImpl, Put, Row, on_conflict_upsert
+from .contracts import Listener
 from .inspection import Found
 from .refusals import wire_size
 
+#: SQLSTATEs of a server that takes no writes: one that is a standby now, or whose role or database is set read-only.
+DEMOTED = ("25006",)
+#: SQLSTATEs that a standby gives as well: 0A000 for a table that is not logged, such as that of waiters, 55000 for a
+#: lock that it does not take. It is asked then, since its words may be in any language.
+AMBIGUOUS = ("0A000", "55000")
 #: SQLSTATEs (a class of two characters, or a code of five) after which the same statement may succeed.
 #: https://www.postgresql.org/docs/current/errcodes-appendix.html
 TRANSIENT = (
@@ -37,7 +44,7 @@ TRANSIENT = (
     "57P",  # operator intervention: shutdown, crash, cannot connect now
     "58000",  # system error
     "58030",  # I/O error
-    "25006",  # read-only: a failover is under way
+    *DEMOTED,
 )
 #: How long a silent server is waited for: https://www.postgresql.org/docs/current/libpq-connect.html
 #: A connection must be there after 30 s, what was sent acknowledged after 60 s; a quiet connection is probed.
@@ -65,7 +72,8 @@ REJECTIONS = (
 )
 #: Bytes of the longest message that a server reads; on a longer one it hangs up. MaxAllocSize in its utils/memutils.h
 LONGEST_MESSAGE = 0x3FFFFFFF
-
+#: Numbers that are drawn of a sequence at once, to pass by those that are in use: about a second's work.
+MOST_DRAWN = 2_000_000
 
 #: The key of the lock on all set-ups in one database. It is "celery_s" in ASCII.
 SETUP_KEY = 0x63656C6572795F73
@@ -77,6 +85,7 @@ class PostgreSQLImpl(AutocommitImpl):
     supports_skip_locked = True
     supports_nowait = True
     supports_notify = True
+    several_hosts = "?host=a:1&host=b:2"
     sequence_grant = "USAGE ON SEQUENCE"
     max_parameters = 1_000_000  # an array is one parameter, however long
 
@@ -123,6 +132,19 @@ class PostgreSQLImpl(AutocommitImpl):
         values = {**row, **{listen.PART + column: value for column, value in part.items()}}
         return connection.execute(statement, values).rowcount > 0 and where.waiters is not None
 
+    def is_taken(self, error: BaseException) -> bool:
+        """``ON CONFLICT`` is about the key, so what else is not unique is the id."""
+        return isinstance(error, exc.DBAPIError) and error.orig is not None and _sqlstate(error.orig) == "23505"
+
+    def move_on(self, connection: Any, table: sa.Table) -> None:
+        """By drawing numbers, which needs no right beside, and sets nothing back that others have drawn meanwhile."""
+        sequence = table.c.id.default
+        if isinstance(sequence, sa.Sequence):
+            highest = sa.select(sa.func.coalesce(sa.func.max(table.c.id), 0)).scalar_subquery()
+            gap = sa.func.least(sa.literal_column(str(MOST_DRAWN)), highest - sequence.next_value())
+            drawn = sa.func.generate_series(sa.literal_column("1"), gap).table_valued("number")
+            connection.execute(sa.select(sa.func.count(sequence.next_value())).select_from(drawn), {})
+
     def unsynced(self, update: sa.Update) -> sa.Executable:
         return update.returning(listen.NO_WAIT)
 
@@ -162,6 +184,10 @@ class PostgreSQLImpl(AutocommitImpl):
                 connection.exec_driver_sql(f"SELECT pg_catalog.pg_advisory_xact_lock({key})")
             yield
 
+    def is_demoted(self, orig: BaseException, dbapi_connection: Any) -> bool:
+        state = _sqlstate(orig)
+        return state in DEMOTED or (state in AMBIGUOUS and _is_standby(dbapi_connection))
+
     def _is_transient(self, error: exc.DBAPIError, orig: BaseException) -> bool:
         state = _sqlstate(orig)
         if state is None:
@@ -184,6 +210,16 @@ class PostgreSQLImpl(AutocommitImpl):
         if size < LONGEST_MESSAGE:
             return None
         return f"a message of {size} bytes is longer than PostgreSQL's longest, {LONGEST_MESSAGE}"
+
+
+def _is_standby(dbapi_connection: Any) -> bool:
+    """What the server says of itself; ``False`` where it cannot be asked, such as in a transaction that has failed."""
+    if dbapi_connection is None:
+        return False
+    with caught(), closing(dbapi_connection.cursor()) as cursor:
+        cursor.execute("SELECT pg_catalog.pg_is_in_recovery()")
+        return bool(cursor.fetchone()[0])
+    return False
 
 
 def _sqlstate(orig: BaseException) -> str | None:

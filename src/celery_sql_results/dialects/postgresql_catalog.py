@@ -16,7 +16,8 @@ _DENIED = ", ".join(
     f"CASE WHEN NOT (usable AND pg_catalog.has_table_privilege(oid, '{right}')) THEN '{right}' END" for right in RIGHTS
 )
 #: Names are qualified, so that nobody's own functions are called. A table without a schema is the one that the
-#: search_path leads to. What lies in a schema that may not be used can be seen, but not touched.
+#: search_path leads to. What lies in a schema that may not be used can be seen, but not touched. The last row is about
+#: the connection: on a standby, and where somebody has set a role or a database read-only, it only reads.
 _QUERY = sa.text(f"""
 SELECT relname, nspname, visible, columns,
     CASE relkind WHEN 'S' THEN
@@ -31,6 +32,7 @@ FROM (
     WHERE c.relname IN :names AND c.relkind IN ('r', 'p', 'v', 'f', 'S')
         AND (n.nspname IN :schemas OR pg_catalog.pg_table_is_visible(c.oid))
 ) AS found
+UNION ALL SELECT NULL, NULL, NULL, NULL, pg_catalog.current_setting('transaction_read_only')
 """).bindparams(sa.bindparam("names", expanding=True), sa.bindparam("schemas", expanding=True))  # noqa: S608 - constants
 
 
@@ -41,7 +43,9 @@ def look_at(connection: Connection, tables: Sequence[sa.Table]) -> dict[sa.Table
     schemas = sorted({schema_of(connection, item) or "" for item in items})
     names = sorted({item.name for item in items})
     rows: dict[tuple[str | None, str], Any] = {}
-    for row in connection.execute(_QUERY, {"names": names, "schemas": schemas}):
+    *seen, of_connection = connection.execute(_QUERY, {"names": names, "schemas": schemas})
+    reads_only = of_connection.denied == "on"
+    for row in seen:
         rows[row.nspname, row.relname] = row
         if row.visible:
             rows[None, row.relname] = row
@@ -49,14 +53,15 @@ def look_at(connection: Connection, tables: Sequence[sa.Table]) -> dict[sa.Table
     def found(item: Item | None) -> Any:
         return None if item is None else rows.get((schema_of(connection, item), item.name))
 
-    return {table: _found(found(table), sequence, found(sequence)) for table, sequence in sequences.items()}
+    return {table: _found(found(table), sequence, found(sequence), reads_only) for table, sequence in sequences.items()}
 
 
-def _found(table: Any, wanted: sa.Sequence | None, sequence: Any) -> Found:
+def _found(table: Any, wanted: sa.Sequence | None, sequence: Any, reads_only: bool) -> Found:
     columns, denied = (frozenset[str](), ()) if table is None else (frozenset(table.columns), table.denied.split())
     return Found(
         columns,
         tuple(denied),
         has_sequence=wanted is None or sequence is not None,
         may_draw=sequence is None or not sequence.denied,
+        reads_only=reads_only,
     )

@@ -17,7 +17,8 @@ from sqlalchemy.engine.url import URL
 
 from celery_sql_results.connections.shared import SharedConnection
 
-from .base import AutocommitImpl, ChangeCounter, Put, on_conflict_upsert
+from .base import AutocommitImpl, Put, on_conflict_upsert
+from .contracts import ChangeCounter
 
 #: What SQLite says when the same statement may succeed later. Before Python 3.11 there is no code beside the words.
 #: https://www.sqlite.org/rescode.html
@@ -109,6 +110,9 @@ class SQLiteImpl(AutocommitImpl):
 
     def upsert(self, where: Put, columns: tuple[str, ...]) -> sa.Insert:
         return on_conflict_upsert(insert, where, columns)
+
+    def is_taken(self, error: BaseException) -> bool:
+        return isinstance(error, exc.IntegrityError) and "UNIQUE constraint" in str(error.orig)
 
     @contextmanager
     def schema_lock(self, connection: Connection, name: str) -> Iterator[None]:

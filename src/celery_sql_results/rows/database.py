@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
-from celery_sql_results._compat import memoized_property
 from celery_sql_results.dialects import DefaultImpl
 from celery_sql_results.models import Models
 
@@ -18,6 +19,9 @@ from .tasks import Columns, TaskRows
 from .waiters import WaiterRows
 
 __all__ = ["Database", "Rows"]
+
+#: Seconds until a server that only read is looked at again.
+LOOK_AGAIN = 5.0
 
 
 class Rows(NamedTuple):
@@ -56,6 +60,9 @@ class Database:
         self._prepare = prepare
         self._extended = extended
         self._listens = listens
+        self._rows: Rows | None = None
+        self._columns: Columns = {}
+        self._look_again_at = math.inf
 
     @property
     def engine(self) -> Engine:
@@ -67,16 +74,32 @@ class Database:
         """Whether the database is in the memory of this process, so that all threads share one connection to it."""
         return self.impl.is_one_connection(self.engine.url)
 
-    @memoized_property
+    @property
+    def reads_only(self) -> bool:
+        """Whether the server took no writes when the tables were looked at last, as a standby does not."""
+        return self._look_again_at != math.inf
+
+    @property
     def rows(self) -> Rows:
         """The rows. Whoever needs them first makes the tables ready, so this belongs inside of what is tried again.
+
+        While the server only reads, nobody leaves a row of a waiter there. It is looked at again now and then: a
+        standby may have been promoted.
 
         Raises:
             SchemaError: the tables are not there and may not be created.
             sqlalchemy.exc.DBAPIError: the database could not be reached.
         """
+        if self._rows is None or time.monotonic() > self._look_again_at:
+            columns = self._prepare(self.engine, self.models)
+            reads_only = self.impl.supports_notify and self.models.waiters not in columns
+            self._look_again_at = time.monotonic() + LOOK_AGAIN if reads_only else math.inf
+            if self._rows is None or columns != self._columns:
+                self._rows, self._columns = self._rows_of(columns), columns
+        return self._rows
+
+    def _rows_of(self, columns: Columns) -> Rows:
         engine, impl, models = self.engine, self.impl, self.models
-        columns = self._prepare(engine, models)
 
         def has(*tables: sa.Table) -> bool:
             return all(columns.get(table) for table in tables)

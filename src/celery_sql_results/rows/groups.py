@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
 from celery_sql_results._compat import memoized_property
-from celery_sql_results.dialects import DefaultImpl, Put, as_dicts
+from celery_sql_results.dialects import DefaultImpl, Put, as_dicts, put_under_a_free_id
 from celery_sql_results.models import Models
 
 from .tasks import Columns, Row
@@ -30,7 +30,7 @@ class GroupRows:
         """Store a row, in place of the one that is there."""
         there = {name: value for name, value in row.items() if name in self._columns}
         with self.impl.connect_quickly(self.engine) as connection:
-            self.impl.put(connection, self._put, there)
+            put_under_a_free_id(self.impl, connection, self._put, there)
 
     def put_unless_newer(self, row: Row) -> None:
         """Store a row that comes late, unless the group was saved again since: it has no state that would tell."""

@@ -15,7 +15,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError
 
 from celery_sql_results._compat import memoized_property
-from celery_sql_results.dialects import DefaultImpl, Put, as_dicts
+from celery_sql_results.dialects import DefaultImpl, Put, as_dicts, put_under_a_free_id
 from celery_sql_results.models import EXTENDED_COLUMNS, TASK_COLUMNS, Models
 
 __all__ = ["Columns", "Row", "TaskRows"]
@@ -66,10 +66,8 @@ class TaskRows:
         if not self._is_whole:
             row = {name: value for name, value in row.items() if name in self._columns}
         with self.impl.connect_quickly(self.engine) as connection:
-            if part is None:
-                awaited = self.impl.put(connection, where, row, wake)
-            else:
-                awaited = self.impl.put_both(connection, where, row, self._put_part, part)
+            of_chord = None if part is None else (self._put_part, part)
+            awaited = put_under_a_free_id(self.impl, connection, where, row, wake, of_chord)
             if awaited and wake is not None:
                 self._wake(connection, wake, row)
 

@@ -60,6 +60,11 @@ class State:
         return found[self.models.task].columns >= ESSENTIAL and bool(found[self.models.group].columns)
 
     @property
+    def reads_only(self) -> bool:
+        """Whether nothing can be written now, on a standby for example: a failover may change that."""
+        return any(found.reads_only for found in self.tables.values())
+
+    @property
     def missing(self) -> list[sa.Table]:
         """The tables that are not there."""
         return [table for table, found in self.tables.items() if not found.columns]

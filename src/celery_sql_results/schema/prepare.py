@@ -4,6 +4,8 @@ Any number of processes may meet on an empty database, of any number of apps and
 is not there, each takes the one lock of the database and looks again, so one migrates and the others find the work
 done. Nobody fails. Where a newer release was here, its tables are used as they are.
 
+A server that only reads, such as a standby, is asked for nothing but rows, and looked at again: it may be promoted.
+
 Where this role may not change tables, or not use them, the backend does without what it may not have, and one warning
 holds the SQL to run.
 """
@@ -30,8 +32,14 @@ __all__ = ["Columns", "prepare_models"]
 
 logger = get_logger(__name__)
 
-#: The columns that may be used of each table; none stands for a table that is not there, or may not be used.
+#: The columns that may be used of each table; none stands for a table that is not there, or may not be used. That of
+#: waiters is left out while the server only reads: whoever reads must not write for that.
 Columns = Mapping[sa.Table, frozenset[str]]
+
+#: What is wrong where there is nothing to read, and nothing can be created.
+NO_TABLES = (
+    "this server only reads, as a standby does, and has no result tables yet: an app on the primary creates them"
+)
 
 #: Two threads that meet both look. Nothing is held meanwhile: to connect may take long.
 _prepared: WeakKeyDictionary[Engine, WeakKeyDictionary[Models, Columns]] = WeakKeyDictionary()
@@ -46,18 +54,23 @@ def prepare_models(engine: Engine, models: Models) -> Columns:
     """
     by_models = _prepared.setdefault(engine, WeakKeyDictionary())
     known = by_models.get(models)
-    return by_models.setdefault(models, _prepare(engine, models)) if known is None else known
+    if known is not None:
+        return known
+    columns, is_final = _prepare(engine, models)
+    return by_models.setdefault(models, columns) if is_final else columns
 
 
-def _prepare(engine: Engine, models: Models) -> Columns:
+def _prepare(engine: Engine, models: Models) -> tuple[Columns, bool]:
+    """The columns that may be used, and whether that will stay so."""
     impl = impl_for(engine.dialect.name)
     if impl.isolation_level:
         engine = engine.execution_options(isolation_level=impl.isolation_level)
     state, refused = _made_ready(engine, impl, models)
     if state.is_ahead:
         logger.info("a newer release has set the tables of %s up: they are used as they are", models.task.name)
-    _tell(engine, state, refused)
-    return _usable(impl, state)
+    if not state.reads_only:
+        _tell(engine, state, refused)
+    return _usable(impl, state), not state.reads_only
 
 
 def _made_ready(engine: Engine, impl: DefaultImpl, models: Models) -> tuple[State, exc.DBAPIError | None]:
@@ -68,7 +81,7 @@ def _made_ready(engine: Engine, impl: DefaultImpl, models: Models) -> tuple[Stat
     """
     attempt, refused = 0, None
     state = _looked(engine, models)
-    while not state.is_done and attempt < impl.setup_attempts:
+    while not state.is_done and not state.reads_only and attempt < impl.setup_attempts:
         try:
             return _upgraded(engine, impl, state), None
         except exc.DBAPIError as error:
@@ -83,7 +96,11 @@ def _made_ready(engine: Engine, impl: DefaultImpl, models: Models) -> tuple[Stat
 
 def _looked(engine: Engine, models: Models) -> State:
     with connected(engine) as connection:
-        return look(connection, models)
+        state = look(connection, models)
+        if state.reads_only and not state.is_usable:
+            connection.invalidate()  # the next may be one to the primary
+            raise exc.OperationalError("", None, ConnectionError(NO_TABLES), connection_invalidated=True)
+        return state
 
 
 def _upgraded(engine: Engine, impl: DefaultImpl, seen: State) -> State:
@@ -127,4 +144,6 @@ def _usable(impl: DefaultImpl, state: State) -> Columns:
     for tables in state.models.optional_for(impl):
         if not all(map(state.may_use, tables)):
             usable.update(dict.fromkeys(tables, frozenset()))
+    if state.reads_only:
+        usable.pop(state.models.waiters, None)
     return usable

@@ -1,0 +1,216 @@
+"""The server that is written to is not the primary any more: what is stored reaches the one that is."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from celery import states
+from celery.exceptions import BackendStoreError
+from celery.result import AsyncResult, GroupResult
+from sqlalchemy import make_url
+
+from celery_sql_results import DatabaseBackend
+from celery_sql_results.models import utc_now
+from chords.actors import open_chord, part
+from faults.conftest import Backends
+from faults.load import until
+from faults.trouble import as_role, proxied, read_only
+from servers import PRIMARY, Database, PostgreSQL, Standby
+from servers.pool import on, or_skip
+from servers.proxy import Proxy
+from support import close
+
+#: A write gets one attempt, and one more where the connection was lost.
+ONCE = {"result_backend_max_retries": 0}
+
+
+@pytest.fixture(scope="module")
+def primary() -> Iterator[PostgreSQL]:
+    """A server that may have standbys."""
+    with or_skip("postgresql"), PostgreSQL(PRIMARY) as server:
+        server.create_database("results")
+        yield server
+
+
+@pytest.fixture
+def proxy(primary: PostgreSQL) -> Iterator[Proxy]:
+    """Where apps find the primary."""
+    primary.ensure()
+    with Proxy(primary.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def standby(primary: PostgreSQL) -> Iterator[Standby]:
+    """A standby of the primary, on which the tables are, but for what others store later."""
+    primary.ensure()
+    with Standby(primary) as standby:
+        yield standby
+
+
+def through(proxy: Proxy, primary: PostgreSQL, driver: str = "psycopg") -> str:
+    """The URL of the results."""
+    return make_url(primary.url("results", driver=driver)).set(port=proxy.port).render_as_string(hide_password=False)
+
+
+def on_standby(backend: DatabaseBackend, proxy: Proxy, standby: Standby) -> None:
+    """Let the connections of a backend be those of a standby, as while a proxy has not noticed yet."""
+    backend.store_result("before", 1, states.SUCCESS)
+    standby.catch_up()
+    proxy.target = standby.port
+    proxy.cut()
+    assert backend.get_result("before") == 1
+
+
+def store(backend: DatabaseBackend) -> None:
+    backend.store_result("t", 2, states.SUCCESS)
+
+
+def store_part(backend: DatabaseBackend) -> None:
+    rows = backend.database.rows
+    row = {"task_id": "t", "status": states.SUCCESS, "result": b"2", "date_done": utc_now()}
+    backend._services.retries.write("storing", lambda: rows.tasks.put(row, part()))
+
+
+def begin_chord(backend: DatabaseBackend) -> None:
+    rows = backend.database.rows.chords
+    assert rows is not None
+    backend._services.retries.write("opening", lambda: open_chord(rows, "g", None))
+
+
+def save_group(backend: DatabaseBackend) -> None:
+    GroupResult("g", [AsyncResult("t", app=backend.app)], app=backend.app).save(backend=backend)
+
+
+def forget(backend: DatabaseBackend) -> None:
+    backend.forget("before")
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+@pytest.mark.parametrize(
+    "write", [store, store_part, save_group, forget, begin_chord], ids=lambda write: write.__name__
+)
+def test_a_proxy_that_notices_late(
+    primary: PostgreSQL,
+    standby: Standby,
+    proxy: Proxy,
+    backends: Backends,
+    write: Callable[[DatabaseBackend], None],
+    driver: str,
+) -> None:
+    """What meets a standby closes its connection, so that the next one reaches the primary."""
+    pytest.importorskip(driver)
+    backend = backends(through(proxy, primary, driver), **ONCE)
+    on_standby(backend, proxy, standby)
+    proxy.target = primary.port  # connections that are open stay where they are
+    write(backend)
+    close(backend)
+
+
+@contextmanager
+def meanwhile(work: Callable[[], object]) -> Iterator[None]:
+    """Do something in a thread, which has ended without an error when the block has."""
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 - the test reports it, whatever it is
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    yield
+    thread.join()
+    assert errors == []
+
+
+def retried(caplog: pytest.LogCaptureFixture) -> Callable[[], bool]:
+    """Whether a write has been tried in vain more than once."""
+    return lambda: "retry 2" in caplog.text
+
+
+@pytest.mark.parametrize("settings", [{}, {"database_listen": False}], ids=["listening", "polling"])
+def test_promoted_while_a_result_is_stored(
+    primary: PostgreSQL,
+    standby: Standby,
+    proxy: Proxy,
+    backends: Backends,
+    settings: dict[str, Any],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It is tried again until there is a primary, and nothing is raised."""
+    backend = backends(through(proxy, primary), **settings)
+    on_standby(backend, proxy, standby)
+    with meanwhile(lambda: store(backend)):
+        until(retried(caplog), "the store is tried again")
+        standby.promote()
+
+    assert backend.get_result("t") == 2
+    assert standby.execute("SELECT task_id FROM celery_taskmeta WHERE task_id = 't'", database="results") == [("t",)]
+    close(backend)
+
+
+def test_an_app_that_starts_on_a_standby(
+    primary: PostgreSQL, standby: Standby, proxy: Proxy, backends: Backends, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its first result waits for the promotion; then it uses all that there is."""
+    close(backends(through(proxy, primary)))
+    standby.catch_up()
+    proxy.target = standby.port
+    backend = backends(through(proxy, primary))
+    with meanwhile(lambda: store(backend)):
+        until(retried(caplog), "the store is tried again")
+        standby.promote()
+
+    assert backend.get_result("t") == 2
+    assert backend.database.rows.chords is not None
+    close(backend)
+
+
+def test_several_hosts(
+    primary: PostgreSQL, standby: Standby, backends: Backends, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The driver finds the one that takes writes."""
+    hosts = "&".join(f"host={server.host}:{server.port}" for server in (primary, standby))
+    url = f"postgresql+psycopg://{primary.administrator}@/results?{hosts}&target_session_attrs=read-write"
+    backend = backends(url)
+    backend.store_result("before", 1, states.SUCCESS)
+    standby.catch_up()
+    primary.kill()
+    with meanwhile(lambda: store(backend)):
+        until(retried(caplog), "the store is tried again")
+        standby.promote()
+
+    assert [backend.get_result(task_id) for task_id in ("before", "t")] == [1, 2]
+    close(backend)
+
+
+def own_ids(engine: sa.Engine, question: str) -> set[int]:
+    """The server's identifiers of two connections of an engine's pool."""
+    with engine.connect() as one, engine.connect() as other:
+        return {connection.exec_driver_sql(question).scalar_one() for connection in (one, other)}
+
+
+@on("postgresql", "mariadb")
+def test_a_server_that_is_set_read_only(database: Database, backends: Backends) -> None:
+    """All connections that were open are left, not only the one that has met the error."""
+    question = {"mariadb": "SELECT CONNECTION_ID()"}.get(database.kind, "SELECT pg_backend_pid()")
+    role = as_role(database)
+    with proxied(role) as (_proxy, url):
+        backend = backends(url)
+        backend.store_result("before", 1, states.SUCCESS)
+        engine = backend.database.engine
+        before = own_ids(engine, question)
+        with read_only(role), pytest.raises(BackendStoreError):
+            backends(url, **ONCE).store_result("u", 3, states.SUCCESS)
+        store(backend)
+
+        assert before & own_ids(engine, question) == set()
+        assert backend.get_result("t") == 2
+        close(backend)

@@ -1,0 +1,36 @@
+"""A hot standby of a PostgreSQL server, which can be promoted."""
+
+from __future__ import annotations
+
+from servers.postgresql import PostgreSQL
+
+#: The settings of a server that has a standby.
+PRIMARY = {"wal_level": "replica", "max_wal_senders": "5"}
+
+
+class Standby(PostgreSQL):
+    """A copy of a running server, made with `PRIMARY`, that follows it and only reads."""
+
+    greeting = "ready to accept"
+
+    def __init__(self, primary: PostgreSQL) -> None:
+        super().__init__()
+        self._primary = primary
+
+    def _install(self) -> None:
+        source = [f"--host={self.host}", f"--port={self._primary.port}", f"--username={self.administrator}"]
+        how = ["--write-recovery-conf", "--wal-method=stream", "--checkpoint=fast", "--no-sync"]
+        self._home.run([str(self._program("pg_basebackup")), f"--pgdata={self._data}", *source, *how])
+        own = {"port": str(self.port), "unix_socket_directories": str(self.folder)}
+        with (self._data / "postgresql.conf").open("a") as file:
+            file.writelines(f"{name} = '{value}'\n" for name, value in own.items())
+
+    def catch_up(self) -> None:
+        """Return when everything is here that the primary has committed."""
+        ((position,),) = self._primary.execute("SELECT pg_current_wal_lsn()::text")
+        while self.execute(f"SELECT pg_last_wal_replay_lsn() >= '{position}'") != [(True,)]:
+            pass
+
+    def promote(self) -> None:
+        """Make it a primary of its own."""
+        assert self.execute("SELECT pg_promote()") == [(True,)]

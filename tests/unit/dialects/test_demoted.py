@@ -1,0 +1,139 @@
+"""What servers, clusters and proxies say in a failover, and what is made of it.
+
+Each error passes. Where the server is not the primary any more, or does not serve, its connection is as good as lost.
+A proxy that has no server for now stays the one to ask. Of a connection that has ended, the driver knows by itself.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import psycopg
+import pymysql
+import pytest
+import sqlalchemy as sa
+from psycopg import errors as pg
+from sqlalchemy import exc
+
+from celery_sql_results.dialects import impl_for
+from servers import Database
+
+#: Who says something when, and the page that tells of it.
+Source = str
+POSTGRESQL: list[tuple[Exception, bool, Source]] = [
+    # A standby, whether it was the primary before or not; a writer that Aurora has made a reader; a role set read-only.
+    (
+        pg.ReadOnlySqlTransaction("cannot execute INSERT"),
+        True,
+        "https://www.postgresql.org/docs/current/hot-standby.html",
+    ),
+    # A query that stands in the way of what a standby replays.
+    (
+        pg.SerializationFailure("conflict with recovery"),
+        False,
+        "https://www.postgresql.org/docs/current/hot-standby.html",
+    ),
+    # A server that shuts down, has crashed, or starts. The driver knows that these connections are closed.
+    (pg.AdminShutdown("terminating"), False, "https://www.postgresql.org/docs/current/errcodes-appendix.html"),
+    (pg.CrashShutdown("terminating"), False, "https://www.postgresql.org/docs/current/errcodes-appendix.html"),
+    (pg.CannotConnectNow("starting up"), False, "https://www.postgresql.org/docs/current/errcodes-appendix.html"),
+    # libpq with target_session_attrs=read-write, while there is no primary.
+    (
+        psycopg.OperationalError("session is read-only"),
+        False,
+        "https://www.postgresql.org/docs/current/libpq-connect.html",
+    ),
+    # HAProxy closes, or refuses connections, while no server passes its check.
+    (
+        psycopg.OperationalError("server closed the connection unexpectedly"),
+        False,
+        "https://docs.haproxy.org/3.0/configuration.html",
+    ),
+    # PgBouncer, whose server has gone, or cannot be reached for query_wait_timeout.
+    (pg.ProtocolViolation("server conn crashed?"), False, "https://github.com/brianc/node-postgres/issues/2005"),
+    (pg.ProtocolViolation("query_wait_timeout"), False, "https://www.pgbouncer.org/config.html"),
+    (
+        psycopg.OperationalError("server login has been failing, try again later (server_login_retry)"),
+        False,
+        "https://github.com/pgbouncer/pgbouncer/issues/1094",
+    ),
+]
+MYSQL: list[tuple[int, bool, Source]] = [
+    # A replica, or a primary before a planned switch.
+    (1290, True, "https://mariadb.com/docs/server/reference/error-codes/mariadb-error-code-reference"),
+    # A writer that Aurora has made a reader.
+    (1290, True, "https://repost.aws/knowledge-center/aurora-mysql-db-cluser-read-only-error"),
+    (1792, True, "https://dev.mysql.com/doc/mysql-errors/8.4/en/server-error-reference.html"),
+    (1836, True, "https://dev.mysql.com/doc/mysql-errors/8.4/en/server-error-reference.html"),
+    (1874, True, "https://dev.mysql.com/doc/mysql-errors/8.4/en/server-error-reference.html"),
+    # A member that has left group replication, whose group_replication_exit_state_action is OFFLINE_MODE.
+    (3032, True, "https://dev.mysql.com/doc/mysql-errors/8.4/en/server-error-reference.html"),
+    # Galera: a node without its cluster, and a conflict with another node.
+    (1047, True, "https://mariadb.com/docs/reference/mdb/status-variables/wsrep_cluster_status/"),
+    (1213, False, "https://galeracluster.com/library/documentation/certification-based-replication.html"),
+    # A server that shuts down.
+    (1053, True, "https://dev.mysql.com/doc/mysql-errors/8.4/en/server-error-reference.html"),
+    # MaxScale and ProxySQL end connections, or wait for a server in vain.
+    (1927, False, "https://mariadb.com/docs/server/reference/error-codes/mariadb-error-code-reference"),
+    (9001, False, "https://proxysql.com/documentation/global-variables/mysql-variables/"),
+    # RDS Proxy waits for the new writer in vain.
+    (
+        9501,
+        False,
+        "https://cloudkeeper.com/insights/blog/ensuring-high-availability-amazon-aurora-real-world-case-study",
+    ),
+    # HAProxy, and MySQL Router, close connections and refuse new ones.
+    (2003, False, "https://dev.mysql.com/doc/mysql-errors/8.4/en/client-error-reference.html"),
+    (2013, False, "https://dev.mysql.com/doc/mysql-errors/8.4/en/client-error-reference.html"),
+]
+
+
+class Meaning(NamedTuple):
+    """What is made of an error: the server is left, and the same statement may succeed later."""
+
+    is_left: bool
+    passes: bool
+
+
+def meaning(name: str, orig: Exception, driver: type[Exception]) -> Meaning:
+    impl = impl_for(name)
+    told = exc.DBAPIError.instance("INSERT", {}, orig, driver)
+    return Meaning(impl.is_demoted(orig, None), impl.is_transient(told))
+
+
+@pytest.mark.parametrize(("orig", "is_left", "source"), POSTGRESQL, ids=lambda value: repr(value)[:40])
+def test_postgresql(orig: Exception, is_left: bool, source: Source) -> None:
+    assert meaning("postgresql", orig, psycopg.Error) == Meaning(is_left, True), source
+
+
+@pytest.mark.parametrize(("code", "is_left", "source"), MYSQL)
+@pytest.mark.parametrize("name", ["mysql", "mariadb"])
+def test_mysql(name: str, code: int, is_left: bool, source: Source) -> None:
+    assert meaning(name, pymysql.err.OperationalError(code, "…"), pymysql.err.Error) == Meaning(is_left, True), source
+
+
+@pytest.mark.parametrize("state", ["0A000", "55000"])
+def test_postgresql_is_asked(postgresql: Database, state: str) -> None:
+    """What a standby says as well means something else where the server says that it is none."""
+    orig = pg.lookup(state)("words")
+    with sa.create_engine(postgresql.url, poolclass=sa.NullPool).connect() as connection:
+        found = impl_for("postgresql").is_demoted(orig, connection.connection)
+
+    assert found is False
+    assert meaning("postgresql", orig, psycopg.Error) == Meaning(is_left=False, passes=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "orig"),
+    [
+        ("postgresql", pg.UniqueViolation("duplicate key")),
+        ("postgresql", pg.InsufficientPrivilege("denied")),
+        ("mysql", pymysql.err.IntegrityError(1062, "duplicate entry")),
+        ("mysql", pymysql.err.OperationalError(1205, "lock wait timeout")),
+        ("sqlite", Exception("attempt to write a readonly database")),
+        ("firebird", Exception("read-only")),
+    ],
+)
+def test_any_other_error(name: str, orig: Exception) -> None:
+    """It leaves the connection as it is."""
+    assert impl_for(name).is_demoted(orig, None) is False
