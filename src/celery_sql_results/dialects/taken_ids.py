@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -39,16 +40,14 @@ def put_under_a_free_id(
     Raises:
         whatever the database raised last.
     """
-
-    def put() -> bool:
-        return impl.put(connection, where, row, wake) if part is None else impl.put_both(connection, where, row, *part)
-
     try:
-        return put()
+        return impl.put(connection, where, row, wake) if part is None else impl.put_both(connection, where, row, *part)
     except exc.DBAPIError as error:
         if not impl.is_taken(error):
             raise
-    return _put_again(put, impl, connection, where.table)
+    put = partial(impl.put, connection, where, row, wake)
+    put_both = None if part is None else partial(impl.put_both, connection, where, row, *part)
+    return _put_again(put_both or put, impl, connection, where.table)
 
 
 def _put_again(put: Callable[[], bool], impl: DefaultImpl, connection: Any, table: sa.Table) -> bool:
