@@ -15,15 +15,13 @@ from celery.result import AsyncResult, GroupResult
 from sqlalchemy import make_url
 
 from celery_sql_results import DatabaseBackend
-from celery_sql_results.models import utc_now
-from chords.actors import open_chord, part
 from faults.conftest import Backends
 from faults.load import until
 from faults.trouble import as_role, proxied, read_only
 from servers import PRIMARY, Database, PostgreSQL, Standby
 from servers.pool import on, or_skip
 from servers.proxy import Proxy
-from support import close
+from support import close, request
 
 #: A write gets one attempt, and one more where the connection was lost.
 ONCE = {"result_backend_max_retries": 0}
@@ -72,15 +70,11 @@ def store(backend: DatabaseBackend) -> None:
 
 
 def store_part(backend: DatabaseBackend) -> None:
-    rows = backend.database.rows
-    row = {"task_id": "t", "status": states.SUCCESS, "result": b"2", "date_done": utc_now()}
-    backend._services.retries.write("storing", lambda: rows.tasks.put(row, part()))
+    backend.mark_as_done("t", 2, request=request("t", chord={"task": "shop.total"}, group_index=0))
 
 
-def begin_chord(backend: DatabaseBackend) -> None:
-    rows = backend.database.rows.chords
-    assert rows is not None
-    backend._services.retries.write("opening", lambda: open_chord(rows, "g", None))
+def size_chord(backend: DatabaseBackend) -> None:
+    backend.set_chord_size("g", 2)
 
 
 def save_group(backend: DatabaseBackend) -> None:
@@ -92,9 +86,7 @@ def forget(backend: DatabaseBackend) -> None:
 
 
 @pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
-@pytest.mark.parametrize(
-    "write", [store, store_part, save_group, forget, begin_chord], ids=lambda write: write.__name__
-)
+@pytest.mark.parametrize("write", [store, store_part, save_group, forget, size_chord], ids=lambda write: write.__name__)
 def test_a_proxy_that_notices_late(
     primary: PostgreSQL,
     standby: Standby,

@@ -7,7 +7,9 @@ in its table. What is written belongs to the key of a task or a group, so no suc
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,8 +21,8 @@ __all__ = ["put_under_a_free_id"]
 
 logger = logging.getLogger(__name__)
 
-#: How often a row is put in all, and from which attempt on the sequence is moved: one number that is taken may be all.
-ATTEMPTS, FIRST_MOVE = 20, 2
+#: How often a row is put in all.
+ATTEMPTS = 20
 
 
 def put_under_a_free_id(
@@ -38,28 +40,26 @@ def put_under_a_free_id(
     Raises:
         whatever the database raised last.
     """
-    for attempt in range(1, ATTEMPTS):
+    try:
+        return impl.put(connection, where, row, wake) if part is None else impl.put_both(connection, where, row, *part)
+    except exc.DBAPIError as error:
+        if not impl.is_taken(error):
+            raise
+    put = partial(impl.put, connection, where, row, wake)
+    put_both = None if part is None else partial(impl.put_both, connection, where, row, *part)
+    return _put_again(put_both or put, impl, connection, where.table)
+
+
+def _put_again(put: Callable[[], bool], impl: DefaultImpl, connection: Any, table: sa.Table) -> bool:
+    """The next number may be free already; from then on, the sequence is moved each time."""
+    for attempt in range(2, ATTEMPTS):
         try:
-            return _put(impl, connection, where, row, wake, part)
+            return put()
         except exc.DBAPIError as error:
             if not impl.is_taken(error):
                 raise
-        if attempt == FIRST_MOVE:
-            logger.warning("new ids of %s are in use already: its sequence is behind, and is moved on", where.table)
-        if attempt >= FIRST_MOVE:
-            with suppress(exc.DBAPIError):  # this role may not, or it takes too long: each attempt draws one, too
-                impl.move_on(connection, where.table)
-    return _put(impl, connection, where, row, wake, part)
-
-
-def _put(
-    impl: DefaultImpl,
-    connection: Any,
-    where: Put,
-    row: Row,
-    wake: sa.Executable | None,
-    part: tuple[Put, Row] | None,
-) -> bool:
-    if part is None:
-        return impl.put(connection, where, row, wake)
-    return impl.put_both(connection, where, row, *part)
+        if attempt == 2:
+            logger.warning("new ids of %s are in use already: its sequence is behind, and is moved on", table)
+        with suppress(exc.DBAPIError):  # this role may not, or it takes too long: each attempt draws one, too
+            impl.move_on(connection, table)
+    return put()

@@ -90,12 +90,17 @@ class Database:
             SchemaError: the tables are not there and may not be created.
             sqlalchemy.exc.DBAPIError: the database could not be reached.
         """
-        if self._rows is None or time.monotonic() > self._look_again_at:
-            columns = self._prepare(self.engine, self.models)
-            reads_only = self.impl.supports_notify and self.models.waiters not in columns
-            self._look_again_at = time.monotonic() + LOOK_AGAIN if reads_only else math.inf
-            if self._rows is None or columns != self._columns:
-                self._rows, self._columns = self._rows_of(columns), columns
+        rows = self._rows
+        if rows is not None and (self._look_again_at == math.inf or time.monotonic() < self._look_again_at):
+            return rows
+        return self._looked_at()
+
+    def _looked_at(self) -> Rows:
+        columns = self._prepare(self.engine, self.models)
+        reads_only = self.impl.supports_notify and self.models.waiters not in columns
+        self._look_again_at = time.monotonic() + LOOK_AGAIN if reads_only else math.inf
+        if self._rows is None or columns != self._columns:
+            self._rows, self._columns = self._rows_of(columns), columns
         return self._rows
 
     def _rows_of(self, columns: Columns) -> Rows:
