@@ -31,6 +31,8 @@ class Awaited:
 
     def remove(self, wait: Subscription) -> None:
         """It has ended, or may never have begun."""
+        if wait not in self.waits:
+            return
         self.waits.discard(wait)
         for task_id in wait.task_ids:
             waits = self._by_id.get(task_id, set())

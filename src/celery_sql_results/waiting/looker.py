@@ -133,13 +133,18 @@ class Looker:
             if wait.has_ended:
                 return
             self._schedule.begin(wait)
-            self._awaited.add(wait)
+            is_announced = self._may_announce(wait)
+            if is_announced:  # first, or a hint that comes at once would be for nobody
+                self._awaited.add(wait)
         with caught() as failure:  # a driver may raise anything
-            self._hand_over(self._first_rows(wait))
+            for row in self._announce([wait]) if is_announced else self._asking.fetch(wait.task_ids):
+                wait.offer(row)
         if failure.error is not None and not self._passes(failure.error):
             raise failure.error
         if wait.missing:
             self._go_on(wait)
+        elif wait.ends_itself:
+            self.end(wait)
 
     def _go_on(self, wait: Subscription) -> None:
         """The first look is over, and has not found everything."""
@@ -147,6 +152,9 @@ class Looker:
             if wait.has_ended:  # whoever sat through it has given up meanwhile
                 self._awaited.keep(wait)
             else:
+                self._awaited.add(wait)
+                if not wait.is_announced:  # it may be worth it from now on
+                    wait.renewal = -math.inf
                 self._plan(wait)
             self._start()
             notifier, is_early = self._notifier, wait.due < self._sleeps_until
@@ -154,15 +162,6 @@ class Looker:
             self._inbox.put(None)
         if notifier is not None:
             notifier.wake()
-
-    def _first_rows(self, wait: Subscription) -> list[Row]:
-        if self._asking.may_announce(wait.task_ids) and self._is_hopeful:
-            return self._announce([wait])
-        return self._asking.fetch(wait.task_ids)
-
-    @property
-    def _is_hopeful(self) -> bool:
-        return self._notifier is None or self._notifier.is_hopeful
 
     def end(self, wait: Subscription) -> None:
         """Hand a wait nothing more. Nothing is asked for that: its rows of waiters go a little later, with others."""
@@ -315,8 +314,8 @@ class Looker:
 
     def _rows(self, waits: Collection[Subscription]) -> list[Row]:
         """What is there for some waits; the rows of waiters of some are renewed in the same statement."""
-        now, is_hopeful = time.monotonic(), self._is_hopeful
-        renewed = [wait for wait in waits if wait.renewal <= now and is_hopeful and self._may_announce(wait)]
+        now = time.monotonic()
+        renewed = [wait for wait in waits if wait.renewal <= now and self._may_announce(wait)]
         others = {task_id for wait in waits if wait not in renewed for task_id in wait.missing}
         rows = self._announce(renewed) if renewed else []
         return [*rows, *self._asking.fetch(others)] if others else rows
@@ -354,7 +353,8 @@ class Looker:
         return is_finished
 
     def _may_announce(self, wait: Subscription) -> bool:
-        return self._asking.may_announce(wait.task_ids)
+        is_hopeful = self._notifier is None or self._notifier.is_hopeful
+        return is_hopeful and self._asking.may_announce(wait.task_ids)
 
     def _announce(self, waits: Collection[Subscription]) -> list[Row]:
         rows, is_announced = self._asking.announce({task_id for wait in waits for task_id in wait.missing})

@@ -17,9 +17,9 @@ from .notifier import Ears
 __all__ = ["ChangeNotifier"]
 
 #: Seconds between two looks at the counter; it may be asked often.
-FIRST_TICK, LAST_TICK = 0.001, 0.02
+FIRST_TICK, LAST_TICK = 0.0003, 0.02
 #: The pause between two ticks is this part of the time since the youngest wait began, or since the last change.
-TICK_FRACTION = 0.02
+TICK_FRACTION = 0.005
 #: Seconds before a counter that has failed is made anew.
 PAUSE = 0.5
 

@@ -20,8 +20,8 @@ FRACTION = 0.05
 #: word: a quarter of the age later, and a second at most.
 SAFETY_FRACTION, FIRST_SAFETY, LAST_SAFETY = 0.25, 0.01, 1.0
 #: Looks that take long are not repeated at once: the database rests this many times as long; where any change of the
-#: database asks for one, longer.
-REST, REST_OF_CHANGES = 2.0, 9.0
+#: database asks for one, longer, unless the last of them has found something.
+REST, REST_IN_VAIN, REST_OF_CHANGES = 2.0, 9.0, 1.0
 #: Seconds of rest at most.
 LONGEST_REST = 1.0
 #: Seconds between two looks for the same wait while the database cannot be reached.
@@ -71,10 +71,12 @@ class Schedule:
         now = time.monotonic()
         wait.looked, age = now, now - wait.since
         wait.cost, wait.spent = self.spent - wait.spent, self.spent
+        rest = REST_OF_CHANGES if len(wait.missing) < wait.missed else REST_IN_VAIN
+        wait.rest, wait.missed = min(wait.cost * rest, self._last_pause), len(wait.missing)
         if not is_told:
             pace, longest = max(age * FRACTION, self._first_pause), self._last_pause
         elif not tells_which and wait.changes != self._changes:
-            pace, longest = self._rest(wait), self._last_pause
+            pace, longest = wait.rest, wait.rest
         else:
             pace, longest = max(age * SAFETY_FRACTION, FIRST_SAFETY), LAST_SAFETY
             if not tells_which:
@@ -86,9 +88,6 @@ class Schedule:
         """A look has failed, and may succeed later."""
         wait.pause = OUTAGE_PAUSE
         self._put(wait, time.monotonic() + OUTAGE_PAUSE)
-
-    def _rest(self, wait: Subscription) -> float:
-        return max(wait.cost * REST_OF_CHANGES, self._first_pause)
 
     def _put(self, wait: Subscription, due: float) -> None:
         wait.due = due
@@ -104,10 +103,10 @@ class Schedule:
         quiet, self._quiet = self._quiet, set()
         now = time.monotonic()
         for wait in quiet:
-            rest = min(self._rest(wait), self._last_pause)
-            if max(now, wait.looked + rest) < wait.due < math.inf:
-                wait.pause = rest
-                self._put(wait, max(now, wait.looked + rest))
+            soon = max(now, wait.looked + wait.rest)
+            if soon < wait.due < math.inf:
+                wait.pause = wait.rest
+                self._put(wait, soon)
 
     def hasten(self, waits: Iterable[Subscription]) -> None:
         """Look for these now, unless that is just being done."""

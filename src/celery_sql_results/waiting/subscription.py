@@ -54,6 +54,8 @@ class Subscription:
         self.renewal = math.inf
         #: What looks had taken in all at its last look, and what they took between its last two.
         self.spent, self.cost = 0.0, 0.0
+        #: How many ids were missing then, and how long the database rests before it is looked at for a change.
+        self.missed, self.rest = len(self.missing), 0.0
         #: How many changes of the database were known when its last look began.
         self.changes = 0
 
