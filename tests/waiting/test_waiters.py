@@ -12,7 +12,7 @@ import pytest
 from celery import states
 
 from celery_sql_results import DatabaseBackend
-from celery_sql_results.waiting import looker
+from celery_sql_results.waiting import asking
 from servers import Database
 from servers.pool import on
 from support import Backends
@@ -67,7 +67,7 @@ def test_rows_are_renewed(
     database: Database, backend: DatabaseBackend, aside: Aside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By whoever waits for long, in looks that there are anyway: of `get` and of `then`."""
-    monkeypatch.setattr(looker, "RENEWAL", 0.1)
+    monkeypatch.setattr(asking, "RENEWAL", 0.1)
     value = aside(backend.app.AsyncResult("sat").get, timeout=PATIENCE)
     watched = backend.app.AsyncResult("watched")
     watched.then(print)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import uuid
 from collections.abc import Collection
 
+from celery import states
 from celery.utils.log import get_logger
 from sqlalchemy.exc import ProgrammingError, SQLAlchemyError
 
 from celery_sql_results.rows import TaskRows, WaiterRows
 
-from .subscription import Row
+from .subscription import Row, Subscription
 
 __all__ = ["Asking"]
 
@@ -20,6 +22,8 @@ logger = get_logger(__name__)
 
 #: Most ids of one wait that get a row of their own; more are polled in one query, which costs the writers nothing.
 MOST_ROWS = 100
+#: Seconds after which the rows of waiters are renewed, in a look: workers sweep what is older than a minute.
+RENEWAL = 20.0
 
 
 class Asking:
@@ -48,21 +52,35 @@ class Asking:
         with self.in_use:
             return self.tasks.fetch_many(task_ids)
 
-    def may_announce(self, task_ids: Collection[str]) -> bool:
-        """Whether :meth:`announce` is worth its price."""
-        return self.waiters is not None and len(task_ids) <= MOST_ROWS
+    def look(self, waits: Collection[Subscription], is_hopeful: bool) -> list[Row]:
+        """The rows that some waits miss; those of waiters are renewed in the same statement, where there is hope."""
+        now = time.monotonic()
+        renewed = {wait for wait in waits if wait.renewal <= now and is_hopeful and self.may_announce(wait)}
+        others = {task_id for wait in waits if wait not in renewed for task_id in wait.missing}
+        rows = self.announce(renewed) if renewed else []
+        return [*rows, *self.fetch(others)] if others else rows
 
-    def announce(self, task_ids: Collection[str]) -> tuple[list[Row], bool]:
-        """The rows that tasks have, and whether the writers of those that are not finished will notify us."""
+    def may_announce(self, wait: Subscription) -> bool:
+        """Whether :meth:`announce` is worth its price."""
+        return self.waiters is not None and len(wait.task_ids) <= MOST_ROWS
+
+    def announce(self, waits: Collection[Subscription]) -> list[Row]:
+        """The rows that waits miss. From now on, the writers of those that are not finished will notify us."""
+        task_ids = {task_id for wait in waits for task_id in wait.missing}
         if self.waiters is None:
-            return self.fetch(task_ids), False
+            return self.fetch(task_ids)
         try:
-            return self.waiters.await_many(task_ids, self.channel), True
+            rows = self.waiters.await_many(task_ids, self.channel)
         except ProgrammingError as error:
-            found = self.fetch(task_ids)  # if that fails as well, it was something else
+            rows = self.fetch(task_ids)  # if that fails as well, it was something else
             logger.warning("this role may not leave rows of waiters, so results are polled: %s", error.orig)
             self.waiters = None
-            return found, False
+            return rows
+        finished = {row["task_id"] for row in rows if row["status"] in states.READY_STATES}
+        for wait in waits:
+            wait.left |= wait.missing - finished
+            wait.is_announced, wait.renewal = True, time.monotonic() + RENEWAL
+        return rows
 
     def withdraw(self, task_ids: Collection[str]) -> None:
         """Take the rows of :meth:`announce` away. Where that fails, they are swept by a worker."""

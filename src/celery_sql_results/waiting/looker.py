@@ -33,8 +33,6 @@ LINGER = 30.0
 #: Seconds for which the thread steps aside when it has handed over rows. Going on at once, it would keep the
 #: interpreter to itself, and those who have waited would wait for that as well.
 COURTESY = 0.0001
-#: Seconds after which the rows of waiters are renewed, in a look: workers sweep what is older than a minute.
-RENEWAL = 20.0
 
 
 class Looker:
@@ -133,11 +131,11 @@ class Looker:
             if wait.has_ended:
                 return
             self._schedule.begin(wait)
-            is_announced = self._may_announce(wait)
+            is_announced = self._is_hopeful and self._asking.may_announce(wait)
             if is_announced:  # first, or a hint that comes at once would be for nobody
                 self._awaited.add(wait)
         with caught() as failure:  # a driver may raise anything
-            for row in self._announce([wait]) if is_announced else self._asking.fetch(wait.task_ids):
+            for row in self._asking.announce([wait]) if is_announced else self._asking.fetch(wait.task_ids):
                 wait.offer(row)
         if failure.error is not None and not self._passes(failure.error):
             raise failure.error
@@ -289,7 +287,7 @@ class Looker:
             for wait in waits:
                 self._schedule.note(wait)
         with caught() as failure:  # a driver may raise anything
-            self._hand_over(self._rows(waits))
+            self._hand_over(self._asking.look(waits, self._is_hopeful))
         error = failure.error
         self.looks += 1
         self._schedule.spent += time.monotonic() - began
@@ -311,14 +309,6 @@ class Looker:
             wait.fail(error)
             if wait.ends_itself:
                 self.end(wait)
-
-    def _rows(self, waits: Collection[Subscription]) -> list[Row]:
-        """What is there for some waits; the rows of waiters of some are renewed in the same statement."""
-        now = time.monotonic()
-        renewed = [wait for wait in waits if wait.renewal <= now and self._may_announce(wait)]
-        others = {task_id for wait in waits if wait not in renewed for task_id in wait.missing}
-        rows = self._announce(renewed) if renewed else []
-        return [*rows, *self._asking.fetch(others)] if others else rows
 
     def _note_outage(self, error: BaseException | None) -> None:
         if error is not None and self._is_reachable:
@@ -352,18 +342,9 @@ class Looker:
             time.sleep(COURTESY)
         return is_finished
 
-    def _may_announce(self, wait: Subscription) -> bool:
-        is_hopeful = self._notifier is None or self._notifier.is_hopeful
-        return is_hopeful and self._asking.may_announce(wait.task_ids)
-
-    def _announce(self, waits: Collection[Subscription]) -> list[Row]:
-        rows, is_announced = self._asking.announce({task_id for wait in waits for task_id in wait.missing})
-        if is_announced:
-            finished = {row["task_id"] for row in rows if row["status"] in states.READY_STATES}
-            for wait in waits:
-                wait.left |= wait.missing - finished
-                wait.is_announced, wait.renewal = True, time.monotonic() + RENEWAL
-        return rows
+    @property
+    def _is_hopeful(self) -> bool:
+        return self._notifier is None or self._notifier.is_hopeful
 
     def _withdraw(self, task_ids: Collection[str]) -> None:
         """Take rows of waiters away. Whoever began to wait for one meanwhile leaves it once more."""
