@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -181,15 +180,15 @@ def test_a_busy_database_is_not_looked_at_after_each_change(
 
 @on("postgresql", "mariadb", "sqlite")
 def test_ten_thousand_results_that_are_watched(database: Database, backends: Backends, aside: Aside) -> None:
-    """A `get()` beside them is as soon as without."""
+    """The quickest `get()` beside them is about as quick as without: what others load the machine with is no matter."""
     backend, other = backends(), backends()
     for warm in ids(5, "warm"):
         latency(backend, other, warm, aside)
-    alone = statistics.median(latency(backend, other, task_id, aside) for task_id in ids(15, "alone"))
+    alone = min(latency(backend, other, task_id, aside) for task_id in ids(15, "alone"))
     results = [result(backend, task_id) for task_id in ids(10_000, "watched")]
     for each in results:
         each.then(print)
-    beside = statistics.median(latency(backend, other, task_id, aside) for task_id in ids(15, "beside"))
+    beside = min(latency(backend, other, task_id, aside) for task_id in ids(15, "beside"))
     for each in results:
         backend.remove_pending_result(each)
 
