@@ -10,18 +10,17 @@ from typing import Any
 
 from celery import states
 from celery.backends.base import BaseBackend
-from celery.exceptions import BackendGetMetaError, SoftTimeLimitExceeded
+from celery.exceptions import SoftTimeLimitExceeded
 from celery.result import result_from_tuple
 from celery.utils.time import maybe_timedelta
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from .boundaries import caught
 from .chords import ends_of, is_over, mark, mark_outcome, part_with, request_of
 from .ids import asked_id, stored_id
-from .models import MappedClass, Task, TaskSet, models_with, row_of, utc_now
-from .payload import pending, restored, stand_in, storable, tree
+from .models import MappedClass, Task, TaskSet, models_with, row_of
+from .payload import pending, restored, stand_in, storable
 from .services import Services
 from .session import SessionManager
 from .settings import Settings
@@ -129,11 +128,8 @@ class DatabaseBackend(BaseBackend):
     @property
     def upkeep_tasks(self) -> dict[str, Callable[[], object]]:
         """What a worker does now and then, by name."""
-        return {
-            "emptying the spool": self.replay,
-            "ending chords": self.sweep_chords,
-            "sweeping waiters": self._services.sweep_waiters,
-        }
+        sweep = self._services.sweep_waiters
+        return {"emptying the spool": self.replay, "ending chords": self.sweep_chords, "sweeping waiters": sweep}
 
     # -- tasks ---------------------------------------------------------------------------------------------------
 
@@ -164,9 +160,9 @@ class DatabaseBackend(BaseBackend):
             if state not in states.READY_STATES:
                 raise
             encoded = self._encode_and_store(task_id, result, state, traceback, request=request, **kwargs)
-            if not is_over():
-                raise
-            return encoded
+            if is_over():
+                return encoded
+            raise
 
     def _encode_and_store(self, task_id: str, result: Any, state: str, *args: Any, **kwargs: Any) -> Any:
         encoded = self.encode_result(result, state)
@@ -226,14 +222,7 @@ class DatabaseBackend(BaseBackend):
             BackendGetMetaError: the database could not be reached for as long as the settings say.
         """
         id_ = asked_id(task_id)
-        if id_ is None:
-            return pending(task_id)
-        try:
-            row = self._services.read(f"reading task {id_}", lambda: self.database.rows.tasks.fetch(id_))
-        except SQLAlchemyError as error:
-            if not self._services.judge(error).passes:
-                raise
-            raise BackendGetMetaError("the result database cannot be reached", task_id=task_id) from error
+        row = id_ and self._services.task_row(id_)
         return self._services.meta(row) if row else pending(task_id)
 
     def task_result_exists(self, task_id: str) -> bool:
@@ -303,13 +292,8 @@ class DatabaseBackend(BaseBackend):
 
     def _save_group(self, group_id: str, result: Any) -> Any:
         """Store the members of a group; saving it again replaces them."""
-        row = {
-            "taskset_id": stored_id("group", group_id),
-            "result": self._services.encoding.dumps(tree(result.as_tuple())),
-            "date_done": utc_now(),
-            "content_type": self._services.encoding.content_type,
-        }
         services = self._services
+        row = services.encoding.to_group_row(stored_id("group", group_id), result.as_tuple())
         services.answered(services.writer.write(Entry(GROUP, row), services.in_a_hurry))
         return result
 
@@ -318,8 +302,8 @@ class DatabaseBackend(BaseBackend):
         row = id_ and read(f"reading group {id_}", lambda: self.database.rows.groups.fetch(id_))
         if not row:
             return None
-        members = self._services.encoding.loads(row["result"], row.get("content_type"))
-        result = members and result_from_tuple(tree(members), self.app)
+        members = self._services.encoding.members(row)
+        result = members and result_from_tuple(members, self.app)
         return {"taskset_id": row["taskset_id"], "result": result, "date_done": row["date_done"]}
 
     def _delete_group(self, group_id: str) -> None:

@@ -7,6 +7,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, TypeVar
 
+from celery.exceptions import BackendGetMetaError
 from celery.result import result_from_tuple
 from celery.utils.log import get_logger
 from sqlalchemy.engine import Engine, make_url
@@ -130,6 +131,19 @@ class Services:
         done = self.retries.write(name, operation, lambda: self.database.reads_only)
         self.answered()
         return done
+
+    def task_row(self, task_id: str) -> Row | None:
+        """The row of a task, if there is one.
+
+        Raises:
+            BackendGetMetaError: the database could not be reached for as long as the settings say.
+        """
+        try:
+            return self.read(f"reading task {task_id}", lambda: self.database.rows.tasks.fetch(task_id))
+        except SQLAlchemyError as error:
+            if not self.judge(error).passes:
+                raise
+            raise BackendGetMetaError("the result database cannot be reached", task_id=task_id) from error
 
     def meta(self, row: Row) -> dict[str, Any]:
         """What Celery calls the meta of a task."""

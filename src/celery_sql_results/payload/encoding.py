@@ -160,6 +160,20 @@ class Encoding:
             row |= self._extended(request, state)
         return row
 
+    def to_group_row(self, group_id: str, result: Any) -> dict[str, Any]:
+        """The columns of a group that is saved; ``result`` is what Celery calls the tuple of its result."""
+        return {
+            "taskset_id": group_id,
+            "result": self.dumps(tree(result)),
+            "date_done": utc_now(),
+            "content_type": self.content_type,
+        }
+
+    def members(self, row: Mapping[str, Any]) -> Any:
+        """The tuple of the result of a group, of its row."""
+        members = self.loads(row["result"], row.get("content_type"))
+        return members and tree(members)
+
     def _extended(self, request: Any, state: str) -> dict[str, Any]:
         """What ``result_extended`` adds, from a task's request. The start is known only while it happens."""
         stamped = getattr(request, "stamped_headers", None)
