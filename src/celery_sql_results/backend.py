@@ -327,10 +327,9 @@ class DatabaseBackend(BaseBackend):
 
     def add_to_chord(self, chord_id: str, result: Any) -> None:
         """Let a chord have one part more; called by a part, before it returns."""
-        if self._services.chords.are_there:
-            self._services.chords.add(chord_id, result.id)
-        else:
-            super().add_to_chord(chord_id, result)
+        chords = self._services.chords
+        if not (chords.are_there and chords.add(chord_id, result.id)):
+            super().add_to_chord(chord_id, result)  # not to one of Celery's own
 
     def mark_as_done(self, task_id: str, result: Any, request: Any = None, *args: Any, **kwargs: Any) -> None:
         """Store and announce what a task has returned."""

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from .errors import TaskIdInvalid, TaskIdTooLong
 
-__all__ = ["LONGEST", "as_text", "asked_id", "stored_id"]
+__all__ = ["BLANK", "LONGEST", "as_text", "asked_id", "stored_id"]
 
 #: Characters that a column of ids holds.
 LONGEST = 155
+#: Some databases take texts for equal that differ only in these at their end, and a text of nothing else for none.
+BLANK = " "
 
 
 def as_text(value: object) -> str:
@@ -26,12 +28,12 @@ def as_text(value: object) -> str:
 
 def asked_id(value: object) -> str | None:
     """The id to ask for; ``None`` if no row can have it."""
-    if type(value) is str and len(value) <= LONGEST and value.isascii() and "\x00" not in value:
+    if type(value) is str and 0 < len(value) <= LONGEST and value.isascii() and "\x00" not in value and value[0] != " ":
         return value
     if value is None:
         return None
     id_ = as_text(value)
-    return None if len(id_) > LONGEST or _fault(id_) else id_
+    return None if len(id_) > LONGEST or not id_.strip(BLANK) or _fault(id_) else id_
 
 
 def stored_id(kind: str, value: object) -> str:
@@ -43,16 +45,16 @@ def stored_id(kind: str, value: object) -> str:
 
     Raises:
         TaskIdTooLong: it has more than :data:`LONGEST` characters.
-        TaskIdInvalid: it is none, or holds what no column can.
+        TaskIdInvalid: it is none, or blank, or holds what no column can.
     """
     id_ = asked_id(value)
     if id_ is not None:
         return id_
-    if value is None:
-        raise TaskIdInvalid(f"the {kind} id is None: give it one")
-    refused = as_text(value)
+    refused = "" if value is None else as_text(value)
     if len(refused) > LONGEST:
         raise TaskIdTooLong(kind, refused, LONGEST)
+    if not refused.strip(BLANK):
+        raise TaskIdInvalid(f"the {kind} id is {value!r}: give it one")
     raise TaskIdInvalid(f"the {kind} id {refused[:40]!a} holds {_fault(refused)}, which no column can: choose another")
 
 

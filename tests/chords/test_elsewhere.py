@@ -46,3 +46,9 @@ def test_chords_are_polled_for(stage: Stage) -> None:
     assert stage.worker.log.count(UNLOCK) >= 2
     assert stage.app.backend.sweep_chords() == 0
     stage.app.backend.cleanup()
+
+
+def test_a_part_cannot_be_added(stage: Stage) -> None:
+    """As with Celery's own database backend: a chord that is polled for has as many parts as it was sent."""
+    with pytest.raises(NotImplementedError, match="add_to_chord"):
+        stage.app.backend.add_to_chord("a group", stage.app.AsyncResult("added"))

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from kombu.serialization import register, unregister
 
 from celery_sql_results import DatabaseBackend, TaskIdInvalid
+from servers.pool import on
 from support import SERIALIZERS, Backends, parent, request
 
 PATIENCE = 30.0
@@ -232,3 +233,17 @@ def test_children_that_are_read_as_uuids(backends: Backends, reviving: str) -> N
     assert [each.id for each in result.children] == [str(child), str(ID)]
     assert (result.children[0].parent.id, [each.get(timeout=0) for each in result.children]) == (str(ID), [1, [1]])
     assert app.GroupResult.restore(ID).get(timeout=0) == [1]
+
+
+@on("mariadb")
+def test_ids_that_differ_in_trailing_blanks_are_one(backend: DatabaseBackend) -> None:
+    """Whichever of them is asked for, by every way."""
+    backend.store_result("blank ", 1, states.SUCCESS)
+    asked = ["blank", "blank ", "blank  "]
+    results = [backend.app.AsyncResult(id_) for id_ in asked]
+
+    assert [result.state for result in results] == [states.SUCCESS] * 3
+    assert [backend.app.AsyncResult(id_).get(timeout=1) for id_ in asked] == [1, 1, 1]
+    assert backend.app.ResultSet(results).ready()
+    assert backend.app.ResultSet([backend.app.AsyncResult(id_) for id_ in asked]).get(timeout=1) == [1, 1, 1]
+    assert sorted(id_ for id_, _ in backend.get_many(asked, timeout=1)) == asked

@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from celery_sql_results import DatabaseBackend, ResultRefused
 from chords.actors import open_chord
 from servers import Database
+from servers.pool import on
 from support import SERIALIZERS, Backends, request
 
 #: Bytes that the databases of these tests take in one column, and a value that is larger.
@@ -148,6 +149,34 @@ def test_a_chord_learns_of_it(strict: Backends) -> None:
     (part,) = rows.results("g")
 
     assert part["status"] == states.FAILURE
+    assert isinstance(backend.get_result("t"), ResultRefused)
+
+
+TRIGGERS = {
+    "postgresql": [
+        (
+            "CREATE FUNCTION say_no() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$BEGIN IF length(new.result) > 1000 THEN RAISE EXCEPTION 'too large'; END IF; RETURN new; END $$"
+        ),
+        "CREATE TRIGGER say_no BEFORE INSERT ON celery_taskmeta FOR EACH ROW EXECUTE FUNCTION say_no()",
+    ],
+    "mariadb": [
+        (
+            "CREATE TRIGGER say_no BEFORE INSERT ON celery_taskmeta FOR EACH ROW "
+            "IF length(new.result) > 1000 THEN SIGNAL SQLSTATE '45000'; END IF"
+        )
+    ],
+}
+
+
+@on(*TRIGGERS)
+def test_a_trigger_that_says_no(backend: DatabaseBackend, database: Database) -> None:
+    """As a constraint does."""
+    backend.database.rows  # noqa: B018  makes the tables
+    for statement in TRIGGERS[database.kind]:
+        database.execute(statement)
+    backend.store_result("t", "x" * 2000, states.SUCCESS)
+
     assert isinstance(backend.get_result("t"), ResultRefused)
 
 

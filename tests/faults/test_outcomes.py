@@ -6,6 +6,7 @@ import logging
 import math
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -158,13 +159,19 @@ def add(numbers: list[int]) -> int:
     return sum(numbers)
 
 
+def add_to_none(app: Any) -> None:
+    """Add a part to a chord that was not begun here: the database says so."""
+    with suppress(NotImplementedError):
+        app.backend.add_to_chord("g", app.AsyncResult("t"))
+
+
 def first_uses(app: Any) -> dict[str, Callable[[], object]]:
     """What may come first, by name."""
     app.task(name="outcomes.add")(add)
     signature = app.signature("outcomes.add", args=([1, 2],))
     return {
         "chord": lambda: chord([signature, signature], app=app)(app.signature("outcomes.add")),
-        "add_to_chord": lambda: app.backend.add_to_chord("g", app.AsyncResult("t")),
+        "add_to_chord": lambda: add_to_none(app),
         "sweep_chords": app.backend.sweep_chords,
         "then": lambda: app.AsyncResult("t").then(print),
         "cleanup": app.backend.cleanup,

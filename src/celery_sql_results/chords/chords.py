@@ -99,10 +99,10 @@ class Chords:
         id_ = stored_id("group", group_id)
         self._retries.write(f"sizing chord {id_}", lambda: self._rows.set_size(id_, size))
 
-    def add(self, group_id: str, task_id: str) -> None:
-        """Let a chord have one part more; called by a part, before it returns."""
+    def add(self, group_id: str, task_id: str) -> bool:
+        """Let a chord have one part more; called by a part, before it returns. ``False`` if it was not begun here."""
         ids = stored_id("group", group_id), stored_id("task", task_id)
-        self._retries.write(f"adding to chord {ids[0]}", lambda: self._rows.add(*ids))
+        return self._retries.write(f"adding to chord {ids[0]}", lambda: bool(self._rows.add(*ids)))
 
     @property
     def _rows(self) -> Any:

@@ -31,7 +31,10 @@ SHORTEST_JOIN, LONGEST_PUBLISH = 10.0, 60.0
 #: Seconds between two looks at a chord that another process is about to finish.
 FIRST_PAUSE, LAST_PAUSE = 0.002, 0.25
 #: Why a body fails that only a part could send.
-NOT_KEPT = "JSON cannot write the body, so only a part could send it, and that part died or was stored by somebody else"
+NOT_KEPT = (
+    "JSON cannot write the body, so only a part that returns can send it, and none did: the last one died, "
+    "was stored by somebody else, or waited in the spool"
+)
 
 
 class HandOver:

@@ -104,6 +104,8 @@ class DefaultImpl:
     supports_nowait = False
     #: Idle connections must not be inherited by a fork, not even unused.
     closes_before_fork = False
+    #: Texts that differ only in trailing blanks are equal.
+    pads = False
     #: Waiters can be notified: there is a table for them, and a :class:`Listener`.
     supports_notify = False
     #: How often the set-up is tried where no lock keeps others out.

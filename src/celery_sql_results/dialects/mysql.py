@@ -106,6 +106,7 @@ REFUSED = {
     1367,
     1406,  # not what the column holds: wrong character set, too long
     1301,  # the result of a function is larger than max_allowed_packet
+    1644,  # a trigger says no
     3140,  # not JSON
     3819,
     4025,  # a CHECK constraint says no
@@ -153,6 +154,7 @@ class MySQLImpl(AutocommitImpl):
     """MySQL 8 and MariaDB 10.5 or newer, with PyMySQL or mysqlclient."""
 
     max_parameters = 10_000
+    pads = True
     supports_nowait = True
     sequence_grant = "SELECT, INSERT ON"
 

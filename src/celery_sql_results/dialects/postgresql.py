@@ -62,6 +62,7 @@ _LIBPQ_DRIVERS = {"psycopg", "psycopg2"}
 REFUSED = (
     "22",  # data exception: too long, out of range, not in the character set
     "23514",  # a CHECK constraint says no
+    "P0001",  # a trigger says no
     "54",  # program limit exceeded
 )
 #: What a server says that will not have us. While connecting, libpq hands over the words and no SQLSTATE; in other

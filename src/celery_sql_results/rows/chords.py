@@ -100,11 +100,11 @@ class ChordRows:
         with self.impl.connect_quickly(self.engine) as connection:
             connection.execute(self._size, {"group_id_": group_id, "size_": size})
 
-    def add(self, group_id: str, task_id: str) -> None:
-        """Await one part more. A row of its own, so that it counts once, however often this is repeated."""
+    def add(self, group_id: str, task_id: str) -> bool:
+        """Await one part more, if there is such a chord. By a row of its own: it counts once if this is repeated."""
         none = dict.fromkeys(("result", "content_type"))
         self.put_part({"group_id": group_id, "task_id": task_id, "position": ADDED, "status": states.PENDING, **none})
-        self.counted(group_id)  # without a chord, it leaves nothing
+        return self.counted(group_id) is not None  # without a chord, nothing is left
 
     def put_part(self, part: Mapping[str, Any]) -> None:
         """Store a part of a task whose result is not stored. It counts once, and replaces one that has failed."""

@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError
 
 from celery_sql_results._compat import memoized_property
 from celery_sql_results.dialects import DefaultImpl, Put, as_dicts, put_under_a_free_id
+from celery_sql_results.ids import BLANK
 from celery_sql_results.models import EXTENDED_COLUMNS, TASK_COLUMNS, Models
 
 __all__ = ["Columns", "Row", "TaskRows"]
@@ -81,7 +82,8 @@ class TaskRows:
     def fetch(self, task_id: str) -> Row | None:
         """The row of one task, or ``None``."""
         with self.impl.connect_quickly(self.engine) as connection:
-            return next(iter(as_dicts(connection.execute(self.select_one, {"id_": task_id}))), None)
+            found = as_dicts(connection.execute(self.select_one, {"id_": task_id}))
+        return next(iter(self._as_asked([task_id], found)), None)
 
     def fetch_many(self, task_ids: Collection[str]) -> list[Row]:
         """The rows of those of ``task_ids`` that have one, in no order; one query for up to ``impl.max_parameters``."""
@@ -89,13 +91,27 @@ class TaskRows:
             return [row for row in [self.fetch(*task_ids)] if row]
         batches = _batches(list(task_ids), self.impl.max_parameters)
         with self.impl.connect_quickly(self.engine) as connection:
-            return [row for ids in batches for row in as_dicts(connection.execute(self.select_many, {"ids_": ids}))]
+            found = [row for ids in batches for row in as_dicts(connection.execute(self.select_many, {"ids_": ids}))]
+        return self._as_asked(task_ids, found)
+
+    def _as_asked(self, task_ids: Collection[str], found: list[Row]) -> list[Row]:
+        """Rows by the ids that were asked for, where the database takes ids for one that differ in trailing blanks."""
+        if not self.impl.pads or not found:
+            return found
+        are_padded = any(id_.endswith(BLANK) for id_ in task_ids)
+        if not are_padded and {row["task_id"] for row in found} <= set(task_ids):
+            return found
+        asked: dict[str, list[str]] = {}
+        for id_ in task_ids:
+            asked.setdefault(id_.rstrip(BLANK), []).append(id_)
+        return [{**row, "task_id": id_} for row in found for id_ in asked.get(row["task_id"].rstrip(BLANK), ())]
 
     def fetch_states(self, task_ids: Collection[str]) -> dict[str, str]:
         """The states of those of ``task_ids`` that have a row."""
         with self.impl.connect_quickly(self.engine) as connection:
             batches = _batches(list(task_ids), self.impl.max_parameters)
-            return {id_: state for ids in batches for id_, state in connection.execute(self._states, {"ids_": ids})}
+            found = [as_dicts(connection.execute(self._states, {"ids_": ids})) for ids in batches]
+        return {row["task_id"]: row["status"] for rows in found for row in self._as_asked(task_ids, rows)}
 
     def exists(self, task_id: str) -> bool:
         """Whether the task has a row, in whatever state."""
