@@ -109,7 +109,7 @@ def test_any_text_is_held_as_it_is_or_refused(value: str) -> None:
     assert found == (value if good else None)
 
 
-@given(value=GOOD_TEXT | st.uuids() | st.integers() | st.sampled_from(Key))
+@given(value=GOOD_TEXT.filter(lambda text: text.strip(" ")) | st.uuids() | st.integers() | st.sampled_from(Key))
 def test_both_doors_agree(value: object) -> None:
     """What was stored under an id is found under it, and an id that has been through a door stays what it is."""
     stored = stored_id("task", value)
