@@ -12,8 +12,10 @@ from celery import states
 from celery.exceptions import BackendGetMetaError, BackendStoreError
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 from celery.result import AsyncResult
+from sqlalchemy.pool import Pool, QueuePool
 
 from celery_sql_results import DatabaseBackend
+from celery_sql_results.connections import pool
 from chords.actors import count_in, open_chord, part
 from faults.actors import LONG
 from faults.conftest import Backends, Loads
@@ -52,6 +54,27 @@ def test_cut_in_the_middle(database: Database, load: Loads, direction: Direction
         under.go_on()
 
     assert under.verdict() == Verdict()
+
+
+# pg8000 leaves the socket of a connection open that was cut, and Python complains of it.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@on("postgresql")
+@pytest.mark.parametrize("poolclass", [None, QueuePool])
+def test_cut_while_a_connection_is_pinged(
+    database: Database, backends: Backends, monkeypatch: pytest.MonkeyPatch, poolclass: type[Pool] | None
+) -> None:
+    """pg8000 tells it as the system does, which is an error of no driver; the next connection is used."""
+    monkeypatch.setattr(pool, "PING_AFTER", 0.0)
+    options: dict[str, Any] = {} if poolclass is None else {"poolclass": poolclass}
+    with proxied(database) as (proxy, url):
+        backend = backends(url.replace("+psycopg", "+pg8000"), database_engine_options=options)
+        backend.store_result("t", 1, states.SUCCESS)
+        proxy.resets = True
+        for number in range(5):
+            proxy.cut_after(0, "to client")
+            found = backend.get_task_meta("t", cache=False)["result"]
+            assert (found, proxy.cuts) == (1, number + 1)
+        close(backend)
 
 
 @databases

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 import threading
 from collections.abc import Awaitable
 from contextlib import suppress
@@ -28,6 +30,7 @@ class Proxy:
         target: the port that new connections are passed on to.
         delay: seconds that each piece waits before it is passed on.
         silent: accept and keep connections, but neither read nor pass on a byte: a black hole.
+        resets: end the clients' connections as a host does that has crashed, not as a program that closes them.
         cuts: how many connections it has cut in the middle of what passed.
     """
 
@@ -38,7 +41,7 @@ class Proxy:
         self._budgets: dict[Direction, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._transports: set[asyncio.WriteTransport] = set()
-        self.port, self.delay, self.silent, self.cuts = 0, 0.0, False, 0
+        self.port, self.delay, self.silent, self.resets, self.cuts = 0, 0.0, False, False, 0
 
     def __enter__(self) -> Self:
         self._loop = asyncio.new_event_loop()
@@ -92,6 +95,8 @@ class Proxy:
             with suppress(OSError):  # the server is not there
                 await self._connect(reader, writer)
         finally:
+            if self.resets:  # nothing may linger: then the other end is told at once, and told that it was no end
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()
             self._transports.discard(writer.transport)
             self._tasks.discard(task)

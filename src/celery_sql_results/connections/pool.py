@@ -142,7 +142,7 @@ class PingingPool(pool.QueuePool):
         dialect: Any = self._dialect
         try:
             return bool(dialect.do_ping(connection))
-        except dialect.loaded_dbapi.Error:
+        except (dialect.loaded_dbapi.Error, ConnectionError):  # the latter as pg8000 tells it
             return False
 
 
@@ -154,14 +154,14 @@ def pool_options() -> dict[str, Any]:
 @contextmanager
 def connected(engine: Engine) -> Iterator[Connection]:
     """A connection that does not go back to its pool in the middle of a statement: then it is closed."""
-    with engine.connect() as connection:
-        try:
-            yield connection
-        except (exc.SQLAlchemyError, *UNSENT):
-            raise
-        except ConnectionError as error:  # as pg8000 tells it, and SQLAlchemy passes it on
-            connection.invalidate()
-            raise exc.OperationalError("", None, error, connection_invalidated=True) from error
-        except BaseException:  # a time limit strikes anywhere
-            connection.invalidate()
-            raise
+    try:
+        with engine.connect() as connection:
+            try:
+                yield connection
+            except (exc.SQLAlchemyError, *UNSENT):
+                raise
+            except BaseException:  # a time limit strikes anywhere
+                connection.invalidate()
+                raise
+    except ConnectionError as error:  # as pg8000 tells it, also of a ping, and SQLAlchemy passes it on
+        raise exc.OperationalError("", None, error, connection_invalidated=True) from error

@@ -19,7 +19,8 @@ MODELS = models_for()
 TEXT = st.none() | st.text()
 BYTES = st.none() | st.binary()
 NAMES = st.text(max_size=155)
-IDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=155)
+CHARACTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\x00")
+IDS = st.text(CHARACTERS, min_size=1, max_size=155).filter(lambda text: text.strip(" "))
 TIMES = st.none() | st.datetimes()
 CONTENT = {"status": st.text(max_size=50), "result": BYTES, "content_type": st.none() | NAMES}
 ALWAYS = {"task_id": IDS, "date_done": TIMES, "traceback": TEXT, "children": BYTES, **CONTENT}
