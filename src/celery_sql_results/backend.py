@@ -108,7 +108,9 @@ class DatabaseBackend(BaseBackend):
     def _ensure_retryable(self, func: Any, *args: Any, max_retries: float | None = None, **kwargs: Any) -> Any:
         """Call ``func``, which tries again and tells of errors by itself: not more often than Celery wants."""
         given = {name: value for name, value in kwargs.items() if not name.startswith("fallback_")}
-        with self._services.retries.at_most(math.inf if max_retries is None else max_retries):
+        if max_retries is None:
+            return func(*args, **given)
+        with self._services.retries.at_most(max_retries):
             return func(*args, **given)
 
     @property

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,10 +15,8 @@ from celery import states
 from celery.exceptions import BackendGetMetaError, BackendStoreError
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 from celery.result import AsyncResult
-from sqlalchemy.pool import Pool, QueuePool
 
 from celery_sql_results import DatabaseBackend
-from celery_sql_results.connections import pool
 from chords.actors import count_in, open_chord, part
 from faults.actors import LONG
 from faults.conftest import Backends, Loads
@@ -56,25 +57,37 @@ def test_cut_in_the_middle(database: Database, load: Loads, direction: Direction
     assert under.verdict() == Verdict()
 
 
-# pg8000 leaves the socket of a connection open that was cut, and Python complains of it.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+#: In a process of its own: pg8000 leaves the socket of a connection open that was cut, and Python complains of it.
+PINGED = """
+import sys
+from celery_sql_results.connections import pool
+from servers.proxy import Proxy
+from sqlalchemy import make_url
+from sqlalchemy.pool import QueuePool
+from support import app_on
+
+pool.PING_AFTER = 0.0
+url, options = make_url(sys.argv[1]), {"poolclass": QueuePool} if sys.argv[2] == "QueuePool" else {}
+with Proxy(url.port) as proxy:
+    there = url.set(drivername="postgresql+pg8000", port=proxy.port).render_as_string(hide_password=False)
+    backend = app_on(there, database_engine_options=options).backend
+    backend.store_result("t", 1, "SUCCESS")
+    proxy.resets = True
+    for number in range(5):
+        proxy.cut_after(0, "to client")
+        print(backend.get_task_meta("t", cache=False)["result"], proxy.cuts)
+"""
+
+
 @on("postgresql")
-@pytest.mark.parametrize("poolclass", [None, QueuePool])
-def test_cut_while_a_connection_is_pinged(
-    database: Database, backends: Backends, monkeypatch: pytest.MonkeyPatch, poolclass: type[Pool] | None
-) -> None:
+@pytest.mark.parametrize("pool", ["ours", "QueuePool"])
+def test_cut_while_a_connection_is_pinged(database: Database, pool: str) -> None:
     """pg8000 tells it as the system does, which is an error of no driver; the next connection is used."""
-    monkeypatch.setattr(pool, "PING_AFTER", 0.0)
-    options: dict[str, Any] = {} if poolclass is None else {"poolclass": poolclass}
-    with proxied(database) as (proxy, url):
-        backend = backends(url.replace("+psycopg", "+pg8000"), database_engine_options=options)
-        backend.store_result("t", 1, states.SUCCESS)
-        proxy.resets = True
-        for number in range(5):
-            proxy.cut_after(0, "to client")
-            found = backend.get_task_meta("t", cache=False)["result"]
-            assert (found, proxy.cuts) == (1, number + 1)
-        close(backend)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-c", PINGED, database.url, pool]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+
+    assert done.stdout.splitlines() == [f"1 {number}" for number in range(1, 6)], done.stderr
 
 
 @databases

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 from celery import states
-from celery.exceptions import SecurityError
+from celery.exceptions import SecurityError, SoftTimeLimitExceeded
 from celery.utils.log import get_logger
 from kombu.compression import compress
 from kombu.exceptions import ContentDisallowed, DecodeError, EncodeError
@@ -120,9 +120,12 @@ class Encoding:
         content_type = content_type or self.content_type
         decode = self._decoders.get(content_type)
         if decode is not None and data:
-            with caught():  # a decoder may raise anything; told below, in kombu's words
+            try:
                 return decode(data)
-            logger.debug("a payload is not %s", content_type)
+            except SoftTimeLimitExceeded:  # of the task that reads
+                raise
+            except Exception:  # noqa: BLE001 - a decoder may raise anything; told below, in kombu's words
+                logger.debug("a payload is not %s", content_type)
         errors: list[Exception] = []
         # The row's own type; then the app's, in case Celery's backend wrote over the row; then whatever is accepted.
         for candidate in dict.fromkeys([content_type, *self._readable]):
@@ -262,13 +265,16 @@ class Encoding:
 
 def _tried(read: Callable[[Mapping[str, Any]], Any], row: Mapping[str, Any]) -> tuple[Any, Exception | None]:
     """What is read of a row, or the error that says why it cannot be."""
-    with caught() as failure:  # whoever can write to the table can put anything there
+    try:
         return read(row), None
-    if isinstance(failure.error, _REASONS):
-        return None, failure.error
-    told = DecodeError(f"the row of task {row['task_id']} cannot be read: {type(failure.error).__name__}")
-    told.__cause__ = failure.error
-    return None, told
+    except SoftTimeLimitExceeded:  # of the task that reads
+        raise
+    except Exception as error:  # noqa: BLE001 - whoever can write to the table can put anything there
+        if isinstance(error, _REASONS):
+            return None, error
+        told = DecodeError(f"the row of task {row['task_id']} cannot be read: {type(error).__name__}")
+        told.__cause__ = error
+        return None, told
 
 
 def _as_it_is(value: T) -> T:

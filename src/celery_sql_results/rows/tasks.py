@@ -83,7 +83,7 @@ class TaskRows:
         """The row of one task, or ``None``."""
         with self.impl.connect_quickly(self.engine) as connection:
             found = as_dicts(connection.execute(self.select_one, {"id_": task_id}))
-        return next(iter(self._as_asked([task_id], found)), None)
+        return {**found[0], "task_id": task_id} if found else None
 
     def fetch_many(self, task_ids: Collection[str]) -> list[Row]:
         """The rows of those of ``task_ids`` that have one, in no order; one query for up to ``impl.max_parameters``."""

@@ -81,7 +81,10 @@ class Retries:
         Raises:
             whatever it raised last.
         """
-        return _value(self.insist(name, operation, policy or self.policy.reads))
+        done = attempt(operation, self.judge)  # nearly always that is all
+        if isinstance(done, Failed):
+            done = self.insist(name, operation, policy or self.policy.reads, failed=done)
+        return _value(done)
 
     def write(self, name: str, operation: Callable[[], T], gives_up: Callable[[], bool] = never) -> T:
         """What ``operation`` returns, tried again as writes are; after ``gives_up``, no more.
