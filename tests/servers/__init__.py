@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from servers import portable
 from servers.base import Database, Server, Unsupported
+from servers.firebird import Firebird
 from servers.mariadb import MariaDB
 from servers.pgbouncer import PgBouncer
 from servers.postgresql import PostgreSQL
@@ -24,6 +25,7 @@ __all__ = [
     "KINDS",
     "PRIMARY",
     "Database",
+    "Firebird",
     "MariaDB",
     "Missing",
     "PgBouncer",
@@ -36,6 +38,12 @@ __all__ = [
 ]
 
 #: The servers that stand alone, by kind.
-KINDS: dict[str, type[Server]] = {"postgresql": PostgreSQL, "mariadb": MariaDB, "sqlite": SQLite, "redis": Redis}
+KINDS: dict[str, type[Server]] = {
+    "postgresql": PostgreSQL,
+    "mariadb": MariaDB,
+    "sqlite": SQLite,
+    "firebird": Firebird,
+    "redis": Redis,
+}
 
 portable.register()

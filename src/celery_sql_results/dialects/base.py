@@ -24,6 +24,7 @@ from celery_sql_results.connections.pool import UNSENT, connected
 from .contracts import ChangeCounter, Listener
 from .inspection import Found, inspect_tables
 from .refusals import reason_of
+from .sqlstates import CONSTRAINT, DATA, PASSING, is_of, sqlstate
 from .types import utc_now
 
 Row = Mapping[str, Any]
@@ -135,9 +136,12 @@ class DefaultImpl:
     def settle(self, dbapi_connection: DBAPIConnection) -> None:
         """Let a new connection keep our promises, after the user's listeners: times are UTC, a commit is a commit."""
 
-    def connect(self, engine: Engine) -> AbstractContextManager[Connection]:
+    @contextmanager
+    def connect(self, engine: Engine) -> Iterator[Connection]:
         """A connection whose statements are committed when the block has ended."""
-        return engine.begin()
+        with connected(engine) as connection:
+            yield connection
+            connection.commit()
 
     def connect_quickly(self, engine: Engine) -> AbstractContextManager[Any]:
         """Like :meth:`connect`, for the few statements of storing and finding: those that are built once."""
@@ -149,36 +153,30 @@ class DefaultImpl:
         Return whether somebody may wait for it, who was not woken yet by ``wake``: see :meth:`wake`.
         """
         if self._found(connection, where, row):
-            self._replace(connection, where, row)
+            keys = {f"{key}_": row[key] for key in where.keys}
+            connection.execute(where.statement(update, tuple(row)), {**row, **keys})
         else:
-            self.put_new(connection, where, row)
+            connection.execute(where.statement(insert, tuple(row)), row)
         return False
-
-    def is_taken(self, error: BaseException) -> bool:
-        """Whether a row was not put because another may have its new id; here also what else is wrong with a row."""
-        return isinstance(error, exc.IntegrityError)
-
-    def move_on(self, connection: Any, table: sa.Table) -> None:
-        """Let new ids of a table be larger than those that are there; here, each attempt draws the next."""
-
-    def put_new(self, connection: Connection, where: Put, row: Row) -> None:
-        """:meth:`put` a row that is not there yet, as a rule."""
-        try:
-            with connection.begin_nested():
-                connection.execute(where.statement(insert, tuple(row)), row)
-        except exc.IntegrityError:
-            if not self._found(connection, where, row):
-                raise  # it is something else that the database refuses
-            self._replace(connection, where, row)
 
     def put_both(self, connection: Connection, where: Put, row: Row, parts: Put, part: Row) -> bool:
         """:meth:`put` a row and a part of a chord: both, or none."""
-        self.put_new(connection, parts, part)
+        self.put(connection, parts, part)
         return self.put(connection, where, row)
 
-    def _replace(self, connection: Connection, where: Put, row: Row) -> None:
-        keys = {f"{key}_": row[key] for key in where.keys}
-        connection.execute(where.statement(update, tuple(row)), {**row, **keys})
+    def is_taken(self, error: BaseException) -> bool:
+        """Whether a row was not put because another may have its new id.
+
+        Here also where somebody else was quicker to insert its key, and what else a constraint may say of a row.
+        """
+        return isinstance(error, exc.IntegrityError) or is_of(sqlstate(error), CONSTRAINT)
+
+    def begin_again(self, connection: Any) -> None:
+        """Let what was not put be put again. Here in a new transaction: this one may not see what is in its way."""
+        connection.rollback()
+
+    def move_on(self, connection: Any, table: sa.Table) -> None:
+        """Let new ids of a table be larger than those that are there; here, each attempt draws the next."""
 
     def _found(self, connection: Connection, where: Put, row: Row) -> bool:
         same = (where.table.c[key] == row[key] for key in where.keys)
@@ -258,8 +256,12 @@ class DefaultImpl:
         is that of the version table: 0.1 locked nothing else, so its lock is taken as well. Here without a lock: who
         loses the race fails, and tries again after a pause.
         """
-        with connection.begin():
-            yield
+        yield
+        connection.commit()
+
+    def publish(self, connection: Connection) -> None:
+        """Let what was created under :meth:`schema_lock` be used. Here by a commit: some databases want one first."""
+        connection.commit()
 
     def pause(self, attempt: int) -> None:
         """Sleep before the set-up is tried again; ``attempt`` counts from 0."""
@@ -292,7 +294,7 @@ class DefaultImpl:
         return error.connection_invalidated or self._is_transient(error, error.orig)
 
     def _is_transient(self, error: exc.DBAPIError, orig: BaseException) -> bool:
-        return isinstance(error, (exc.OperationalError, exc.InterfaceError))
+        return isinstance(error, (exc.OperationalError, exc.InterfaceError)) or is_of(sqlstate(error), PASSING)
 
     def delete_some(self, key: sa.Column[int], where: sa.ColumnElement[bool], limit: int) -> sa.Delete:
         """Delete at most ``limit`` rows. If the database can, those that others hold are left to them."""
@@ -322,7 +324,7 @@ class DefaultImpl:
         return reason_of(error.orig) if self._is_refusal(error, error.orig) else None
 
     def _is_refusal(self, error: exc.DBAPIError, orig: BaseException) -> bool:
-        return isinstance(error, exc.DataError)
+        return isinstance(error, exc.DataError) or is_of(sqlstate(error), DATA)
 
     def _oversize(self, error: exc.DBAPIError, engine: Engine) -> str | None:
         """Why a statement was too large for the server that hung up on it, or ``None``."""
@@ -349,8 +351,11 @@ class AutocommitImpl(DefaultImpl):
         with self._explicit_transaction(connection, self.begin):
             return super().put_both(connection, where, row, parts, part)
 
-    def put_new(self, connection: Connection, where: Put, row: Row) -> None:
-        self.put(connection, where, row)
+    def begin_again(self, connection: Any) -> None:
+        pass  # each statement was by itself
+
+    def publish(self, connection: Connection) -> None:
+        pass  # it can be used as soon as it is there
 
     def upsert(self, where: Put, columns: tuple[str, ...]) -> sa.Insert:  # pragma: no cover
         """The guarded upsert as one statement."""

@@ -25,6 +25,7 @@ from .base import AutocommitImpl, Put, Row, on_conflict_upsert
 from .contracts import Listener
 from .inspection import Found
 from .refusals import wire_size
+from .sqlstates import sqlstate
 
 #: SQLSTATEs of a server that takes no writes: one that is a standby now, or whose role or database is set read-only.
 DEMOTED = ("25006",)
@@ -135,7 +136,7 @@ class PostgreSQLImpl(AutocommitImpl):
 
     def is_taken(self, error: BaseException) -> bool:
         """``ON CONFLICT`` is about the key, so what else is not unique is the id."""
-        return isinstance(error, exc.DBAPIError) and error.orig is not None and _sqlstate(error.orig) == "23505"
+        return isinstance(error, exc.DBAPIError) and error.orig is not None and sqlstate(error.orig) == "23505"
 
     def move_on(self, connection: Any, table: sa.Table) -> None:
         """By drawing numbers, which needs no right beside, and sets nothing back that others have drawn meanwhile."""
@@ -186,11 +187,11 @@ class PostgreSQLImpl(AutocommitImpl):
             yield
 
     def is_demoted(self, orig: BaseException, dbapi_connection: Any) -> bool:
-        state = _sqlstate(orig)
+        state = sqlstate(orig)
         return state in DEMOTED or (state in AMBIGUOUS and _is_standby(dbapi_connection))
 
     def _is_transient(self, error: exc.DBAPIError, orig: BaseException) -> bool:
-        state = _sqlstate(orig)
+        state = sqlstate(orig)
         if state is None:
             rejected = any(words in str(orig) for words in REJECTIONS)
             return isinstance(error, (exc.OperationalError, exc.InterfaceError)) and not rejected
@@ -198,10 +199,10 @@ class PostgreSQLImpl(AutocommitImpl):
 
     def _is_timed_out(self, orig: BaseException) -> bool:
         """An operator's cancel has the same SQLSTATE. In other languages than English it is taken for a time-out."""
-        return _sqlstate(orig) == "57014" and "user request" not in str(orig)
+        return sqlstate(orig) == "57014" and "user request" not in str(orig)
 
     def _is_refusal(self, error: exc.DBAPIError, orig: BaseException) -> bool:
-        state = _sqlstate(orig)
+        state = sqlstate(orig)
         if state is None:  # the driver itself would not send it
             return isinstance(error, (exc.DataError, exc.ProgrammingError))
         return state.startswith(REFUSED)
@@ -221,11 +222,3 @@ def _is_standby(dbapi_connection: Any) -> bool:
         cursor.execute("SELECT pg_catalog.pg_is_in_recovery()")
         return bool(cursor.fetchone()[0])
     return False
-
-
-def _sqlstate(orig: BaseException) -> str | None:
-    """The SQLSTATE that the server has given, where drivers keep it."""
-    state = getattr(orig, "sqlstate", None) or getattr(orig, "pgcode", None)
-    if state is None and orig.args and isinstance(orig.args[0], dict):  # pg8000: the fields of the server's message
-        state = orig.args[0].get("C")
-    return state and str(state)

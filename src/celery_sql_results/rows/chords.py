@@ -12,7 +12,7 @@ from celery import states
 from sqlalchemy.engine import Engine
 
 from celery_sql_results._compat import memoized_property
-from celery_sql_results.dialects import DefaultImpl, Put, as_dicts
+from celery_sql_results.dialects import DefaultImpl, Put, as_dicts, put_under_a_free_id
 from celery_sql_results.models import Models, utc_now
 
 from .tasks import Columns
@@ -89,8 +89,10 @@ class ChordRows:
         with self.impl.connect_quickly(self.engine) as connection:
             # First, or a look that comes late would find the new chord complete by the old parts.
             connection.execute(self._delete_parts, {"group_id_": chord["group_id"]})
+        with self.impl.connect_quickly(self.engine) as connection:
             row = {**chord, "date_created": utc_now(), **anew}
-            self.impl.put(connection, self._put_chord, {name: row[name] for name in row if name in self._columns})
+            there = {name: row[name] for name in row if name in self._columns}
+            put_under_a_free_id(self.impl, connection, self._put_chord, there)
 
     def set_size(self, group_id: str, size: int) -> None:
         """Say how many parts there are, known when all but the last are sent. Only of a chord that was begun here.
@@ -109,7 +111,7 @@ class ChordRows:
     def put_part(self, part: Mapping[str, Any]) -> None:
         """Store a part of a task whose result is not stored. It counts once, and replaces one that has failed."""
         with self.impl.connect_quickly(self.engine) as connection:
-            self.impl.put_new(connection, self._put_part, part)
+            put_under_a_free_id(self.impl, connection, self._put_part, part)
 
     def counted(self, group_id: str) -> Chord | None:
         """How far a chord is after a part was stored; ``None`` if there is no such chord."""

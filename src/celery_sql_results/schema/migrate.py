@@ -12,6 +12,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.schema import CreateTable
 
+from celery_sql_results.dialects import DefaultImpl
+
 from .found import HEAD, State
 
 __all__ = ["create_missing", "migrate", "stamp"]
@@ -19,7 +21,7 @@ __all__ = ["create_missing", "migrate", "stamp"]
 SCRIPTS = Path(__file__).parent / "migrations"
 
 
-def migrate(connection: Connection, state: State) -> None:
+def migrate(connection: Connection, impl: DefaultImpl, state: State) -> None:
     """Apply all revisions, each of which does only what is not done, and note the version.
 
     Alembic is imported here, because most processes find nothing to do.
@@ -35,6 +37,8 @@ def migrate(connection: Connection, state: State) -> None:
             revision.module.upgrade(op, state.models)
     for statement in stamp(state):
         connection.execute(statement)
+        if isinstance(statement, CreateTable):
+            impl.publish(connection)
 
 
 def create_missing(connection: Connection, state: State) -> None:
@@ -57,12 +61,12 @@ def stamp(state: State) -> Iterator[sa.Executable]:
 
 def _make_known_to_alembic(dialect: sa.Dialect) -> None:
     """Alembic wants an impl for each dialect; one that nobody wrote an impl for gets the portable one."""
-    from alembic.ddl.impl import DefaultImpl
+    from alembic.ddl import impl
 
     try:
-        DefaultImpl.get_by_dialect(dialect)
+        impl.DefaultImpl.get_by_dialect(dialect)
     except KeyError:
-        type("PortableImpl", (DefaultImpl,), {"__dialect__": dialect.name})
+        type("PortableImpl", (impl.DefaultImpl,), {"__dialect__": dialect.name})
 
 
 @contextmanager

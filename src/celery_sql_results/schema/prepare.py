@@ -113,7 +113,7 @@ def _upgraded(engine: Engine, impl: DefaultImpl, seen: State) -> State:
         if state.is_ahead:
             create_missing(connection, state)
         else:
-            migrate(connection, state)
+            migrate(connection, impl, state)
             before = ", ".join(sorted(state.versions or ())) or None
             logger.info("the tables of %s are at schema version %s (before: %s)", models.task.name, HEAD, before)
         return look(connection, models)
