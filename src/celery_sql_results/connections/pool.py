@@ -20,7 +20,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from celery_sql_results._compat import POOL, are_there, private
 from celery_sql_results.boundaries import undone
 
-__all__ = ["UNSENT", "PingingPool", "connected", "pool_options"]
+__all__ = ["UNSENT", "PingingPool", "committed", "connected", "pool_options"]
 
 #: What a driver raises over a value that it cannot send, and SQLAlchemy does not speak for.
 UNSENT = (OverflowError, UnicodeEncodeError)
@@ -165,3 +165,11 @@ def connected(engine: Engine) -> Iterator[Connection]:
                 raise
     except ConnectionError as error:  # as pg8000 tells it, also of a ping, and SQLAlchemy passes it on
         raise exc.OperationalError("", None, error, connection_invalidated=True) from error
+
+
+@contextmanager
+def committed(engine: Engine) -> Iterator[Connection]:
+    """What :func:`connected` gives, with a transaction that is committed when the block has ended."""
+    with connected(engine) as connection:
+        yield connection
+        connection.commit()

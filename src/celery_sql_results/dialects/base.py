@@ -19,13 +19,13 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.engine.url import URL
 
 from celery_sql_results.boundaries import undone
-from celery_sql_results.connections.pool import UNSENT, connected
+from celery_sql_results.connections.pool import UNSENT, committed, connected
 
 from .contracts import ChangeCounter, Listener
 from .inspection import Found, inspect_tables
 from .refusals import reason_of
 from .sqlstates import CONSTRAINT, DATA, PASSING, is_of, sqlstate
-from .types import utc_now
+from .types import NullableBlob, utc_now
 
 Row = Mapping[str, Any]
 
@@ -82,14 +82,20 @@ def may_replace(where: Put) -> sa.ColumnElement[bool]:
 def update(where: Put, columns: tuple[str, ...]) -> sa.Update:
     """UPDATE the row of one key, if the guard lets it. The key's values are bound by their names and ``_``."""
     table = where.table
-    new: dict[str, Any] = {column: sa.bindparam(column) for column in columns if column not in where.keys}
+    new = {column: _bound(table, column) for column in columns if column not in where.keys}
     same = (table.c[key] == sa.bindparam(f"{key}_") for key in where.keys)
     return sa.update(table).where(*same, may_replace(where)).values(new)
 
 
 def insert(where: Put, columns: tuple[str, ...]) -> sa.Insert:
     """INSERT a row, and ask for nothing back."""
-    return sa.insert(where.table).values({column: sa.bindparam(column) for column in columns}).inline()
+    return sa.insert(where.table).values({column: _bound(where.table, column) for column in columns}).inline()
+
+
+def _bound(table: sa.Table, column: str) -> sa.BindParameter[Any]:
+    """A value for a column, which may be one of a table of the user's own."""
+    is_blob = isinstance(table.c[column].type, sa.LargeBinary)
+    return sa.bindparam(column, type_=NullableBlob() if is_blob else table.c[column].type)
 
 
 class DefaultImpl:
@@ -115,8 +121,8 @@ class DefaultImpl:
     sequence_grant = ""
     #: How the query of a URL names several hosts with ports of their own, where drivers can be given them.
     several_hosts: str | None = None
-    #: Most values that one statement may carry.
-    max_parameters = 900
+    #: Most values that one statement may carry: here as many ids, of four bytes a character, as 64 KB take.
+    max_parameters = 100
 
     def engine_options(self, url: URL) -> dict[str, Any]:
         """Options for ``create_engine`` that this database needs; the user's own come on top."""
@@ -136,12 +142,9 @@ class DefaultImpl:
     def settle(self, dbapi_connection: DBAPIConnection) -> None:
         """Let a new connection keep our promises, after the user's listeners: times are UTC, a commit is a commit."""
 
-    @contextmanager
-    def connect(self, engine: Engine) -> Iterator[Connection]:
+    def connect(self, engine: Engine) -> AbstractContextManager[Connection]:
         """A connection whose statements are committed when the block has ended."""
-        with connected(engine) as connection:
-            yield connection
-            connection.commit()
+        return committed(engine)
 
     def connect_quickly(self, engine: Engine) -> AbstractContextManager[Any]:
         """Like :meth:`connect`, for the few statements of storing and finding: those that are built once."""
@@ -296,12 +299,16 @@ class DefaultImpl:
     def _is_transient(self, error: exc.DBAPIError, orig: BaseException) -> bool:
         return isinstance(error, (exc.OperationalError, exc.InterfaceError)) or is_of(sqlstate(error), PASSING)
 
-    def delete_some(self, key: sa.Column[int], where: sa.ColumnElement[bool], limit: int) -> sa.Delete:
-        """Delete at most ``limit`` rows. If the database can, those that others hold are left to them."""
-        batch = sa.select(key).where(where).limit(limit)
-        if self.supports_skip_locked:
-            batch = batch.with_for_update(skip_locked=True)
-        return sa.delete(key.table).where(key.in_(batch))
+    def delete_some(self, connection: Any, key: sa.Column[int], where: sa.ColumnElement[bool], limit: int) -> int:
+        """Delete at most ``limit`` rows, and return how many were there.
+
+        Here those that were found just now: some databases ask a subquery anew for each row, and count none.
+        """
+        found: list[int] = list(connection.scalars(sa.select(key).where(where).limit(limit)))
+        for start in range(0, len(found), self.max_parameters // 2):
+            some = key.in_(found[start : start + self.max_parameters // 2])
+            connection.execute(sa.delete(key.table).where(some, where))
+        return len(found)
 
     def is_timed_out(self, error: BaseException) -> bool:
         """Whether the server ended a statement because it took longer than is allowed there: less may fit in."""
@@ -361,6 +368,16 @@ class AutocommitImpl(DefaultImpl):
         """The guarded upsert as one statement."""
         raise NotImplementedError
 
+    def delete_some(self, connection: Any, key: sa.Column[int], where: sa.ColumnElement[bool], limit: int) -> int:
+        return int(connection.execute(self.deletion(key, where, limit)).rowcount)
+
+    def deletion(self, key: sa.Column[int], where: sa.ColumnElement[bool], limit: int) -> sa.Delete:
+        """Delete at most ``limit`` rows. If the database can, those that others hold are left to them."""
+        batch = sa.select(key).where(where).limit(limit)
+        if self.supports_skip_locked:
+            batch = batch.with_for_update(skip_locked=True)
+        return sa.delete(key.table).where(key.in_(batch))
+
     @contextmanager
     def _explicit_transaction(self, connection: Connection, begin: str) -> Iterator[None]:
         """A transaction on a connection that otherwise commits each statement. It is not left open.
@@ -377,21 +394,3 @@ class AutocommitImpl(DefaultImpl):
             connection.exec_driver_sql(begin)
             yield
             connection.exec_driver_sql("COMMIT")
-
-
-def on_conflict_upsert(insert: Any, where: Put, columns: tuple[str, ...], prefix: str = "") -> sa.Insert:
-    """``INSERT … ON CONFLICT DO UPDATE … WHERE``, which PostgreSQL and SQLite share. ``insert`` is the dialect's own.
-
-    ``inline()`` keeps SQLAlchemy from asking for the new id with RETURNING. Values are bound with a prefix.
-    """
-    statement = insert(where.table).values({column: sa.bindparam(prefix + column) for column in columns}).inline()
-    return guarded(statement, where, columns)
-
-
-def guarded(statement: Any, where: Put, columns: tuple[str, ...]) -> sa.Insert:
-    """An insert that becomes an update where the key is there and the stored state may be replaced."""
-    new = {column: statement.excluded[column] for column in columns if column not in where.keys}
-    guard = may_replace(where) if where.protected else None
-    keys = [where.table.c[key] for key in where.keys]
-    upsert: sa.Insert = statement.on_conflict_do_update(index_elements=keys, set_=new, where=guard)
-    return upsert

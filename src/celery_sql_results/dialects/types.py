@@ -71,7 +71,7 @@ class UntypedBlob(sa.TypeDecorator[Any]):
 
 
 class NullableBlob(sa.TypeDecorator[Any]):
-    """Bytes, or NULL, which is kept from what a dialect does with bytes: not each expects it."""
+    """Bytes, or NULL, which is kept from what a dialect does with bytes: not each expects it there."""
 
     impl = sa.LargeBinary
     cache_ok = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from celery_sql_results._compat import memoized_property
 from celery_sql_results.dialects import DefaultImpl, Put, as_dicts, put_under_a_free_id
 from celery_sql_results.models import Models, utc_now
 
-from .tasks import Columns
+from .tasks import Columns, batches
 
 __all__ = ["ADDED", "Chord", "ChordRows", "OpenChord"]
 
@@ -173,7 +173,8 @@ class ChordRows:
         chords = self.chords.c
         statement = sa.select(chords.group_id, chords.members).where(self.impl.one_of(chords.group_id))
         with self.impl.connect(self.engine) as connection:
-            return {found.group_id: found.members for found in connection.execute(statement, {"ids_": list(group_ids)})}
+            found = (connection.execute(statement, {"ids_": ids}) for ids in self._batches(group_ids))
+            return {group_id: members for rows in found for group_id, members in rows}
 
     def parts_of(self, group_ids: Collection[str]) -> dict[str, list[tuple[str, int]]]:
         """The task and the position of each part of chords, also of those that were added."""
@@ -181,9 +182,13 @@ class ChordRows:
         statement = sa.select(parts.group_id, parts.task_id, parts.position).where(self.impl.one_of(parts.group_id))
         found: dict[str, list[tuple[str, int]]] = {id_: [] for id_ in group_ids}
         with self.impl.connect(self.engine) as connection:
-            for group_id, task_id, position in connection.execute(statement, {"ids_": list(group_ids)}):
-                found[group_id].append((task_id, position))
+            for ids in self._batches(group_ids):
+                for group_id, task_id, position in connection.execute(statement, {"ids_": ids}):
+                    found[group_id].append((task_id, position))
         return found
+
+    def _batches(self, group_ids: Collection[str]) -> Iterator[Sequence[str]]:
+        return batches(list(group_ids), self.impl.max_parameters)
 
     def bare_body(self, group_id: str) -> bytes | None:
         """What is needed to let a body fail that is not kept, if that is."""

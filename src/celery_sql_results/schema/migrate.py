@@ -10,6 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.schema import CreateTable
 
 from celery_sql_results.dialects import DefaultImpl
@@ -60,13 +61,22 @@ def stamp(state: State) -> Iterator[sa.Executable]:
 
 
 def _make_known_to_alembic(dialect: sa.Dialect) -> None:
-    """Alembic wants an impl for each dialect; one that nobody wrote an impl for gets the portable one."""
+    """Alembic wants an impl for each dialect; one that nobody wrote an impl for gets the portable one.
+
+    With ``ADD`` as the SQL standard has it: the word ``COLUMN``, which Alembic adds, is not taken everywhere.
+    """
     from alembic.ddl import impl
+    from alembic.ddl.base import AddColumn, alter_table
+
+    def add_column(element: AddColumn, compiler: sa.sql.compiler.DDLCompiler, **_: Any) -> str:
+        column = compiler.get_column_specification(element.column)
+        return f"{alter_table(compiler, element.table_name, element.schema)} ADD {column}"
 
     try:
         impl.DefaultImpl.get_by_dialect(dialect)
     except KeyError:
         type("PortableImpl", (impl.DefaultImpl,), {"__dialect__": dialect.name})
+        compiles(AddColumn, dialect.name)(add_column)
 
 
 @contextmanager
