@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -265,6 +265,10 @@ class DefaultImpl:
     def publish(self, connection: Connection) -> None:
         """Let what was created under :meth:`schema_lock` be used. Here by a commit: some databases want one first."""
         connection.commit()
+
+    def unless_refused(self, connection: Connection) -> AbstractContextManager[None]:
+        """A block of the set-up that is undone where the server does not know what it asks for; here it knows."""
+        return nullcontext()
 
     def pause(self, attempt: int) -> None:
         """Sleep before the set-up is tried again; ``attempt`` counts from 0."""

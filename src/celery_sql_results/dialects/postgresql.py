@@ -73,6 +73,8 @@ REJECTIONS = (
     *("authentication failed", "no password supplied", "does not exist", "no pg_hba.conf entry", "permission denied"),
     *("is not permitted to log in", "does not support SSL"),
 )
+#: SQLSTATEs of what a server does not know, or does not let a role do: a feature, a function, a command.
+LACKING = ("0A000", "42501", "42601", "42883")
 #: Bytes of the longest message that a server reads; on a longer one it hangs up. MaxAllocSize in its utils/memutils.h
 LONGEST_MESSAGE = 0x3FFFFFFF
 #: Numbers that are drawn of a sequence at once, to pass by those that are in use: about a second's work.
@@ -183,9 +185,21 @@ class PostgreSQLImpl(AutocommitImpl):
         """
         of_old = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big", signed=True)
         with self._explicit_transaction(connection, "BEGIN ISOLATION LEVEL READ COMMITTED"):
-            for key in (SETUP_KEY, of_old):
-                connection.exec_driver_sql(f"SELECT pg_catalog.pg_advisory_xact_lock({key})")
+            with self.unless_refused(connection):  # without a lock, who loses the race looks again
+                for key in (SETUP_KEY, of_old):
+                    connection.exec_driver_sql(f"SELECT pg_catalog.pg_advisory_xact_lock({key})")
             yield
+
+    @contextmanager
+    def unless_refused(self, connection: Connection) -> Iterator[None]:
+        """Relatives of PostgreSQL do not know all that it does, and roles may not call each function."""
+        connection.exec_driver_sql("SAVEPOINT unless_refused")
+        try:
+            yield
+        except exc.DBAPIError as error:
+            if connection.invalidated or sqlstate(error) not in LACKING:
+                raise
+            connection.exec_driver_sql("ROLLBACK TO SAVEPOINT unless_refused")
 
     def is_demoted(self, orig: BaseException, dbapi_connection: Any) -> bool:
         state = sqlstate(orig)
