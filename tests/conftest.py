@@ -15,7 +15,7 @@ from sqlalchemy.pool import Pool as ConnectionPool
 from celery_sql_results import DatabaseBackend
 from concurrency.nursery import Nursery
 from servers import KINDS, RELEASES, Database, PgBouncer, PostgreSQL, Redis, use
-from servers.pool import ALL, MISSING, ON_DEMAND, Pool, on, or_skip
+from servers.pool import ALL, MISSING, Pool, on, or_skip
 from support import Backends, Statements, app_on, closed_at_the_end
 
 
@@ -36,14 +36,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what `--on` has nothing to do with; without it, what runs nowhere else."""
+    """Leave out what `--on` has nothing to do with."""
     chosen = config.getoption("--on")
-    kind = use(chosen) if chosen else None
+    if chosen is None:
+        return
+    kind = use(chosen)
 
     def concerns(item: pytest.Item) -> bool:
         callspec = getattr(item, "callspec", None)
-        of_item = {each for each in callspec.params.values() if isinstance(each, str)} if callspec else set()
-        return kind in of_item | set(getattr(item, "fixturenames", ())) if kind else not of_item & ON_DEMAND
+        return kind in (callspec.params.values() if callspec else ()) or kind in getattr(item, "fixturenames", ())
 
     left_out = [item for item in items if not concerns(item)]
     config.hook.pytest_deselected(items=left_out)

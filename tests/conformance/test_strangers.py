@@ -1,6 +1,8 @@
-"""A database that nobody wrote an impl for: what the portable way must bear of it, seen on PostgreSQL by another name."""
+"""A database that nobody wrote an impl for: what the portable way must bear, seen on PostgreSQL by another name."""
 
 from __future__ import annotations
+
+import logging
 
 import pytest
 import sqlalchemy as sa
@@ -88,3 +90,19 @@ def test_null_is_kept_from_the_dialect(backends: Backends, database: Database) -
         session.commit()
 
     assert database.execute("SELECT task_id, children FROM celery_taskmeta ORDER BY 1") == [("t", None), ("u", None)]
+
+
+def test_a_dialect_that_does_not_count(backends: Backends, caplog: pytest.LogCaptureFixture) -> None:
+    """It elects nobody: chords are left to Celery, and one warning says so."""
+
+    def call_back(engine: sa.Engine) -> None:
+        engine.dialect.supports_sane_rowcount = False
+
+    backend = backends(database_engine_callback=call_back)
+    backend.store_result("t", 1, states.SUCCESS)
+    warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+    assert (backend.get_result("t"), backend.database.rows.chords) == (1, None)
+    assert [warning.partition(":")[0] for warning in warnings] == [
+        "the dialect does not tell how many rows an UPDATE has changed"
+    ]

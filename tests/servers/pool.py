@@ -15,9 +15,6 @@ from servers import KINDS, Database, Missing, Server
 #: What `database` is by default: every kind, and PostgreSQL under a name that nobody knows.
 ALL = ("postgresql", "mariadb", "sqlite", "portable")
 
-#: The kinds on which a test runs only with `--on`, also where it names them.
-ON_DEMAND = frozenset({"firebird"})
-
 #: How the reason begins when a test is skipped because a server is missing.
 MISSING = "server missing: "
 

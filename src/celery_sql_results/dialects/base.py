@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -18,8 +18,7 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.engine.url import URL
 
-from celery_sql_results.boundaries import undone
-from celery_sql_results.connections.pool import UNSENT, committed, connected
+from celery_sql_results.connections.pool import UNSENT, committed
 
 from .contracts import ChangeCounter, Listener
 from .inspection import Found, inspect_tables
@@ -192,6 +191,10 @@ class DefaultImpl:
         """
         return sa.bindparam(None, callable_=lambda: utc_now() + offset, type_=sa.DateTime())
 
+    def counts_rows(self, engine: Engine) -> bool:
+        """Whether an UPDATE tells how many rows it has changed: chords elect by that."""
+        return bool(engine.dialect.supports_sane_rowcount)
+
     def unsynced(self, update: sa.Update) -> sa.Executable:
         """``update``, but its commit need not wait for the disk: a crash of the server may undo it."""
         return update
@@ -340,61 +343,3 @@ class DefaultImpl:
     def _oversize(self, error: exc.DBAPIError, engine: Engine) -> str | None:
         """Why a statement was too large for the server that hung up on it, or ``None``."""
         return None
-
-
-class AutocommitImpl(DefaultImpl):
-    """What the databases share that commit each statement by themselves and can lock others out of the set-up."""
-
-    isolation_level = "AUTOCOMMIT"
-    session_isolation_level = "READ COMMITTED"
-    setup_attempts = 1
-    #: The statement that begins a transaction that writes.
-    begin = "BEGIN"
-
-    def connect(self, engine: Engine) -> AbstractContextManager[Connection]:
-        return connected(engine)
-
-    def put(self, connection: Connection, where: Put, row: Row, wake: sa.Executable | None = None) -> bool:
-        connection.execute(where.statement(self.upsert, tuple(row)), row)
-        return False
-
-    def put_both(self, connection: Connection, where: Put, row: Row, parts: Put, part: Row) -> bool:
-        with self._explicit_transaction(connection, self.begin):
-            return super().put_both(connection, where, row, parts, part)
-
-    def begin_again(self, connection: Any) -> None:
-        pass  # each statement was by itself
-
-    def publish(self, connection: Connection) -> None:
-        pass  # it can be used as soon as it is there
-
-    def upsert(self, where: Put, columns: tuple[str, ...]) -> sa.Insert:  # pragma: no cover
-        """The guarded upsert as one statement."""
-        raise NotImplementedError
-
-    def delete_some(self, connection: Any, key: sa.Column[int], where: sa.ColumnElement[bool], limit: int) -> int:
-        return int(connection.execute(self.deletion(key, where, limit)).rowcount)
-
-    def deletion(self, key: sa.Column[int], where: sa.ColumnElement[bool], limit: int) -> sa.Delete:
-        """Delete at most ``limit`` rows. If the database can, those that others hold are left to them."""
-        batch = sa.select(key).where(where).limit(limit)
-        if self.supports_skip_locked:
-            batch = batch.with_for_update(skip_locked=True)
-        return sa.delete(key.table).where(key.in_(batch))
-
-    @contextmanager
-    def _explicit_transaction(self, connection: Connection, begin: str) -> Iterator[None]:
-        """A transaction on a connection that otherwise commits each statement. It is not left open.
-
-        Not even by a time limit that strikes as it begins or ends: where it is not rolled back, :func:`connected`
-        closes its connection.
-        """
-
-        def roll_back() -> None:
-            with suppress(exc.SQLAlchemyError):  # there is none: it did not begin, or ended with its connection
-                connection.exec_driver_sql("ROLLBACK")
-
-        with undone(roll_back):
-            connection.exec_driver_sql(begin)
-            yield
-            connection.exec_driver_sql("COMMIT")

@@ -17,7 +17,8 @@ from sqlalchemy.engine.url import URL
 
 from celery_sql_results.boundaries import undone
 
-from .base import AutocommitImpl, Put, may_replace
+from .autocommit import AutocommitImpl
+from .base import Put, may_replace
 from .inspection import Found, schema_of, sequence_of
 from .mysql_catalog import look_at
 from .refusals import wire_size

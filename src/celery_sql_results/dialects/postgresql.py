@@ -21,7 +21,8 @@ from celery_sql_results.connections.quick import DirectConnection, quick_path
 
 from . import postgresql_catalog
 from . import postgresql_notify as listen
-from .base import AutocommitImpl, Put, Row
+from .autocommit import AutocommitImpl
+from .base import Put, Row
 from .contracts import Listener
 from .inspection import Found
 from .refusals import wire_size

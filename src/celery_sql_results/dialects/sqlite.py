@@ -17,7 +17,8 @@ from sqlalchemy.engine.url import URL
 
 from celery_sql_results.connections.shared import SharedConnection
 
-from .base import AutocommitImpl, Put
+from .autocommit import AutocommitImpl
+from .base import Put
 from .contracts import ChangeCounter
 from .upserts import on_conflict_upsert
 

@@ -6,8 +6,12 @@ and subclass values".
 
 from __future__ import annotations
 
+import re
+
 __all__ = ["CONSTRAINT", "DATA", "PASSING", "is_of", "sqlstate"]
 
+#: What a SQLSTATE looks like.
+CODE = re.compile(r"[0-9A-Z]{5}")
 #: A constraint was violated.
 CONSTRAINT = ("23",)
 #: A value is wrong: too long, out of range, not in the character set.
@@ -20,8 +24,13 @@ def sqlstate(error: BaseException) -> str | None:
     """The SQLSTATE that the server has given, where drivers keep it; of their own error, or of what wraps it."""
     orig = getattr(error, "orig", None) or error
     state = getattr(orig, "sqlstate", None) or getattr(orig, "pgcode", None)
-    if state is None and orig.args and isinstance(orig.args[0], dict):  # pg8000: the fields of the server's message
-        state = orig.args[0].get("C")
+    first = orig.args[0] if state is None and orig.args else None
+    if isinstance(first, dict):  # pg8000: the fields of the server's message
+        state = first.get("C")
+    elif isinstance(first, str) and CODE.fullmatch(
+        first
+    ):  # ODBC: https://github.com/mkleehammer/pyodbc/wiki/Exceptions
+        state = first
     return state and str(state)
 
 

@@ -73,7 +73,7 @@ def _prepare(engine: Engine, models: Models) -> tuple[Columns, bool]:
         logger.info("a newer release has set the tables of %s up: they are used as they are", models.task.name)
     if not state.reads_only:
         _tell(engine, state, refused)
-    return _usable(impl, state), not state.reads_only
+    return _usable(impl, state, impl.counts_rows(engine)), not state.reads_only
 
 
 def _made_ready(engine: Engine, impl: DefaultImpl, models: Models) -> tuple[State, exc.DBAPIError | None]:
@@ -153,11 +153,14 @@ def _tell(engine: Engine, state: State, refused: exc.DBAPIError | None) -> None:
     )
 
 
-def _usable(impl: DefaultImpl, state: State) -> Columns:
+def _usable(impl: DefaultImpl, state: State, counts_rows: bool) -> Columns:
     usable = {table: found.columns & set(table.columns.keys()) for table, found in state.tables.items()}
     for tables in state.models.optional_for(impl):
         if not all(map(state.may_use, tables)):
             usable.update(dict.fromkeys(tables, frozenset()))
     if state.reads_only:
         usable.pop(state.models.waiters, None)
+    if not counts_rows:
+        logger.warning("the dialect does not tell how many rows an UPDATE has changed: chords are left to Celery's way")
+        usable.update(dict.fromkeys((state.models.chords, state.models.parts), frozenset()))
     return usable
