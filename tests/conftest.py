@@ -14,9 +14,32 @@ from sqlalchemy.pool import Pool as ConnectionPool
 
 from celery_sql_results import DatabaseBackend
 from concurrency.nursery import Nursery
-from servers import Database, PgBouncer, PostgreSQL, Redis
+from servers import RELEASES, Database, PgBouncer, PostgreSQL, Redis, use
 from servers.pool import ALL, MISSING, Pool, or_skip
 from support import Backends, Statements, app_on, closed_at_the_end
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--on mysql-9.7` or `--on postgresql:psycopg2`: on that server, with that driver, and only what concerns it."""
+    parser.addoption(
+        "--on", metavar="SERVER[:DRIVER]", help=f"a server in the place of its kind: {', '.join(RELEASES)}"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what `--on` has nothing to do with."""
+    chosen = config.getoption("--on")
+    if chosen is None:
+        return
+    kind = use(chosen)
+
+    def concerns(item: pytest.Item) -> bool:
+        callspec = getattr(item, "callspec", None)
+        return kind in (callspec.params.values() if callspec else ()) or kind in getattr(item, "fixturenames", ())
+
+    left_out = [item for item in items if not concerns(item)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if concerns(item)]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from celery import states
 from sqlalchemy.exc import OperationalError
 
 from servers import MariaDB
 from servers.pool import on, or_skip
-from servers.process import find
 from support import Backends
 
 
 class Encrypted(MariaDB):
     """A MariaDB server with a certificate that nobody but itself vouches for."""
 
-    @property
-    def certificate(self) -> Path:
-        """What its clients must trust."""
-        return self.folder / "certificate"
-
     def _arguments(self) -> list[str]:
-        return [*super()._arguments(), f"--ssl-cert={self.certificate}", f"--ssl-key={self.folder / 'key'}"]
+        return [*super()._arguments(), f"--ssl-cert={self.certificate}", f"--ssl-key={self.key}"]
 
     def _install(self) -> None:
-        request = [find("openssl", "apt-get install openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes"]
-        subject = ["-subj", "/CN=localhost", "-addext", f"subjectAltName=IP:{self.host}"]
-        self._home.run([*request, *subject, "-keyout", str(self.folder / "key"), "-out", str(self.certificate)])
+        self.certificate, self.key = self._home.certify(self.host)
         super()._install()
 
 

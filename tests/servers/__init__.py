@@ -17,12 +17,14 @@ from servers.pgbouncer import PgBouncer
 from servers.postgresql import PostgreSQL
 from servers.process import Missing
 from servers.redis import Redis
+from servers.releases import RELEASES
 from servers.sqlite import SQLite
 from servers.standby import PRIMARY, Standby
 
 __all__ = [
     "KINDS",
     "PRIMARY",
+    "RELEASES",
     "Database",
     "MariaDB",
     "Missing",
@@ -33,9 +35,19 @@ __all__ = [
     "Server",
     "Standby",
     "Unsupported",
+    "use",
 ]
 
 #: The servers that stand alone, by kind.
 KINDS: dict[str, type[Server]] = {"postgresql": PostgreSQL, "mariadb": MariaDB, "sqlite": SQLite, "redis": Redis}
+
+
+def use(name: str) -> str:
+    """Let a server of `RELEASES` stand for its kind from now on, and return that; a name may end with `:driver`."""
+    release, _, driver = name.partition(":")
+    chosen = RELEASES.get(release) or KINDS[release]
+    KINDS[chosen.kind] = type(chosen.__name__, (chosen,), {"driver": driver or chosen.driver})
+    return chosen.kind
+
 
 portable.register()

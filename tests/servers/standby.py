@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from servers.postgresql import PostgreSQL
 
 #: The settings of a server that has a standby.
@@ -17,10 +19,15 @@ class Standby(PostgreSQL):
         super().__init__()
         self._primary = primary
 
+    @property
+    def programs(self) -> Path:
+        """Those of its primary."""
+        return self._primary.programs
+
     def _install(self) -> None:
         source = [f"--host={self.host}", f"--port={self._primary.port}", f"--username={self.administrator}"]
         how = ["--write-recovery-conf", "--wal-method=stream", "--checkpoint=fast", "--no-sync"]
-        self._home.run([str(self._program("pg_basebackup")), f"--pgdata={self._data}", *source, *how])
+        self._home.run([str(self.programs / "pg_basebackup"), f"--pgdata={self._data}", *source, *how])
         own = {"port": str(self.port), "unix_socket_directories": str(self.folder)}
         with (self._data / "postgresql.conf").open("a") as file:
             file.writelines(f"{name} = '{value}'\n" for name, value in own.items())
