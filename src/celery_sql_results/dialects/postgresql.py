@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from datetime import datetime, timedelta
@@ -65,12 +66,16 @@ REFUSED = (
     "P0001",  # a trigger says no
     "54",  # program limit exceeded
 )
-#: What a server says that will not have us. While connecting, libpq hands over the words and no SQLSTATE; in other
-#: languages than English they are taken for a server that is away.
+#: What a server says that will not have us, or whoever connects of a server that he will not have. While connecting,
+#: libpq hands over the words and no SQLSTATE; in other languages than English they are taken for a server that is away.
 REJECTIONS = (
     *("authentication failed", "no password supplied", "does not exist", "no pg_hba.conf entry", "permission denied"),
-    *("is not permitted to log in", "does not support SSL"),
+    *("is not permitted to log in", "does not support SSL", "invalid sslmode value"),
+    *("certificate verify failed", "does not match host name", "certificate required", "unknown ca"),
+    *("certificate file", "private key file"),
 )
+#: What stands before the words about each attempt: a driver may try several hosts, and again without TLS.
+ATTEMPT = re.compile(r"(?:\n- host: [^\n]*|connection failed: )?connection to server |\n- host: ")
 #: Bytes of the longest message that a server reads; on a longer one it hangs up. MaxAllocSize in its utils/memutils.h
 LONGEST_MESSAGE = 0x3FFFFFFF
 #: Numbers that are drawn of a sequence at once, to pass by those that are in use: about a second's work.
@@ -192,8 +197,7 @@ class PostgreSQLImpl(AutocommitImpl):
     def _is_transient(self, error: exc.DBAPIError, orig: BaseException) -> bool:
         state = _sqlstate(orig)
         if state is None:
-            rejected = any(words in str(orig) for words in REJECTIONS)
-            return isinstance(error, (exc.OperationalError, exc.InterfaceError)) and not rejected
+            return isinstance(error, (exc.OperationalError, exc.InterfaceError)) and not _is_rejected(str(orig))
         return state.startswith(TRANSIENT)
 
     def _is_timed_out(self, orig: BaseException) -> bool:
@@ -221,6 +225,11 @@ def _is_standby(dbapi_connection: Any) -> bool:
         cursor.execute("SELECT pg_catalog.pg_is_in_recovery()")
         return bool(cursor.fetchone()[0])
     return False
+
+
+def _is_rejected(told: str) -> bool:
+    """Whether each attempt to connect was; of two hosts, the other may be back soon."""
+    return all(any(words in attempt for words in REJECTIONS) for attempt in filter(None, ATTEMPT.split(told)))
 
 
 def _sqlstate(orig: BaseException) -> str | None:
