@@ -32,6 +32,12 @@ DEMOTED = ("25006",)
 #: SQLSTATEs that a standby gives as well: 0A000 for a table that is not logged, such as that of waiters, 55000 for a
 #: lock that it does not take. It is asked then, since its words may be in any language.
 AMBIGUOUS = ("0A000", "55000")
+#: It may have been promoted since it gave the error: then it has written little yet, at most one segment of its log.
+IS_STANDBY = f"""
+SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN true ELSE coalesce(
+    pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), pg_catalog.pg_last_wal_replay_lsn()) < {2**24}, false
+) END
+"""
 #: SQLSTATEs (a class of two characters, or a code of five) after which the same statement may succeed.
 #: https://www.postgresql.org/docs/current/errcodes-appendix.html
 TRANSIENT = (
@@ -222,7 +228,7 @@ def _is_standby(dbapi_connection: Any) -> bool:
     if dbapi_connection is None:
         return False
     with caught(), closing(dbapi_connection.cursor()) as cursor:
-        cursor.execute("SELECT pg_catalog.pg_is_in_recovery()")
+        cursor.execute(IS_STANDBY)
         return bool(cursor.fetchone()[0])
     return False
 
