@@ -29,9 +29,9 @@ ONCE = {"result_backend_max_retries": 0}
 
 
 @pytest.fixture(scope="module")
-def primary() -> Iterator[PostgreSQL]:
+def primary(postgresql_release: type[PostgreSQL]) -> Iterator[PostgreSQL]:
     """A server that may have standbys."""
-    with or_skip("postgresql"), PostgreSQL(PRIMARY) as server:
+    with or_skip("postgresql"), postgresql_release(PRIMARY) as server:
         server.create_database("results")
         yield server
 
