@@ -80,6 +80,8 @@ REJECTIONS = (
     *("certificate verify failed", "does not match host name", "certificate required", "unknown ca"),
     *("certificate file", "private key file"),
 )
+#: What PgBouncer in statement mode says, where drivers hand it over: it then closes the connection.
+WITHOUT_TRANSACTIONS = "transaction blocks not allowed in statement pooling mode"
 #: What stands before the words about each attempt: a driver may try several hosts, and again without TLS.
 ATTEMPT = re.compile(r"(?:\n- host: [^\n]*|connection failed: )?connection to server |\n- host: ")
 #: Bytes of the longest message that a server reads; on a longer one it hangs up. MaxAllocSize in its utils/memutils.h
@@ -199,6 +201,9 @@ class PostgreSQLImpl(AutocommitImpl):
     def is_demoted(self, orig: BaseException, dbapi_connection: Any) -> bool:
         state = _sqlstate(orig)
         return state in DEMOTED or (state in AMBIGUOUS and _is_standby(dbapi_connection))
+
+    def is_transient(self, error: BaseException) -> bool:
+        return super().is_transient(error) and WITHOUT_TRANSACTIONS not in str(getattr(error, "orig", ""))
 
     def _is_transient(self, error: exc.DBAPIError, orig: BaseException) -> bool:
         state = _sqlstate(orig)
