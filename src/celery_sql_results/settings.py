@@ -10,6 +10,7 @@ import math
 import os
 import re
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from os import PathLike
@@ -19,7 +20,7 @@ from urllib.parse import parse_qsl
 from celery.utils.imports import symbol_by_name
 from kombu.compression import encoders, get_encoder
 from kombu.serialization import registry
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from .dialects import impl_for
@@ -54,6 +55,13 @@ def _lists_hosts(url: str) -> bool:
     place, _, query = url.rpartition("@")[2].rpartition("://")[2].partition("?")
     in_query = [value for name, value in parse_qsl(query) if name == "host" and "," in value]
     return bool(re.search(r":\d+,", place.partition("/")[0])) or any(re.search(r":\d+(,|$)", each) for each in in_query)
+
+
+def _is_for_asyncio(url: URL) -> bool:
+    """Whether the driver that a URL names is. What cannot be loaded is told by whoever makes the engine."""
+    with suppress(ArgumentError, ImportError):
+        return url.get_dialect().is_async
+    return False
 
 
 class Policy(NamedTuple):
@@ -163,9 +171,12 @@ class _Reader:
             needed = f"a URL that names each of several hosts by itself: …/db{form}"
             raise SettingError(setting, "a URL with a list of hosts (not shown, it may hold a password)", needed)
         try:
-            make_url(url)
+            parsed = make_url(url)
         except (ArgumentError, ValueError):
             raise SettingError(setting, "not a URL (not shown, it may hold a password)", needed) from None
+        if _is_for_asyncio(parsed):
+            needed = "a URL whose driver is not for asyncio, such as psycopg, PyMySQL or sqlite3"
+            raise SettingError(setting, parsed.drivername, needed)
         return url
 
     def first_set(self, setting: str, fallback: str) -> str:

@@ -13,6 +13,7 @@ from celery import states
 from celery.exceptions import BackendStoreError
 from celery.result import AsyncResult, GroupResult
 from sqlalchemy import make_url
+from sqlalchemy.exc import DBAPIError
 
 from celery_sql_results import DatabaseBackend
 from faults.conftest import Backends
@@ -28,9 +29,9 @@ ONCE = {"result_backend_max_retries": 0}
 
 
 @pytest.fixture(scope="module")
-def primary() -> Iterator[PostgreSQL]:
+def primary(postgresql_release: type[PostgreSQL]) -> Iterator[PostgreSQL]:
     """A server that may have standbys."""
-    with or_skip("postgresql"), PostgreSQL(PRIMARY) as server:
+    with or_skip("postgresql"), postgresql_release(PRIMARY) as server:
         server.create_database("results")
         yield server
 
@@ -146,6 +147,24 @@ def test_promoted_while_a_result_is_stored(
     assert backend.get_result("t") == 2
     assert standby.execute("SELECT task_id FROM celery_taskmeta WHERE task_id = 't'", database="results") == [("t",)]
     close(backend)
+
+
+def test_promoted_before_it_is_asked(primary: PostgreSQL, standby: Standby, backends: Backends) -> None:
+    """An error that only a standby gives has been one of a standby, though the server says that it is none now."""
+    impl = backends(primary.url("results")).database.impl
+    standby.catch_up()
+    with sa.create_engine(standby.url("results"), poolclass=sa.NullPool).connect() as connection:
+        with pytest.raises(DBAPIError) as told:
+            connection.exec_driver_sql("SELECT * FROM celery_taskmeta_waiters")
+        connection.rollback()
+        standby.promote()
+        assert told.value.orig is not None
+        soon = impl.is_demoted(told.value.orig, connection.connection)
+        connection.rollback()
+        standby.execute("SELECT pg_logical_emit_message(false, 'tests', repeat('x', 20000000))", database="results")
+        later = impl.is_demoted(told.value.orig, connection.connection)
+
+    assert (soon, later) == (True, False)
 
 
 def test_an_app_that_starts_on_a_standby(

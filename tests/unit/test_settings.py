@@ -241,6 +241,20 @@ def test_a_database_without_a_driver(url: str, needed: str) -> None:
         _ = app_on(url).backend
 
 
+@pytest.mark.parametrize(
+    "drivername",
+    ["postgresql+asyncpg", "postgresql+psycopg_async", "mysql+aiomysql", "mariadb+asyncmy", "sqlite+aiosqlite"],
+)
+@pytest.mark.parametrize("setting", ["database_url", "database_listen_url"])
+def test_a_driver_for_asyncio(drivername: str, setting: str) -> None:
+    """It is refused at once, installed or not, and without the password."""
+    with pytest.raises(SettingError, match="not for asyncio") as caught:
+        read({setting: f"sql+{drivername}://u:secret@host/db"})
+
+    assert str(caught.value).startswith(f"{setting} is {drivername!r}")
+    assert "secret" not in str(caught.value)
+
+
 def test_an_unknown_engine_option_is_named() -> None:
     """SQLAlchemy says which one it is."""
     with pytest.raises(SettingError, match=r"database_engine_options .*no_such_option"):

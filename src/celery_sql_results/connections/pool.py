@@ -6,6 +6,7 @@ after it was idle; what fails on one that died since is tried again by whoever u
 
 from __future__ import annotations
 
+import ssl
 import threading
 import time
 from collections import deque
@@ -24,6 +25,9 @@ __all__ = ["UNSENT", "PingingPool", "connected", "pool_options"]
 
 #: What a driver raises over a value that it cannot send, and SQLAlchemy does not speak for.
 UNSENT = (OverflowError, UnicodeEncodeError)
+
+#: How pg8000 tells of a connection that was cut, also while it was opened or pinged, and SQLAlchemy passes it on.
+CUT = (ConnectionError, TimeoutError, ssl.SSLError)
 
 #: Seconds after which an unused connection is pinged before it is used again.
 PING_AFTER = 1.0
@@ -142,7 +146,7 @@ class PingingPool(pool.QueuePool):
         dialect: Any = self._dialect
         try:
             return bool(dialect.do_ping(connection))
-        except (dialect.loaded_dbapi.Error, ConnectionError):  # the latter as pg8000 tells it
+        except (dialect.loaded_dbapi.Error, *CUT):
             return False
 
 
@@ -163,5 +167,6 @@ def connected(engine: Engine) -> Iterator[Connection]:
             except BaseException:  # a time limit strikes anywhere
                 connection.invalidate()
                 raise
-    except ConnectionError as error:  # as pg8000 tells it, also of a ping, and SQLAlchemy passes it on
-        raise exc.OperationalError("", None, error, connection_invalidated=True) from error
+    except CUT as error:
+        lost = not isinstance(error, ssl.SSLCertVerificationError)
+        raise exc.OperationalError("", None, error, connection_invalidated=lost) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from datetime import datetime, timedelta
@@ -31,6 +32,12 @@ DEMOTED = ("25006",)
 #: SQLSTATEs that a standby gives as well: 0A000 for a table that is not logged, such as that of waiters, 55000 for a
 #: lock that it does not take. It is asked then, since its words may be in any language.
 AMBIGUOUS = ("0A000", "55000")
+#: It may have been promoted since it gave the error: then it has written little yet, at most one segment of its log.
+IS_STANDBY = f"""
+SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN true ELSE coalesce(
+    pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), pg_catalog.pg_last_wal_replay_lsn()) < {2**24}, false
+) END
+"""
 #: SQLSTATEs (a class of two characters, or a code of five) after which the same statement may succeed.
 #: https://www.postgresql.org/docs/current/errcodes-appendix.html
 TRANSIENT = (
@@ -65,12 +72,18 @@ REFUSED = (
     "P0001",  # a trigger says no
     "54",  # program limit exceeded
 )
-#: What a server says that will not have us. While connecting, libpq hands over the words and no SQLSTATE; in other
-#: languages than English they are taken for a server that is away.
+#: What a server says that will not have us, or whoever connects of a server that he will not have. While connecting,
+#: libpq hands over the words and no SQLSTATE; in other languages than English they are taken for a server that is away.
 REJECTIONS = (
     *("authentication failed", "no password supplied", "does not exist", "no pg_hba.conf entry", "permission denied"),
-    *("is not permitted to log in", "does not support SSL"),
+    *("is not permitted to log in", "does not support SSL", "invalid sslmode value"),
+    *("certificate verify failed", "does not match host name", "certificate required", "unknown ca"),
+    *("certificate file", "private key file"),
 )
+#: What PgBouncer in statement mode says, where drivers hand it over: it then closes the connection.
+WITHOUT_TRANSACTIONS = "transaction blocks not allowed in statement pooling mode"
+#: What stands before the words about each attempt: a driver may try several hosts, and again without TLS.
+ATTEMPT = re.compile(r"(?:\n- host: [^\n]*|connection failed: )?connection to server |\n- host: ")
 #: Bytes of the longest message that a server reads; on a longer one it hangs up. MaxAllocSize in its utils/memutils.h
 LONGEST_MESSAGE = 0x3FFFFFFF
 #: Numbers that are drawn of a sequence at once, to pass by those that are in use: about a second's work.
@@ -189,11 +202,13 @@ class PostgreSQLImpl(AutocommitImpl):
         state = _sqlstate(orig)
         return state in DEMOTED or (state in AMBIGUOUS and _is_standby(dbapi_connection))
 
+    def is_transient(self, error: BaseException) -> bool:
+        return super().is_transient(error) and WITHOUT_TRANSACTIONS not in str(getattr(error, "orig", ""))
+
     def _is_transient(self, error: exc.DBAPIError, orig: BaseException) -> bool:
         state = _sqlstate(orig)
         if state is None:
-            rejected = any(words in str(orig) for words in REJECTIONS)
-            return isinstance(error, (exc.OperationalError, exc.InterfaceError)) and not rejected
+            return isinstance(error, (exc.OperationalError, exc.InterfaceError)) and not _is_rejected(str(orig))
         return state.startswith(TRANSIENT)
 
     def _is_timed_out(self, orig: BaseException) -> bool:
@@ -218,9 +233,14 @@ def _is_standby(dbapi_connection: Any) -> bool:
     if dbapi_connection is None:
         return False
     with caught(), closing(dbapi_connection.cursor()) as cursor:
-        cursor.execute("SELECT pg_catalog.pg_is_in_recovery()")
+        cursor.execute(IS_STANDBY)
         return bool(cursor.fetchone()[0])
     return False
+
+
+def _is_rejected(told: str) -> bool:
+    """Whether each attempt to connect was; of two hosts, the other may be back soon."""
+    return all(any(words in attempt for words in REJECTIONS) for attempt in filter(None, ATTEMPT.split(told)))
 
 
 def _sqlstate(orig: BaseException) -> str | None:
