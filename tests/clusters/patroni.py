@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,7 +17,7 @@ from typing_extensions import Self
 from clusters.cluster import Cluster, Fault
 from clusters.etcd import Etcd
 from clusters.haproxy import IS_PRIMARY, HAProxy, Member
-from clusters.postgresql import SETTINGS, PostgreSQLNode, furnish
+from clusters.postgresql import SETTINGS, PostgreSQLNode, furnish, renew, several_hosts
 from faults.load import until
 from servers.life import Life
 from servers.process import Missing, find, free_port
@@ -158,8 +158,7 @@ class PatroniCluster(Cluster):
             members = [Member(node.name, node.front.port, node.rest.port) for node in self.nodes]
             self._haproxy = stack.enter_context(HAProxy(members, IS_PRIMARY, **self._proxy))
             self.become_whole()
-            with self.primary.connected() as connection:
-                furnish(connection.execute)
+            furnish(self.primary, self.nodes)
             self._stack = stack.pop_all()
         return self
 
@@ -170,6 +169,15 @@ class PatroniCluster(Cluster):
     def url(self) -> str:
         """Through HAProxy."""
         return self._haproxy.leads_to(self.nodes[0].url())
+
+    @property
+    def entrances(self) -> Sequence[str]:
+        """Also by several hosts, in either order."""
+        return [self.url, several_hosts(self.nodes), several_hosts(self.nodes[::-1])]
+
+    def renew(self) -> None:
+        """Empty the database of the results."""
+        renew(self.primary, self.nodes)
 
     def version(self) -> str:
         """That of the servers and of Patroni."""
