@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from datetime import datetime, timedelta
@@ -71,6 +72,10 @@ REJECTIONS = (
     *("authentication failed", "no password supplied", "does not exist", "no pg_hba.conf entry", "permission denied"),
     *("is not permitted to log in", "does not support SSL"),
 )
+#: How the words on each attempt begin, where several hosts were tried: those of libpq, and of psycopg 3.
+ATTEMPT = re.compile(r"^(?:connection to server |- host: )", re.MULTILINE)
+#: What a database says while it lets nobody connect, as one that is switched over; of a statement it means all sorts.
+CLOSED = "55000"
 #: Bytes of the longest message that a server reads; on a longer one it hangs up. MaxAllocSize in its utils/memutils.h
 LONGEST_MESSAGE = 0x3FFFFFFF
 #: Numbers that are drawn of a sequence at once, to pass by those that are in use: about a second's work.
@@ -192,9 +197,8 @@ class PostgreSQLImpl(AutocommitImpl):
     def _is_transient(self, error: exc.DBAPIError, orig: BaseException) -> bool:
         state = _sqlstate(orig)
         if state is None:
-            rejected = any(words in str(orig) for words in REJECTIONS)
-            return isinstance(error, (exc.OperationalError, exc.InterfaceError)) and not rejected
-        return state.startswith(TRANSIENT)
+            return isinstance(error, (exc.OperationalError, exc.InterfaceError)) and not _is_rejected(str(orig))
+        return state.startswith(TRANSIENT) or (state == CLOSED and error.statement is None)
 
     def _is_timed_out(self, orig: BaseException) -> bool:
         """An operator's cancel has the same SQLSTATE. In other languages than English it is taken for a time-out."""
@@ -221,6 +225,12 @@ def _is_standby(dbapi_connection: Any) -> bool:
         cursor.execute("SELECT pg_catalog.pg_is_in_recovery()")
         return bool(cursor.fetchone()[0])
     return False
+
+
+def _is_rejected(said: str) -> bool:
+    """Whether each host that was tried will not have us; else one that was away may come back, and will."""
+    _before, *attempts = ATTEMPT.split(said)
+    return all(any(words in attempt for words in REJECTIONS) for attempt in attempts or [said])
 
 
 def _sqlstate(orig: BaseException) -> str | None:
