@@ -13,7 +13,7 @@ from celery import states
 from celery.exceptions import BackendStoreError
 from celery.result import AsyncResult, GroupResult
 from sqlalchemy import make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from celery_sql_results import DatabaseBackend
 from faults.conftest import Backends
@@ -21,6 +21,7 @@ from faults.load import until
 from faults.trouble import as_role, proxied, read_only
 from servers import PRIMARY, Database, PostgreSQL, Standby
 from servers.pool import on, or_skip
+from servers.process import free_port
 from servers.proxy import Proxy
 from support import close, request
 
@@ -200,6 +201,50 @@ def test_several_hosts(
 
     assert [backend.get_result(task_id) for task_id in ("before", "t")] == [1, 2]
     close(backend)
+
+
+def several(driver: str, name: str, *ports: int) -> str:
+    """The URL of a database on several hosts."""
+    hosts = "&".join(f"host=127.0.0.1:{port}" for port in ports)
+    return f"postgresql+{driver}://postgres@/{name}?{hosts}&target_session_attrs=read-write"
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+def test_a_host_without_the_database_while_another_is_away(
+    primary: PostgreSQL, backends: Backends, driver: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The one that is away may have it, so a write waits. If no host has it, that is told at once."""
+    pytest.importorskip(driver)
+    with PostgreSQL() as empty:
+        away = free_port()
+        backend = backends(several(driver, "results", away, empty.port))
+        with meanwhile(lambda: store(backend)):
+            until(retried(caplog), "the store is tried again")
+            empty.create_database("results")
+        assert backend.get_result("t") == 2
+        close(backend)
+
+        with pytest.raises(OperationalError, match="does not exist"):
+            store(backends(several(driver, "nowhere", primary.port, empty.port)))
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2", "pg8000"])
+def test_a_database_that_lets_nobody_in_for_a_while(
+    primary: PostgreSQL, backends: Backends, driver: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As one that is switched from blue to green: a write waits until it is open again."""
+    pytest.importorskip(driver)
+    primary.ensure()
+    primary.create_database("closed")
+    primary.execute("ALTER DATABASE closed ALLOW_CONNECTIONS false")
+    backend = backends(primary.url("closed", driver=driver))
+    with meanwhile(lambda: store(backend)):
+        until(retried(caplog), "the store is tried again")
+        primary.execute("ALTER DATABASE closed ALLOW_CONNECTIONS true")
+
+    assert backend.get_result("t") == 2
+    close(backend)
+    primary.drop_database("closed")
 
 
 def own_ids(engine: sa.Engine, question: str) -> set[int]:

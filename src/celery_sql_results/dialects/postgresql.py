@@ -84,6 +84,8 @@ REJECTIONS = (
 WITHOUT_TRANSACTIONS = "transaction blocks not allowed in statement pooling mode"
 #: What stands before the words about each attempt: a driver may try several hosts, and again without TLS.
 ATTEMPT = re.compile(r"(?:\n- host: [^\n]*|connection failed: )?connection to server |\n- host: ")
+#: What a database says while it lets nobody connect, as one that is switched over; of a statement it means all sorts.
+CLOSED = "55000"
 #: Bytes of the longest message that a server reads; on a longer one it hangs up. MaxAllocSize in its utils/memutils.h
 LONGEST_MESSAGE = 0x3FFFFFFF
 #: Numbers that are drawn of a sequence at once, to pass by those that are in use: about a second's work.
@@ -209,7 +211,7 @@ class PostgreSQLImpl(AutocommitImpl):
         state = _sqlstate(orig)
         if state is None:
             return isinstance(error, (exc.OperationalError, exc.InterfaceError)) and not _is_rejected(str(orig))
-        return state.startswith(TRANSIENT)
+        return state.startswith(TRANSIENT) or (state == CLOSED and error.statement is None)
 
     def _is_timed_out(self, orig: BaseException) -> bool:
         """An operator's cancel has the same SQLSTATE. In other languages than English it is taken for a time-out."""
