@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 
 from clusters.cluster import Cluster
+from clusters.galera import Galera
 from clusters.pair import Pair
 
 #: An HAProxy as it is usually set up, and one that is slow to notice and leaves sessions where they are.
@@ -20,4 +21,6 @@ CLUSTERS: dict[str, Callable[[], Cluster]] = {
     "pair-hosts": Pair,
     "pair-haproxy": partial(Pair, QUICK),
     "pair-slow-haproxy": partial(Pair, SLOW),
+    "galera-haproxy": partial(Galera, QUICK),
+    "galera-slow-haproxy": partial(Galera, SLOW, asks=False),
 }
