@@ -81,6 +81,13 @@ class GaleraNode(Node):
         stopped.set()
         thread.join()
 
+    def be_late(self, table: str) -> None:
+        """Take `LAG` seconds for each row of a table that was inserted elsewhere, before all that came after it."""
+        with self.connected() as execute:
+            execute("SET GLOBAL slave_run_triggers_for_rbr = 'YES'")
+            execute("SET SESSION wsrep_on = OFF")  # a trigger of this node alone
+            execute(f"CREATE TRIGGER {table}_late BEFORE INSERT ON {table} FOR EACH ROW DO SLEEP({LAG})")
+
 
 class Galera(Cluster):
     """Nodes by number.
@@ -98,7 +105,9 @@ class Galera(Cluster):
         self._proxy, self._asks = proxy, asks
         addresses = [f"{Server.host}:{free_port()}" for _ in range(number)]
         names = [f"node{place}" for place in range(number)]
-        servers = (Server(name, own, addresses, begins=name == "node0") for name, own in zip(names, addresses, strict=True))
+        servers = (
+            Server(name, own, addresses, begins=name == "node0") for name, own in zip(names, addresses, strict=True)
+        )
         self.nodes: list[GaleraNode] = [GaleraNode(name, server) for name, server in zip(names, servers, strict=True)]
 
     def __enter__(self) -> Self:

@@ -56,7 +56,6 @@ class Node(MariaDB):
         "innodb_autoinc_lock_mode": "2",
         "wsrep_cluster_name": "tests",
         "wsrep_on": "ON",
-        "wsrep_slave_threads": "2",
         "wsrep_sst_method": "rsync",
     }
 
