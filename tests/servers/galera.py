@@ -94,6 +94,9 @@ class Node(MariaDB):
         return [*super()._command(), *arguments, *(["--wsrep-new-cluster"] if self._begins else [])]
 
     def _launch(self) -> None:
+        state = self.folder / "data" / "grastate.dat"
+        if self._begins and state.exists():  # it was killed, and does not know that nobody has more than it
+            state.write_text(state.read_text().replace("safe_to_bootstrap: 0", "safe_to_bootstrap: 1"))
         super()._launch()
         self._begins = len(self._members) == 1  # whoever comes back joins the others
 

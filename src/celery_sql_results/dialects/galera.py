@@ -7,7 +7,11 @@ from weakref import WeakKeyDictionary
 
 import sqlalchemy as sa
 
-__all__ = ["Galera"]
+__all__ = ["Galera", "is_too_large"]
+
+#: What a node says of a commit that is larger than ``wsrep_max_ws_size``, under the number of any other error. It is
+#: not translated.
+TOO_LARGE = "Maximum writeset size exceeded"
 
 #: What tells whether a server is a node. No row: it can never be one. Its name is all that servers agree on: a query of
 #: the value itself is an error on those that do not know it.
@@ -15,6 +19,11 @@ QUESTION = "SHOW VARIABLES LIKE 'wsrep_on'"
 #: Each statement waits until all is here that was committed on any node before it began: 1 is for SELECT and BEGIN, 2
 #: for UPDATE and DELETE, 4 for INSERT. Else a node that lags knows neither the chord of a part, nor who was elected.
 CAUSAL = ", SESSION wsrep_sync_wait = @@SESSION.wsrep_sync_wait | 7"
+
+
+def is_too_large(orig: BaseException) -> bool:
+    """Whether a node will never take what was to be committed."""
+    return TOO_LARGE in str(orig)
 
 
 class Galera:

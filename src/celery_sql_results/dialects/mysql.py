@@ -18,7 +18,7 @@ from sqlalchemy.engine.url import URL
 from celery_sql_results.boundaries import undone
 
 from .base import AutocommitImpl, Put, may_replace
-from .galera import Galera
+from .galera import Galera, is_too_large
 from .inspection import Found, schema_of, sequence_of
 from .mysql_catalog import look_at
 from .refusals import wire_size
@@ -47,7 +47,7 @@ TRANSIENT = {
     1021,  # disk full
     1026,  # error on write: disk full
     1030,  # an error of the storage engine, of the system's: as a rule disk full
-    1180,  # the same during COMMIT; on Galera also a conflict
+    1180,  # the same during COMMIT; on Galera, the node has lost its cluster meanwhile
     1037,
     1038,
     1041,  # out of memory
@@ -65,9 +65,9 @@ TRANSIENT = {
     1161,  # reading from or writing to the network failed
     1203,
     1226,  # too many connections of this user, or its quota of this hour is used up
-    1205,  # lock wait timeout
+    1205,  # lock wait timeout; on Galera, what was committed elsewhere did not come in time
     1206,  # the table of locks is full
-    1213,  # deadlock
+    1213,  # deadlock; on Galera, another node was quicker
     *DEMOTED,
     1317,  # the query was killed
     1637,  # too many transactions at once
@@ -248,7 +248,7 @@ class MySQLImpl(AutocommitImpl):
         return _number(orig) in TIMED_OUT
 
     def _is_refusal(self, error: exc.DBAPIError, orig: BaseException) -> bool:
-        return _number(orig) in REFUSED
+        return _number(orig) in REFUSED or is_too_large(orig)
 
     def _oversize(self, error: exc.DBAPIError, engine: Engine) -> str | None:
         """A statement that is longer than ``max_allowed_packet`` makes the server hang up without a word."""
