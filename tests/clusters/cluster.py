@@ -63,6 +63,15 @@ class Cluster(ABC):
     def url(self) -> str:
         """The SQLAlchemy URL of the results, that leads to a node that takes writes."""
 
+    @property
+    def entrances(self) -> Sequence[str]:
+        """The URLs that lead to the results by all ways that there are; each takes writes."""
+        return [self.url]
+
+    @abstractmethod
+    def renew(self) -> None:
+        """Empty the database of the results, on all nodes."""
+
     @abstractmethod
     def version(self) -> str:
         """The releases of its programs."""

@@ -116,6 +116,7 @@ class Galera(Cluster):
                 stack.enter_context(node.server)
                 until(partial(answers, node.is_synced), "a node has joined")
             furnish(self.nodes[0].server)
+            self.renew()
             self._url = self.nodes[0].url()
             if self._proxy is not None:
                 self._url = stack.enter_context(self._in_front(stack, self._proxy)).leads_to(self._url)
@@ -137,6 +138,20 @@ class Galera(Cluster):
     def url(self) -> str:
         """By the first node, or through HAProxy."""
         return self._url
+
+    @property
+    def entrances(self) -> list[str]:
+        """Each node is one."""
+        return [self.url, *(node.url() for node in self.nodes)]
+
+    def renew(self) -> None:
+        """Empty the database of the results, on all nodes."""
+        for statement in (
+            f"DROP DATABASE IF EXISTS {RESULTS}",
+            f"CREATE DATABASE {RESULTS}",
+            f"CREATE TABLE {RESULTS}.watch (node VARCHAR(9) PRIMARY KEY, value CHAR(36))",
+        ):
+            self.nodes[0].server.execute(statement)
 
     def version(self) -> str:
         """That of the servers."""
@@ -215,12 +230,10 @@ def answers(question: Callable[[], bool]) -> bool:
 
 
 def furnish(server: Server) -> None:
-    """Make the database and the role, what the watch writes to, and the user of HAProxy's check."""
+    """Make the role and the user of HAProxy's check."""
     for statement in (
-        f"CREATE DATABASE {RESULTS}",
         f"CREATE USER {ROLE} IDENTIFIED BY '{PASSWORD}'",
         f"GRANT ALL PRIVILEGES ON {RESULTS}.* TO {ROLE}",
-        f"CREATE TABLE {RESULTS}.watch (node VARCHAR(9) PRIMARY KEY, value CHAR(36))",
         "CREATE USER haproxy",
     ):
         server.execute(statement)

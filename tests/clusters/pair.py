@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, ClassVar
 
@@ -12,7 +12,7 @@ from typing_extensions import Self
 from clusters.answerer import Answerer
 from clusters.cluster import Cluster, Fault
 from clusters.haproxy import SAYS_YES, HAProxy, Member
-from clusters.postgresql import SETTINGS, PostgreSQLNode, furnish, several_hosts
+from clusters.postgresql import SETTINGS, PostgreSQLNode, furnish, renew, several_hosts
 from faults.load import until
 from servers import PostgreSQL
 from servers.proxy import Proxy
@@ -94,7 +94,6 @@ class Pair(Cluster):
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             first = PairNode("one", stack)
-            furnish(first.server.execute)
             second = PairNode("two", stack, first)
             self.nodes = (first, second)
             self.primary, self.standby = self.nodes
@@ -104,6 +103,7 @@ class Pair(Cluster):
                 haproxy = stack.enter_context(HAProxy(members, SAYS_YES, **self._proxy))
                 self._url = haproxy.leads_to(first.url())
             self._wait_for_each_other()
+            furnish(first, self.nodes)
             self._stack = stack.pop_all()
         return self
 
@@ -114,6 +114,15 @@ class Pair(Cluster):
     def url(self) -> str:
         """By several hosts, or through HAProxy."""
         return self._url
+
+    @property
+    def entrances(self) -> Sequence[str]:
+        """Also the hosts in the other order."""
+        return [self._url, several_hosts(self.nodes), several_hosts(self.nodes[::-1])]
+
+    def renew(self) -> None:
+        """Empty the database of the results."""
+        renew(self.primary, self.nodes)
 
     def version(self) -> str:
         """That of the servers."""

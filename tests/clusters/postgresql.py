@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import psycopg
 
 from clusters.cluster import Node
+from faults.load import until
 from servers.proxy import Proxy
 
 #: The database of the results, and a role that may do all in it and nothing beyond.
@@ -50,6 +51,12 @@ class PostgreSQLNode(Node):
         with self.connected() as connection:
             return connection.execute("SELECT NOT pg_catalog.pg_is_in_recovery()").fetchone() == (True,)
 
+    def has_replayed(self, position: str) -> bool:
+        """Whether it has all that was written up to a position."""
+        with self.connected() as connection:
+            query = f"SELECT pg_catalog.pg_last_wal_replay_lsn() >= '{position}'"
+            return connection.execute(query).fetchone() == (True,)
+
     @contextmanager
     def writing(self) -> Iterator[Callable[[], object]]:
         """What commits something on a connection of its own."""
@@ -65,7 +72,20 @@ def several_hosts(nodes: Sequence[PostgreSQLNode]) -> str:
     )
 
 
-def furnish(execute: Callable[[str], object]) -> None:
-    """Make the database and the role, given what runs a statement as administrator."""
-    execute(f"CREATE ROLE {ROLE} LOGIN PASSWORD '{PASSWORD}'")
-    execute(f"CREATE DATABASE {RESULTS} OWNER {ROLE}")
+def furnish(primary: PostgreSQLNode, nodes: Sequence[PostgreSQLNode]) -> None:
+    """Make the role and the database."""
+    with primary.connected() as connection:
+        connection.execute(f"CREATE ROLE {ROLE} LOGIN PASSWORD '{PASSWORD}'")
+    renew(primary, nodes)
+
+
+def renew(primary: PostgreSQLNode, nodes: Sequence[PostgreSQLNode]) -> None:
+    """Make the database, or make it anew, and return when all nodes have it: libpq goes on to the next host only where
+    one refuses connections, not where it lacks the database."""
+    with primary.connected() as connection:
+        connection.execute(f"DROP DATABASE IF EXISTS {RESULTS} WITH (FORCE)")
+        connection.execute(f"CREATE DATABASE {RESULTS} OWNER {ROLE}")
+        ((position,),) = connection.execute("SELECT pg_catalog.pg_current_wal_lsn()::text")
+    for node in nodes:
+        if node is not primary:
+            until(lambda node=node: node.has_replayed(position), f"{node.name} has the database")

@@ -1,0 +1,24 @@
+"""What befalls a cluster under load: all that was stored is there, all that was called ends, and nobody hangs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from clusters import CLUSTERS
+from clusters.scene import Stage
+from faults.load import Verdict
+
+#: These are for `scripts/soak --clusters`: of the two, who notices late meets more.
+FOR_LONG = {"pair-haproxy", "galera-haproxy"}
+KINDS = [name for name in CLUSTERS if name not in FOR_LONG]
+SCENES = [(kind, fault) for kind in KINDS for fault in CLUSTERS[kind].cluster.faults]
+
+
+@pytest.mark.parametrize(("cluster", "fault"), SCENES, indirect=["cluster"])
+def test_under_load(stage: Stage, fault: str, folder: Path) -> None:
+    report = stage.play(fault, folder)
+
+    assert report.verdict == Verdict()
+    assert [number > 0 for number in (report.stores, report.waits, report.bodies, report.held)] == [True] * 4
