@@ -89,7 +89,8 @@ def _create(url: str, options: dict[str, Any], callback: EngineCallback | None, 
     event.listen(engine, "connect", lambda connection, _record: impl.on_connect(connection))
     if callback is not None:
         callback(engine)
-    event.listen(engine, "connect", lambda connection, _record: impl.settle(connection))
+    dialect = engine.dialect  # not the engine, which would never end
+    event.listen(engine, "connect", lambda connection, _record: impl.settle(connection, dialect))
     if is_shared and isinstance(engine.pool, pool.NullPool):
         impl.share(engine, timeout)
     _commit_each_statement(engine, impl)

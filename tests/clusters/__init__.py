@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from clusters.cluster import Cluster
+from clusters.galera import Galera
 from clusters.pair import Pair
 from clusters.patroni import PatroniCluster
 
@@ -40,4 +41,6 @@ CLUSTERS: dict[str, Kind] = {
     "pair-haproxy": Kind(Pair, {"proxy": QUICK}),
     "pair-slow-haproxy": Kind(Pair, {"proxy": SLOW}),
     "patroni-haproxy": Kind(PatroniCluster, {"proxy": EXAMPLE}),
+    "galera-haproxy": Kind(Galera, {"proxy": QUICK}),
+    "galera-slow-haproxy": Kind(Galera, {"proxy": SLOW, "asks": False}),
 }

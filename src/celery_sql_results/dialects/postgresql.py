@@ -111,7 +111,7 @@ class PostgreSQLImpl(AutocommitImpl):
             return {}
         return {"connect_args": {name: value for name, value in PATIENCE.items() if name not in url.query}}
 
-    def settle(self, dbapi_connection: DBAPIConnection) -> None:
+    def settle(self, dbapi_connection: DBAPIConnection, dialect: sa.Dialect) -> None:
         """Times are UTC also in columns with a time zone. PgBouncer keeps this apart for each of its clients."""
         info = getattr(dbapi_connection, "info", None)  # psycopg and psycopg2 are told the zone as they connect
         if info is None or info.parameter_status("TimeZone") not in UTC:
