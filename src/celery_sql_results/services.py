@@ -13,6 +13,8 @@ from celery.utils.log import get_logger
 from sqlalchemy.engine import Engine, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
+from celery_sql_results.foreign import escaping
+
 from .chords import Chords, HandOver, Join, Members, Sweep
 from .dialects import impl_for
 from .models import Models
@@ -27,7 +29,7 @@ from .writing import Emptier, Entry, Judge, Replay, Retries, Spool, Writer
 __all__ = ["Services"]
 
 T = TypeVar("T")
-logger = get_logger(__name__)
+logger = escaping(get_logger(__name__))
 
 
 class Services:

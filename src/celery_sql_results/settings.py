@@ -10,7 +10,7 @@ import math
 import os
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from os import PathLike
 from typing import Any, NamedTuple
@@ -24,6 +24,7 @@ from sqlalchemy.exc import ArgumentError
 
 from .dialects import impl_for
 from .errors import SettingError
+from .foreign import shown
 from .models import TableNames
 from .payload.compression import LIMIT
 from .payload.redaction import Redact
@@ -77,8 +78,8 @@ class RetryPolicy:
 class Settings:
     """The settings of one backend."""
 
-    url: str
-    engine_options: Mapping[str, Any]
+    url: str = field(repr=False)  # which may hold a password, like the next
+    engine_options: Mapping[str, Any] = field(repr=False)
     engine_callback: EngineCallback | None
     short_lived_sessions: bool
     names: TableNames
@@ -94,7 +95,7 @@ class Settings:
     retry: RetryPolicy
     native_chords: bool
     listen: bool
-    listen_url: str | None
+    listen_url: str | None = field(repr=False)
     poll_min_interval: float
     poll_max_interval: float
     spool_dir: str | None
@@ -219,7 +220,7 @@ class _Reader:
             try:
                 value = symbol_by_name(value)
             except (ImportError, AttributeError, ValueError) as error:
-                raise SettingError(setting, value, f"the import path of a callable ({error})") from error
+                raise SettingError(setting, value, f"the import path of a callable ({shown(error)})") from None
         if value is not None and not callable(value):
             raise SettingError(setting, value, f"{needed}, or its import path")
         return value
@@ -258,7 +259,7 @@ class _Reader:
             return None
         try:
             get_encoder(value)
-        except KeyError:
+        except (KeyError, TypeError):
             raise SettingError(setting, value, f"'gzip' or another of {', '.join(sorted(encoders()))}") from None
         return value  # type: ignore[no-any-return]
 

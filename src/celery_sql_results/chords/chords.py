@@ -12,6 +12,7 @@ from celery.utils.log import get_logger
 from sqlalchemy.exc import SQLAlchemyError
 
 from celery_sql_results.boundaries import caught
+from celery_sql_results.foreign import escaping
 from celery_sql_results.ids import stored_id
 from celery_sql_results.payload import Encoding, tree
 from celery_sql_results.rows import Chord, Database
@@ -25,7 +26,7 @@ from .sweeping import GRACE
 
 __all__ = ["Chords"]
 
-logger = get_logger(__name__)
+logger = escaping(get_logger(__name__))
 
 
 class Chords:

@@ -16,6 +16,7 @@ from kombu.utils.json import loads
 from sqlalchemy.exc import SQLAlchemyError
 
 from celery_sql_results.boundaries import caught
+from celery_sql_results.foreign import escaping
 from celery_sql_results.rows import Chord, ChordRows, Database, OpenChord
 from celery_sql_results.writing import Retries
 
@@ -24,7 +25,7 @@ from .joining import Join
 __all__ = ["HandOver", "lease_for"]
 
 T = TypeVar("T")
-logger = get_logger(__name__)
+logger = escaping(get_logger(__name__))
 
 #: The shortest time, in seconds, that an elected process has to join the header, and the longest to publish the body.
 SHORTEST_JOIN, LONGEST_PUBLISH = 10.0, 60.0

@@ -14,10 +14,11 @@ from celery.utils.log import get_logger
 from celery.utils.saferepr import saferepr
 
 from celery_sql_results.boundaries import caught
+from celery_sql_results.foreign import escaping
 
 __all__ = ["REDACTED", "REPR_LEVELS", "Redact", "Redaction", "redaction_for"]
 
-logger = get_logger(__name__)
+logger = escaping(get_logger(__name__))
 
 #: Takes a task's name and arguments, and returns the arguments that may be stored.
 Redact = Callable[[str, Sequence[Any], Mapping[str, Any]], tuple[Any, Any]]

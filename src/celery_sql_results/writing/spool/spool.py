@@ -7,6 +7,7 @@ import time
 from celery.utils.log import get_logger
 from sqlalchemy.engine import URL, make_url
 
+from celery_sql_results.foreign import escaping
 from celery_sql_results.models import TableNames
 from celery_sql_results.writing.entry import Entry
 from celery_sql_results.writing.retry import Failed, describe
@@ -16,7 +17,7 @@ from .files import dumps
 
 __all__ = ["Spool"]
 
-logger = get_logger(__name__)
+logger = escaping(get_logger(__name__))
 
 
 class Spool:
