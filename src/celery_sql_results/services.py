@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from celery_sql_results.foreign import escaping
 
-from .chords import Chords, HandOver, Join, Members, Sweep
+from .chords import Chords, HandOver, Join, Members, Signer, Sweep
 from .dialects import impl_for
 from .models import Models
 from .payload import Encoding, UnreadableMeta, redaction_for
@@ -69,8 +69,9 @@ class Services:
         self.spool = self._spool_of(settings)
         self.writer = writer = Writer(database, self.judge, retries, payload, self.spool)
         fail, hurry = backend.chord_error_from_stack, self.in_a_hurry
-        hand_over = HandOver(app, database, retries, Join(app, encoding), fail, hurry)
-        self.chords = Chords(app, database, encoding, payload, writer, retries, hand_over, hurry)
+        signer = Signer(settings.chord_secrets, settings.takes_unsigned_chords)
+        hand_over = HandOver(app, database, retries, Join(app, encoding), fail, signer, hurry)
+        self.chords = Chords(app, database, encoding, payload, writer, retries, hand_over, signer, hurry)
         members = Members(app, database, retries, payload, encoding.content_type)
         self.sweep_chords = Sweep(database, retries, members, hand_over)
         self.replay: Replay | None = None

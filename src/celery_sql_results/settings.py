@@ -94,6 +94,8 @@ class Settings:
     redact: frozenset[str] | Redact | None
     retry: RetryPolicy
     native_chords: bool
+    chord_secrets: tuple[str, ...] = field(repr=False)
+    takes_unsigned_chords: bool
     listen: bool
     listen_url: str | None = field(repr=False)
     poll_min_interval: float
@@ -127,6 +129,8 @@ class Settings:
             redact=reader.redact("database_redact"),
             retry=reader.retry(),
             native_chords=reader.flag("database_native_chords", True),
+            chord_secrets=reader.secrets("database_chord_secrets"),
+            takes_unsigned_chords=reader.flag("database_accept_unsigned_chords", False),
             listen=reader.flag("database_listen", True),
             listen_url=reader.url("database_listen_url") if reader.get("database_listen_url") else None,
             poll_min_interval=reader.number("database_poll_min_interval", POLL_MIN_INTERVAL, least=POLL_LEAST),
@@ -276,6 +280,14 @@ class _Reader:
         if not all(name in known for name in value):
             raise SettingError(setting, value, f"a list of serializers; known are {', '.join(sorted(known))}")
         return value
+
+    def secrets(self, setting: str) -> tuple[str, ...]:
+        """One or several; none is shown."""
+        value = self.get(setting, ())
+        found = (value,) if isinstance(value, str) else value
+        if not isinstance(found, (list, tuple)) or not all(isinstance(each, str) and each for each in found):
+            raise SettingError(setting, type(value).__name__, "a text, or a list of texts of which the first signs")
+        return tuple(found)
 
     def directory(self, setting: str) -> str | None:
         value = self.get(setting)

@@ -22,6 +22,7 @@ from .failing import as_json, bare
 from .handing_over import HandOver
 from .members import as_members
 from .parts import COUNTED, KEPT, part_of, stage_of
+from .signing import Signer
 from .sweeping import GRACE
 
 __all__ = ["Chords"]
@@ -40,6 +41,7 @@ class Chords:
         writer: stores chords and parts.
         retries: repeats what passes.
         hand_over: joins a header and sends its body.
+        signer: signs bodies.
         in_a_hurry: whether it is better to keep a write than to try it again.
     """
 
@@ -52,6 +54,7 @@ class Chords:
         writer: Writer,
         retries: Retries,
         hand_over: HandOver,
+        signer: Signer,
         in_a_hurry: Callable[[], bool],
     ) -> None:
         self._app = app
@@ -61,6 +64,7 @@ class Chords:
         self._writer = writer
         self._retries = retries
         self._hand_over = hand_over
+        self._signer = signer
         self._in_a_hurry = in_a_hurry
 
     @property
@@ -77,9 +81,9 @@ class Chords:
             "group_id": group_id,
             "size": None,
             "header": None,
-            "body": kept,
+            "body": self._signer.signed(group_id, kept),
             "content_type": self._encoding.content_type,
-            "bare_body": None if kept else as_json(bare(body)),
+            "bare_body": None if kept else self._signer.signed(group_id, as_json(bare(body))),
         }
         self._writer.write(Entry(CHORD, {**row, **self._known_of(*header_result_args)}))
 
