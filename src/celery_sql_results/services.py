@@ -95,7 +95,7 @@ class Services:
 
     def _prepare(self, engine: Engine, models: Models) -> Columns:
         columns = self._sessions.prepare_models(engine, models)
-        if self.emptier and self.spool and self.spool.directory.names():  # what others have left
+        if self.emptier and self.spool and self.spool.may_hold_entries():  # which others have left
             self.emptier.wake(at_once=True)
         return columns
 

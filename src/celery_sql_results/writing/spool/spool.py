@@ -37,6 +37,13 @@ class Spool:
         place = (*_without_passwords(make_url(url)), *names)
         self.directory = Directory(root, place, max_bytes)
 
+    def may_hold_entries(self) -> bool:
+        """Whether something waits. If that cannot be seen, yes: who empties the spool tells why."""
+        try:
+            return bool(self.directory.names())
+        except OSError:
+            return True
+
     def keep(self, entry: Entry, failed: Failed) -> bool:
         """Whether ``entry``, which has ``failed``, waits in the spool now."""
         path, failure = self.directory.path, (entry, describe(failed.error), time.monotonic() - failed.began)
