@@ -13,7 +13,9 @@ from celery.utils.log import get_logger
 from sqlalchemy.engine import Engine, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from .chords import Chords, HandOver, Join, Members, Sweep
+from celery_sql_results.foreign import escaping
+
+from .chords import Chords, HandOver, Join, Members, Signer, Sweep
 from .dialects import impl_for
 from .models import Models
 from .payload import Encoding, UnreadableMeta, redaction_for
@@ -27,7 +29,7 @@ from .writing import Emptier, Entry, Judge, Replay, Retries, Spool, Writer
 __all__ = ["Services"]
 
 T = TypeVar("T")
-logger = get_logger(__name__)
+logger = escaping(get_logger(__name__))
 
 
 class Services:
@@ -67,8 +69,9 @@ class Services:
         self.spool = self._spool_of(settings)
         self.writer = writer = Writer(database, self.judge, retries, payload, self.spool)
         fail, hurry = backend.chord_error_from_stack, self.in_a_hurry
-        hand_over = HandOver(app, database, retries, Join(app, encoding), fail, hurry)
-        self.chords = Chords(app, database, encoding, payload, writer, retries, hand_over, hurry)
+        signer = Signer(settings.chord_secrets, settings.takes_unsigned_chords)
+        hand_over = HandOver(app, database, retries, Join(app, encoding), fail, signer, hurry)
+        self.chords = Chords(app, database, encoding, payload, writer, retries, hand_over, signer, hurry)
         members = Members(app, database, retries, payload, encoding.content_type)
         self.sweep_chords = Sweep(database, retries, members, hand_over)
         self.replay: Replay | None = None
@@ -92,7 +95,7 @@ class Services:
 
     def _prepare(self, engine: Engine, models: Models) -> Columns:
         columns = self._sessions.prepare_models(engine, models)
-        if self.emptier and self.spool and self.spool.directory.names():  # what others have left
+        if self.emptier and self.spool and self.spool.may_hold_entries():  # which others have left
             self.emptier.wake(at_once=True)
         return columns
 

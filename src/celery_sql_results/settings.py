@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from os import PathLike
 from typing import Any, NamedTuple
@@ -25,6 +25,7 @@ from sqlalchemy.exc import ArgumentError
 
 from .dialects import impl_for
 from .errors import SettingError
+from .foreign import shown
 from .models import TableNames
 from .payload.compression import LIMIT
 from .payload.redaction import Redact
@@ -85,8 +86,8 @@ class RetryPolicy:
 class Settings:
     """The settings of one backend."""
 
-    url: str
-    engine_options: Mapping[str, Any]
+    url: str = field(repr=False)  # which may hold a password, like the next
+    engine_options: Mapping[str, Any] = field(repr=False)
     engine_callback: EngineCallback | None
     short_lived_sessions: bool
     names: TableNames
@@ -101,8 +102,10 @@ class Settings:
     redact: frozenset[str] | Redact | None
     retry: RetryPolicy
     native_chords: bool
+    chord_secrets: tuple[str, ...] = field(repr=False)
+    takes_unsigned_chords: bool
     listen: bool
-    listen_url: str | None
+    listen_url: str | None = field(repr=False)
     poll_min_interval: float
     poll_max_interval: float
     spool_dir: str | None
@@ -134,6 +137,8 @@ class Settings:
             redact=reader.redact("database_redact"),
             retry=reader.retry(),
             native_chords=reader.flag("database_native_chords", True),
+            chord_secrets=reader.secrets("database_chord_secrets"),
+            takes_unsigned_chords=reader.flag("database_accept_unsigned_chords", False),
             listen=reader.flag("database_listen", True),
             listen_url=reader.url("database_listen_url") if reader.get("database_listen_url") else None,
             poll_min_interval=reader.number("database_poll_min_interval", POLL_MIN_INTERVAL, least=POLL_LEAST),
@@ -230,7 +235,7 @@ class _Reader:
             try:
                 value = symbol_by_name(value)
             except (ImportError, AttributeError, ValueError) as error:
-                raise SettingError(setting, value, f"the import path of a callable ({error})") from error
+                raise SettingError(setting, value, f"the import path of a callable ({shown(error)})") from None
         if value is not None and not callable(value):
             raise SettingError(setting, value, f"{needed}, or its import path")
         return value
@@ -269,7 +274,7 @@ class _Reader:
             return None
         try:
             get_encoder(value)
-        except KeyError:
+        except (KeyError, TypeError):
             raise SettingError(setting, value, f"'gzip' or another of {', '.join(sorted(encoders()))}") from None
         return value  # type: ignore[no-any-return]
 
@@ -286,6 +291,14 @@ class _Reader:
         if not all(name in known for name in value):
             raise SettingError(setting, value, f"a list of serializers; known are {', '.join(sorted(known))}")
         return value
+
+    def secrets(self, setting: str) -> tuple[str, ...]:
+        """One or several; none is shown."""
+        value = self.get(setting, ())
+        found = (value,) if isinstance(value, str) else value
+        if not isinstance(found, (list, tuple)) or not all(isinstance(each, str) and each for each in found):
+            raise SettingError(setting, type(value).__name__, "a text, or a list of texts of which the first signs")
+        return tuple(found)
 
     def directory(self, setting: str) -> str | None:
         value = self.get(setting)

@@ -217,6 +217,16 @@ class PostgreSQLImpl(AutocommitImpl):
         """An operator's cancel has the same SQLSTATE. In other languages than English it is taken for a time-out."""
         return _sqlstate(orig) == "57014" and "user request" not in str(orig)
 
+    def leave_rows_out(self, error: BaseException) -> None:
+        """The server's first words are kept; what it says of details and of context may quote the row."""
+        orig = getattr(error, "orig", None)
+        before = str(orig)
+        while orig is not None:  # pg8000 raises a second one from the first
+            orig.args = _first_words(orig)
+            orig = orig.__context__
+        after = str(getattr(error, "orig", None))
+        error.args = tuple(arg.replace(before, after) if isinstance(arg, str) else arg for arg in error.args)
+
     def _is_refusal(self, error: exc.DBAPIError, orig: BaseException) -> bool:
         state = _sqlstate(orig)
         if state is None:  # the driver itself would not send it
@@ -243,6 +253,16 @@ def _is_standby(dbapi_connection: Any) -> bool:
 def _is_rejected(told: str) -> bool:
     """Whether each attempt to connect was; of two hosts, the other may be back soon."""
     return all(any(words in attempt for words in REJECTIONS) for attempt in filter(None, ATTEMPT.split(told)))
+
+
+def _first_words(orig: BaseException) -> tuple[Any, ...]:
+    """The arguments of a driver's error, less what a server adds to its message."""
+    message = getattr(getattr(orig, "diag", None), "message_primary", None)  # psycopg and psycopg2
+    if message is not None:
+        return (message,)
+    if orig.args and isinstance(orig.args[0], dict):  # pg8000: severity, code and message
+        return ({name: value for name, value in orig.args[0].items() if name in "SVCM"}, *orig.args[1:])
+    return orig.args
 
 
 def _sqlstate(orig: BaseException) -> str | None:

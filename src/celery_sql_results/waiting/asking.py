@@ -12,13 +12,14 @@ from celery import states
 from celery.utils.log import get_logger
 from sqlalchemy.exc import ProgrammingError, SQLAlchemyError
 
+from celery_sql_results.foreign import escaping
 from celery_sql_results.rows import TaskRows, WaiterRows
 
 from .subscription import Row, Subscription
 
 __all__ = ["Asking"]
 
-logger = get_logger(__name__)
+logger = escaping(get_logger(__name__))
 
 #: Most ids of one wait that get a row of their own; more are polled in one query, which costs the writers nothing.
 MOST_ROWS = 100

@@ -17,6 +17,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 from celery.utils.log import get_logger
 
 from celery_sql_results.boundaries import caught
+from celery_sql_results.foreign import escaping
 
 from .asking import Asking
 from .awaited import Awaited
@@ -26,7 +27,7 @@ from .subscription import Row, Subscription
 
 __all__ = ["Looker"]
 
-logger = get_logger(__name__)
+logger = escaping(get_logger(__name__))
 
 #: Seconds that the threads stay when nobody waits, with their connections.
 LINGER = 30.0
