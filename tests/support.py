@@ -42,6 +42,13 @@ def app_on(url: str | None, scheme: str = "sql", **settings: Any) -> Celery:
     return app
 
 
+def of_session(url: str, **settings: str) -> dict[str, Any]:
+    """Options of an engine that give sessions on PostgreSQL some settings of the server, as each driver takes them."""
+    if "+pg8000" in url:
+        return {"connect_args": {"startup_params": settings}}
+    return {"connect_args": {"options": " ".join(f"-c {name}={value}" for name, value in settings.items())}}
+
+
 def fork() -> int:
     """Fork this process. The child must do next to nothing: threads of other tests may hold locks."""
     with warnings.catch_warnings():

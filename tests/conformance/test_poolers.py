@@ -12,7 +12,7 @@ from sqlalchemy.exc import OperationalError
 from faults.load import until
 from servers import Database, PgBouncer, PostgreSQL
 from servers.pool import or_skip
-from support import Backends, app_on
+from support import Backends, app_on, close
 
 
 @pytest.fixture
@@ -44,6 +44,7 @@ def test_session_mode(database: Database, backends: Backends, driver: str, caplo
         backend.forget("t")
 
         assert (backend.get_state("t"), backend.get_result("t19")) == (states.PENDING, 19)
+        close(backend)
     assert (caplog.messages, database.errors()) == ([], [])
 
 

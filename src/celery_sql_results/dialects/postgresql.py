@@ -112,11 +112,16 @@ class PostgreSQLImpl(AutocommitImpl):
         return {"connect_args": {name: value for name, value in PATIENCE.items() if name not in url.query}}
 
     def settle(self, dbapi_connection: DBAPIConnection, dialect: sa.Dialect) -> None:
-        """Times are UTC also in columns with a time zone. PgBouncer keeps this apart for each of its clients."""
+        """Times are UTC also in columns with a time zone. PgBouncer keeps this apart for each of its clients.
+
+        Bytes come as pg8000 reads them, and nothing else; the others read both forms.
+        """
         info = getattr(dbapi_connection, "info", None)  # psycopg and psycopg2 are told the zone as they connect
         if info is None or info.parameter_status("TimeZone") not in UTC:
             with closing(dbapi_connection.cursor()) as cursor:
                 cursor.execute("SET TIME ZONE 'UTC'")
+                if info is None:
+                    cursor.execute("SET bytea_output = 'hex'")
 
     def upsert(self, where: Put, columns: tuple[str, ...]) -> sa.Insert:
         return on_conflict_upsert(insert, where, columns)
