@@ -45,6 +45,14 @@ def proxy(primary: PostgreSQL) -> Iterator[Proxy]:
         yield proxy
 
 
+@pytest.fixture(scope="module")
+def lasting(primary: PostgreSQL) -> Iterator[Standby]:
+    """A standby for those who do not promote it."""
+    primary.ensure()
+    with Standby(primary) as standby:
+        yield standby
+
+
 @pytest.fixture
 def standby(primary: PostgreSQL) -> Iterator[Standby]:
     """A standby of the primary, on which the tables are, but for what others store later."""
@@ -91,7 +99,7 @@ def forget(backend: DatabaseBackend) -> None:
 @pytest.mark.parametrize("write", [store, store_part, save_group, forget, size_chord], ids=lambda write: write.__name__)
 def test_a_proxy_that_notices_late(
     primary: PostgreSQL,
-    standby: Standby,
+    lasting: Standby,
     proxy: Proxy,
     backends: Backends,
     write: Callable[[DatabaseBackend], None],
@@ -100,7 +108,7 @@ def test_a_proxy_that_notices_late(
     """What meets a standby closes its connection, so that the next one reaches the primary."""
     pytest.importorskip(driver)
     backend = backends(through(proxy, primary, driver), **ONCE)
-    on_standby(backend, proxy, standby)
+    on_standby(backend, proxy, lasting)
     proxy.target = primary.port  # connections that are open stay where they are
     write(backend)
     close(backend)
