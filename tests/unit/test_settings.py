@@ -51,7 +51,7 @@ def test_defaults() -> None:
         engine_options={"pool_pre_ping": True, "pool_recycle": 3600},
         engine_callback=None,
         short_lived_sessions=False,
-        idle_timeout=5.0,
+        idle_timeout=3.0,
         names=TableNames("celery_taskmeta", "celery_tasksetmeta", None, None),
         create_tables_at_setup=True,
         extended=False,

@@ -8,6 +8,7 @@ closed.
 from __future__ import annotations
 
 import math
+import random
 import threading
 import time
 from collections import deque
@@ -32,8 +33,13 @@ UNSENT = (OverflowError, UnicodeEncodeError)
 #: Seconds after which an unused connection is pinged before it is used again.
 PING_AFTER = 1.0
 #: Seconds after which an unused connection is closed, unless a setting says otherwise. To open one takes some
-#: milliseconds; a worker's upkeep, which comes more often, keeps its own.
-IDLE_TIMEOUT = 5.0
+#: milliseconds. A state that is no outcome waits for one that others hold for 5 s at most.
+IDLE_TIMEOUT = 3.0
+#: So many times as long, a connection is closed that is used all the time, when it is not in use. Behind a pooler that
+#: has too few for all, those who wait for one get their turn.
+IN_USE = 10
+#: Under what an entry of the pool keeps the time when its connection was first seen idle, and its share of chance.
+SEEN = "celery_sql_results.seen"
 
 #: What SQLAlchemy's pool expects of an empty and of a full queue.
 _Empty: Any = private("sqlalchemy.util.queue:Empty")
@@ -176,23 +182,29 @@ class PingingPool(pool.QueuePool):
         return record
 
     def close_idle(self) -> float | None:
-        """Close what nobody has used for the timeout; its entries stay, to be opened anew when there is need.
+        """Close what nobody has used for the timeout, or what was used for long; its entries stay, to be opened anew.
 
         Return when to look again (monotonic), or ``None`` if nothing is open.
         """
-        now = time.monotonic()
         opened = [record for record in self._idle.things() if record.dbapi_connection is not None]
         for record in opened:
-            if now - record.idle_since >= self.idle_timeout and self._idle.take_out(record):
-                self._close(record, now - self.idle_timeout)
+            if self._is_over(record) and self._idle.take_out(record):
+                self._close(record)
         since = [record.idle_since for record in opened if record.dbapi_connection is not None]
         if not since and self.checkedout() <= 0:
             return None
-        return min(since, default=now) + self.idle_timeout
+        return min(since, default=time.monotonic()) + self.idle_timeout
 
-    def _close(self, record: Any, since: float) -> None:
+    def _is_over(self, record: Any) -> bool:
+        now = time.monotonic()
+        if now - record.idle_since >= self.idle_timeout:
+            return True
+        seen = record.info.setdefault(SEEN, (now, random.uniform(0.75, 1.25)))  # noqa: S311 - not all at once
+        return bool(now - seen[0] >= seen[1] * self.idle_timeout * IN_USE)
+
+    def _close(self, record: Any) -> None:
         try:
-            if record.idle_since <= since:  # or it was in use just now
+            if self._is_over(record):  # or it was in use just now
                 record.idle_since = time.monotonic()  # if that fails, not again at once
                 record.close()
                 record.info.clear()  # what was known of the connection
