@@ -7,7 +7,6 @@ read, with another for moments. When nothing is to be done, none, but for the mo
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,6 +17,7 @@ import pytest
 from celery import Celery, group
 
 from acceptance.conftest import MakeApp
+from acceptance.shop import make_app
 from acceptance.worker import PATIENCE, Worker, running, settings_for
 from faults.load import until
 from faults.trouble import connections
@@ -125,17 +125,18 @@ def test_who_waits_has_his_turn(postgresql: Database, make: MakeApp, tmp_path: P
     with bounced(postgresql, "session", CHILDREN) as database:
         settings = settings_for(tmp_path, f"sql+{database.url}", database_idle_timeout=0.5)
         worker = Worker(tmp_path, settings, "--pool=prefork", f"--concurrency={CHILDREN}")
-        app, found = make(settings), threading.Event()
+        sender, found = make_app({**settings, "result_backend": "disabled://"}), threading.Event()
         with running(worker):
-            busy = threading.Thread(target=keep_busy, args=(app, found))
+            busy = threading.Thread(target=keep_busy, args=(sender, found))
             busy.start()
             try:
-                time.sleep(2)  # by now each has a session
-                result = app.tasks["add"].delay(1, 2)
+                until(lambda: len(connections(postgresql)) == CHILDREN, "all sessions are taken")
+                result = make(settings).tasks["add"].delay(1, 2)
                 assert result.get(timeout=PATIENCE) == 3
             finally:
                 found.set()
                 busy.join()
+                sender.close()
 
 
 def keep_busy(app: Celery, until_set: threading.Event) -> None:
