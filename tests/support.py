@@ -97,8 +97,8 @@ def close(*backends: DatabaseBackend) -> None:
         while thread.is_alive() and not looker.is_used and time.monotonic() < deadline:
             thread.join(0.01)
     for backend in backends:
-        options = {**backend.engine_options, "short_lived_sessions": backend.short_lived_sessions}
-        backend.session_manager.invalidate(backend.settings.url, **options)
+        kept = {"short_lived_sessions": backend.short_lived_sessions, "idle_timeout": backend.settings.idle_timeout}
+        backend.session_manager.invalidate(backend.settings.url, **backend.engine_options, **kept)
 
 
 @contextmanager

@@ -87,7 +87,9 @@ class Services:
     @property
     def of_engine(self) -> dict[str, Any]:
         """The options of the engine."""
-        return {**self._settings.engine_options, "short_lived_sessions": self._settings.short_lived_sessions}
+        settings = self._settings
+        kept = {"short_lived_sessions": settings.short_lived_sessions, "idle_timeout": settings.idle_timeout}
+        return {**settings.engine_options, **kept}
 
     def engine(self) -> Engine:
         """The engine of this process."""
@@ -189,7 +191,8 @@ class Services:
         rows, settings = self.database.rows, self._settings
         url = (settings.listen_url if rows.waiters else None) or settings.url
         engine = partial(self._sessions.get_engine, url, short_lived_sessions=True, **settings.engine_options)
-        return looker_for(rows, engine, (settings.poll_min_interval, settings.poll_max_interval), settings.extended)
+        pauses = settings.poll_min_interval, settings.poll_max_interval
+        return looker_for(rows, engine, pauses, settings.idle_timeout, settings.extended)
 
     def sweep_waiters(self) -> int:
         """Delete the rows of waiters that nobody has renewed for a while, and return how many."""

@@ -29,7 +29,7 @@ from .foreign import shown
 from .models import TableNames
 from .payload.compression import LIMIT
 from .payload.redaction import Redact
-from .session import ENGINE_OPTIONS, EngineCallback
+from .session import ENGINE_OPTIONS, IDLE_TIMEOUT, EngineCallback
 
 __all__ = ["Policy", "RetryPolicy", "Settings"]
 
@@ -90,6 +90,7 @@ class Settings:
     engine_options: Mapping[str, Any] = field(repr=False)
     engine_callback: EngineCallback | None
     short_lived_sessions: bool
+    idle_timeout: float
     names: TableNames
     create_tables_at_setup: bool
     extended: bool
@@ -125,6 +126,7 @@ class Settings:
             engine_options=reader.engine_options(),
             engine_callback=reader.callback("database_engine_callback", "a callable that takes an engine"),
             short_lived_sessions=reader.flag("database_short_lived_sessions", False),
+            idle_timeout=reader.number("database_idle_timeout", IDLE_TIMEOUT),
             names=reader.names(),
             create_tables_at_setup=reader.flag("database_create_tables_at_setup", True),
             extended=reader.flag("result_extended", False),

@@ -51,6 +51,7 @@ def test_defaults() -> None:
         engine_options={"pool_pre_ping": True, "pool_recycle": 3600},
         engine_callback=None,
         short_lived_sessions=False,
+        idle_timeout=3.0,
         names=TableNames("celery_taskmeta", "celery_tasksetmeta", None, None),
         create_tables_at_setup=True,
         extended=False,
@@ -85,6 +86,8 @@ def test_url(value: str) -> None:
 
 GOOD = [
     ("database_short_lived_sessions", True, "short_lived_sessions", True),
+    ("database_idle_timeout", 60, "idle_timeout", 60),
+    ("database_idle_timeout", 0, "idle_timeout", 0),
     ("database_create_tables_at_setup", False, "create_tables_at_setup", False),
     ("result_extended", True, "extended", True),
     ("database_native_chords", False, "native_chords", False),
