@@ -15,15 +15,24 @@ from sqlalchemy.pool import Pool as ConnectionPool
 from celery_sql_results import DatabaseBackend
 from concurrency.nursery import Nursery
 from servers import KINDS, RELEASES, Database, PgBouncer, PostgreSQL, Redis, use
-from servers.pool import ALL, MISSING, Pool, or_skip
+from servers.pool import ALL, MISSING, Pool, on, or_skip
 from support import Backends, Statements, app_on, closed_at_the_end
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--on mysql-9.7` or `--on postgresql:psycopg2`: on that server, with that driver, and only what concerns it."""
     parser.addoption(
-        "--on", metavar="SERVER[:DRIVER]", help=f"a server in the place of its kind: {', '.join(RELEASES)}"
+        "--on", metavar="SERVER[:DRIVER]", help=f"a server in the place of its kind: {', '.join((*RELEASES, *KINDS))}"
     )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A kind that is not among those of `database` by default stands in the place of all of them."""
+    chosen, marks = metafunc.config.getoption("--on"), metafunc.definition.iter_markers("parametrize")
+    is_open = "database" in metafunc.fixturenames and all("database" not in mark.args[0] for mark in marks)
+    if chosen and is_open and (kind := use(chosen)) not in ALL:
+        metafunc.definition.add_marker(on(kind))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -70,7 +79,10 @@ def fresh(servers: Pool, kind: str) -> Iterator[Database]:
 
 @pytest.fixture(params=ALL)
 def database(request: pytest.FixtureRequest, servers: Pool) -> Iterator[Database]:
-    """A fresh, empty database of every kind in turn; `servers.pool.on` narrows it down."""
+    """A fresh, empty database of every kind in turn; `servers.pool.on` narrows it down, `without` leaves one out."""
+    for left_out in request.node.iter_markers("without"):
+        if request.param == left_out.args[0]:
+            pytest.skip(left_out.kwargs["reason"])
     yield from fresh(servers, request.param)
 
 

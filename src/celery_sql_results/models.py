@@ -267,6 +267,13 @@ class Models:
         """Name of the table that records the schema's version; it stands beside the task table."""
         return f"{self.task.name}_version"
 
+    @property
+    def names(self) -> set[str]:
+        """Whatever has a name in the database, but indexes, whose names are shortened."""
+        tables = (self.task, self.group, self.waiters, self.chords, self.parts)
+        schemas = (self.task.schema, self.group.schema)
+        return {self.version_table, TASK_SEQUENCE, *(table.name for table in tables), *filter(None, schemas)}
+
     @memoized_property
     def classes(self) -> tuple[type[Any], type[Any], type[Any]]:
         """``Task``, ``TaskExtended`` and ``TaskSet``, mapped on these tables."""

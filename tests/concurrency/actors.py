@@ -125,7 +125,7 @@ def done(writer: int) -> str:
 
 def observe(url: str, writers: int) -> dict[str, int]:
     """Look again and again until all writers are done, and count the wrong turns that a row has taken."""
-    engine = sa.create_engine(url, isolation_level="AUTOCOMMIT")
+    engine = sa.create_engine(url)
     wrong: Counter[str] = Counter()
     before: dict[str, tuple[str, bytes]] = {}
     deadline = time.monotonic() + PATIENCE

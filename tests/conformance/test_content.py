@@ -198,7 +198,7 @@ def test_redacted_arguments(backends: Backends, database: Database) -> None:
         "t", 1, states.SUCCESS, request=request(args=[5, "secret"], kwargs={"a": [{"card": "secret"}]})
     )
     meta = backend.get_task_meta("t")
-    columns = "args, kwargs" if database.kind == "mariadb" else "CAST(args AS TEXT), CAST(kwargs AS TEXT)"
+    columns = "args, kwargs" if database.kind in ("mariadb", "firebird") else "CAST(args AS TEXT), CAST(kwargs AS TEXT)"
     rows = database.execute(f"SELECT {columns} FROM celery_taskmeta")
 
     assert (meta["args"], meta["kwargs"]) == ([5, "[redacted]"], {"a": [{"card": "[redacted]"}]})

@@ -35,11 +35,12 @@ def strict(backends: Backends, database: Database) -> Backends:
     def make(**settings: object) -> DatabaseBackend:
         backend = backends(**settings)
         backend.database.rows  # noqa: B018  makes the tables
-        if database.kind in ("postgresql", "portable"):
+        if database.kind in ("postgresql", "portable", "firebird"):
             for table, columns in (("", ("result", "args")), ("_parts", ("result",))):
                 small = " AND ".join(f"coalesce(octet_length({column}), 0) < {LIMIT}" for column in columns)
+                quotient = f"1 / CASE WHEN {small} THEN 1 ELSE 0 END"
                 # A division by zero is a refusal of a value; that of a CHECK would be an IntegrityError.
-                database.execute(f"ALTER TABLE celery_taskmeta{table} ADD CHECK (1 / CAST({small} AS INTEGER) = 1)")
+                database.execute(f"ALTER TABLE celery_taskmeta{table} ADD CHECK ({quotient} = 1)")
         return backend
 
     if database.kind == "sqlite":

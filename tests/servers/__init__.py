@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from servers import portable
 from servers.base import Database, Server, Unsupported
+from servers.firebird import Firebird
 from servers.mariadb import MariaDB
 from servers.pgbouncer import PgBouncer
 from servers.postgresql import PostgreSQL
@@ -26,6 +27,7 @@ __all__ = [
     "PRIMARY",
     "RELEASES",
     "Database",
+    "Firebird",
     "MariaDB",
     "Missing",
     "PgBouncer",
@@ -39,7 +41,13 @@ __all__ = [
 ]
 
 #: The servers that stand alone, by kind.
-KINDS: dict[str, type[Server]] = {"postgresql": PostgreSQL, "mariadb": MariaDB, "sqlite": SQLite, "redis": Redis}
+KINDS: dict[str, type[Server]] = {
+    "postgresql": PostgreSQL,
+    "mariadb": MariaDB,
+    "sqlite": SQLite,
+    "firebird": Firebird,
+    "redis": Redis,
+}
 
 
 def use(name: str) -> str:

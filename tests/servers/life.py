@@ -52,6 +52,10 @@ class Life:
         """The command that runs the server in the foreground."""
         raise NotImplementedError
 
+    def _serves(self, since: int) -> bool:
+        """Whether the server serves, that was started when its log ended at ``since``."""
+        return self.greeting in self.logged(since)
+
     # What they share
 
     @property
@@ -95,7 +99,7 @@ class Life:
         start = self.log.stat().st_size if self.log.exists() else 0
         self._process = process = self._home.spawn(self._command(), self.log)
         deadline = time.monotonic() + PATIENCE
-        while self.greeting not in self.logged(start):
+        while not self._serves(start):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"{self.kind} did not start: {self.logged(start)}")
             time.sleep(TICK)

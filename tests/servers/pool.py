@@ -24,6 +24,11 @@ def on(*kinds: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("database", kinds, indirect=True)
 
 
+def without(kind: str, reason: str) -> pytest.MarkDecorator:
+    """Leave out a kind, which cannot do what a test is about: `@without("firebird", "it has no schemas")`."""
+    return pytest.mark.without(kind, reason=reason)
+
+
 @contextmanager
 def or_skip(kind: str) -> Iterator[None]:
     """Skip the test when a server turns out to be missing; in CI, fail."""

@@ -26,7 +26,7 @@ logger = escaping(get_logger(__name__))
 
 #: Seconds that a process has to be elected after the last part was stored, before its chord counts as stuck.
 GRACE = 0.5
-#: Open chords that one round looks at; the next goes on behind them. Any database takes so many ids in one query.
+#: Open chords that one round looks at; the next goes on behind them.
 CHORDS = 500
 #: Members that one round looks at, unless one chord has more: some hundredths of a second. Which chords these are is
 #: drawn by lot, so that the workers of a fleet share them.

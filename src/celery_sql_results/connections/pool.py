@@ -26,7 +26,7 @@ from celery_sql_results.boundaries import undone
 
 from .idle import watch
 
-__all__ = ["IDLE_TIMEOUT", "UNSENT", "PingingPool", "connected", "pool_options"]
+__all__ = ["IDLE_TIMEOUT", "UNSENT", "PingingPool", "committed", "connected", "pool_options"]
 
 #: What a driver raises over a value that it cannot send, and SQLAlchemy does not speak for.
 UNSENT = (OverflowError, UnicodeEncodeError)
@@ -262,3 +262,11 @@ def connected(engine: Engine) -> Iterator[Connection]:
     except CUT as error:
         lost = not isinstance(error, ssl.SSLCertVerificationError)
         raise exc.OperationalError("", None, error, connection_invalidated=lost) from error
+
+
+@contextmanager
+def committed(engine: Engine) -> Iterator[Connection]:
+    """What :func:`connected` gives, with a transaction that is committed when the block has ended."""
+    with connected(engine) as connection:
+        yield connection
+        connection.commit()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -18,13 +18,13 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.engine.url import URL
 
-from celery_sql_results.boundaries import undone
-from celery_sql_results.connections.pool import UNSENT, connected
+from celery_sql_results.connections.pool import UNSENT, committed
 
 from .contracts import ChangeCounter, Listener
 from .inspection import Found, inspect_tables
 from .refusals import reason_of
-from .types import utc_now
+from .sqlstates import CONSTRAINT, DATA, PASSING, is_of, sqlstate
+from .types import NullableBlob, utc_now
 
 Row = Mapping[str, Any]
 
@@ -81,14 +81,20 @@ def may_replace(where: Put) -> sa.ColumnElement[bool]:
 def update(where: Put, columns: tuple[str, ...]) -> sa.Update:
     """UPDATE the row of one key, if the guard lets it. The key's values are bound by their names and ``_``."""
     table = where.table
-    new: dict[str, Any] = {column: sa.bindparam(column) for column in columns if column not in where.keys}
+    new = {column: _bound(table, column) for column in columns if column not in where.keys}
     same = (table.c[key] == sa.bindparam(f"{key}_") for key in where.keys)
     return sa.update(table).where(*same, may_replace(where)).values(new)
 
 
 def insert(where: Put, columns: tuple[str, ...]) -> sa.Insert:
     """INSERT a row, and ask for nothing back."""
-    return sa.insert(where.table).values({column: sa.bindparam(column) for column in columns}).inline()
+    return sa.insert(where.table).values({column: _bound(where.table, column) for column in columns}).inline()
+
+
+def _bound(table: sa.Table, column: str) -> sa.BindParameter[Any]:
+    """A value for a column, which may be one of a table of the user's own."""
+    is_blob = isinstance(table.c[column].type, sa.LargeBinary)
+    return sa.bindparam(column, type_=NullableBlob() if is_blob else table.c[column].type)
 
 
 class DefaultImpl:
@@ -114,8 +120,8 @@ class DefaultImpl:
     sequence_grant = ""
     #: How the query of a URL names several hosts with ports of their own, where drivers can be given them.
     several_hosts: str | None = None
-    #: Most values that one statement may carry.
-    max_parameters = 900
+    #: Most values that one statement may carry: here as many ids, of four bytes a character, as 64 KB take.
+    max_parameters = 100
 
     def engine_options(self, url: URL) -> dict[str, Any]:
         """Options for ``create_engine`` that this database needs; the user's own come on top."""
@@ -140,7 +146,7 @@ class DefaultImpl:
 
     def connect(self, engine: Engine) -> AbstractContextManager[Connection]:
         """A connection whose statements are committed when the block has ended."""
-        return engine.begin()
+        return committed(engine)
 
     def connect_quickly(self, engine: Engine) -> AbstractContextManager[Any]:
         """Like :meth:`connect`, for the few statements of storing and finding: those that are built once."""
@@ -152,36 +158,30 @@ class DefaultImpl:
         Return whether somebody may wait for it, who was not woken yet by ``wake``: see :meth:`wake`.
         """
         if self._found(connection, where, row):
-            self._replace(connection, where, row)
+            keys = {f"{key}_": row[key] for key in where.keys}
+            connection.execute(where.statement(update, tuple(row)), {**row, **keys})
         else:
-            self.put_new(connection, where, row)
+            connection.execute(where.statement(insert, tuple(row)), row)
         return False
-
-    def is_taken(self, error: BaseException) -> bool:
-        """Whether a row was not put because another may have its new id; here also what else is wrong with a row."""
-        return isinstance(error, exc.IntegrityError)
-
-    def move_on(self, connection: Any, table: sa.Table) -> None:
-        """Let new ids of a table be larger than those that are there; here, each attempt draws the next."""
-
-    def put_new(self, connection: Connection, where: Put, row: Row) -> None:
-        """:meth:`put` a row that is not there yet, as a rule."""
-        try:
-            with connection.begin_nested():
-                connection.execute(where.statement(insert, tuple(row)), row)
-        except exc.IntegrityError:
-            if not self._found(connection, where, row):
-                raise  # it is something else that the database refuses
-            self._replace(connection, where, row)
 
     def put_both(self, connection: Connection, where: Put, row: Row, parts: Put, part: Row) -> bool:
         """:meth:`put` a row and a part of a chord: both, or none."""
-        self.put_new(connection, parts, part)
+        self.put(connection, parts, part)
         return self.put(connection, where, row)
 
-    def _replace(self, connection: Connection, where: Put, row: Row) -> None:
-        keys = {f"{key}_": row[key] for key in where.keys}
-        connection.execute(where.statement(update, tuple(row)), {**row, **keys})
+    def is_taken(self, error: BaseException) -> bool:
+        """Whether a row was not put because another may have its new id.
+
+        Here also where somebody else was quicker to insert its key, and what else a constraint may say of a row.
+        """
+        return isinstance(error, exc.IntegrityError) or is_of(sqlstate(error), CONSTRAINT)
+
+    def begin_again(self, connection: Any) -> None:
+        """Let what was not put be put again. Here in a new transaction: this one may not see what is in its way."""
+        connection.rollback()
+
+    def move_on(self, connection: Any, table: sa.Table) -> None:
+        """Let new ids of a table be larger than those that are there; here, each attempt draws the next."""
 
     def _found(self, connection: Connection, where: Put, row: Row) -> bool:
         same = (where.table.c[key] == row[key] for key in where.keys)
@@ -193,6 +193,10 @@ class DefaultImpl:
         Here by that of this host, since there is no portable name for the other.
         """
         return sa.bindparam(None, callable_=lambda: utc_now() + offset, type_=sa.DateTime())
+
+    def counts_rows(self, engine: Engine) -> bool:
+        """Whether an UPDATE tells how many rows it has changed: chords elect by that."""
+        return bool(engine.dialect.supports_sane_rowcount)
 
     def unsynced(self, update: sa.Update) -> sa.Executable:
         """``update``, but its commit need not wait for the disk: a crash of the server may undo it."""
@@ -261,8 +265,16 @@ class DefaultImpl:
         is that of the version table: 0.1 locked nothing else, so its lock is taken as well. Here without a lock: who
         loses the race fails, and tries again after a pause.
         """
-        with connection.begin():
-            yield
+        yield
+        connection.commit()
+
+    def publish(self, connection: Connection) -> None:
+        """Let what was created under :meth:`schema_lock` be used. Here by a commit: some databases want one first."""
+        connection.commit()
+
+    def unless_refused(self, connection: Connection) -> AbstractContextManager[None]:
+        """A block of the set-up that is undone where the server does not know what it asks for; here it knows."""
+        return nullcontext()
 
     def has_other_primaries(self, connection: Connection) -> bool:
         """Whether other servers take writes to the same tables: :meth:`schema_lock` keeps nobody there out."""
@@ -303,14 +315,18 @@ class DefaultImpl:
         return error.connection_invalidated or self._is_transient(error, error.orig)
 
     def _is_transient(self, error: exc.DBAPIError, orig: BaseException) -> bool:
-        return isinstance(error, (exc.OperationalError, exc.InterfaceError))
+        return isinstance(error, (exc.OperationalError, exc.InterfaceError)) or is_of(sqlstate(error), PASSING)
 
-    def delete_some(self, key: sa.Column[int], where: sa.ColumnElement[bool], limit: int) -> sa.Delete:
-        """Delete at most ``limit`` rows. If the database can, those that others hold are left to them."""
-        batch = sa.select(key).where(where).limit(limit)
-        if self.supports_skip_locked:
-            batch = batch.with_for_update(skip_locked=True)
-        return sa.delete(key.table).where(key.in_(batch))
+    def delete_some(self, connection: Any, key: sa.Column[int], where: sa.ColumnElement[bool], limit: int) -> int:
+        """Delete at most ``limit`` rows, and return how many were there.
+
+        Here those that were found just now: some databases ask a subquery anew for each row, and count none.
+        """
+        found: list[int] = list(connection.scalars(sa.select(key).where(where).limit(limit)))
+        for start in range(0, len(found), self.max_parameters // 2):
+            some = key.in_(found[start : start + self.max_parameters // 2])
+            connection.execute(sa.delete(key.table).where(some, where))
+        return len(found)
 
     def is_timed_out(self, error: BaseException) -> bool:
         """Whether the server ended a statement because it took longer than is allowed there: less may fit in."""
@@ -336,71 +352,8 @@ class DefaultImpl:
         return reason_of(error.orig) if self._is_refusal(error, error.orig) else None
 
     def _is_refusal(self, error: exc.DBAPIError, orig: BaseException) -> bool:
-        return isinstance(error, exc.DataError)
+        return isinstance(error, exc.DataError) or is_of(sqlstate(error), DATA)
 
     def _oversize(self, error: exc.DBAPIError, engine: Engine) -> str | None:
         """Why a statement was too large for the server that hung up on it, or ``None``."""
         return None
-
-
-class AutocommitImpl(DefaultImpl):
-    """What the databases share that commit each statement by themselves and can lock others out of the set-up."""
-
-    isolation_level = "AUTOCOMMIT"
-    session_isolation_level = "READ COMMITTED"
-    setup_attempts = 1
-    #: The statement that begins a transaction that writes.
-    begin = "BEGIN"
-
-    def connect(self, engine: Engine) -> AbstractContextManager[Connection]:
-        return connected(engine)
-
-    def put(self, connection: Connection, where: Put, row: Row, wake: sa.Executable | None = None) -> bool:
-        connection.execute(where.statement(self.upsert, tuple(row)), row)
-        return False
-
-    def put_both(self, connection: Connection, where: Put, row: Row, parts: Put, part: Row) -> bool:
-        with self._explicit_transaction(connection, self.begin):
-            return super().put_both(connection, where, row, parts, part)
-
-    def put_new(self, connection: Connection, where: Put, row: Row) -> None:
-        self.put(connection, where, row)
-
-    def upsert(self, where: Put, columns: tuple[str, ...]) -> sa.Insert:  # pragma: no cover
-        """The guarded upsert as one statement."""
-        raise NotImplementedError
-
-    @contextmanager
-    def _explicit_transaction(self, connection: Connection, begin: str) -> Iterator[None]:
-        """A transaction on a connection that otherwise commits each statement. It is not left open.
-
-        Not even by a time limit that strikes as it begins or ends: where it is not rolled back, :func:`connected`
-        closes its connection.
-        """
-
-        def roll_back() -> None:
-            with suppress(exc.SQLAlchemyError):  # there is none: it did not begin, or ended with its connection
-                connection.exec_driver_sql("ROLLBACK")
-
-        with undone(roll_back):
-            connection.exec_driver_sql(begin)
-            yield
-            connection.exec_driver_sql("COMMIT")
-
-
-def on_conflict_upsert(insert: Any, where: Put, columns: tuple[str, ...], prefix: str = "") -> sa.Insert:
-    """``INSERT … ON CONFLICT DO UPDATE … WHERE``, which PostgreSQL and SQLite share. ``insert`` is the dialect's own.
-
-    ``inline()`` keeps SQLAlchemy from asking for the new id with RETURNING. Values are bound with a prefix.
-    """
-    statement = insert(where.table).values({column: sa.bindparam(prefix + column) for column in columns}).inline()
-    return guarded(statement, where, columns)
-
-
-def guarded(statement: Any, where: Put, columns: tuple[str, ...]) -> sa.Insert:
-    """An insert that becomes an update where the key is there and the stored state may be replaced."""
-    new = {column: statement.excluded[column] for column in columns if column not in where.keys}
-    guard = may_replace(where) if where.protected else None
-    keys = [where.table.c[key] for key in where.keys]
-    upsert: sa.Insert = statement.on_conflict_do_update(index_elements=keys, set_=new, where=guard)
-    return upsert

@@ -52,10 +52,12 @@ def schema_of(connection: Connection, item: Item) -> str | None:
 
 def inspect_tables(connection: Connection, tables: Sequence[sa.Table]) -> dict[sa.Table, Found]:
     """Look with SQLAlchemy's inspector: it knows every database, and nothing of rights."""
-    inspector = sa.inspect(connection)
+    inspector, knows_schemas = sa.inspect(connection), getattr(connection.dialect, "supports_schemas", True)
 
     def look(table: sa.Table) -> Found:
         sequence = sequence_of(connection, table)
+        if not knows_schemas and schema_of(connection, table):  # it would look among the tables that have none
+            return Found(has_sequence=sequence is None)
         there = sequence is None or inspector.has_sequence(sequence.name, schema_of(connection, sequence))
         with suppress(exc.NoSuchTableError):  # it was dropped between two looks
             if inspector.has_table(table.name, schema_of(connection, table)):  # which also knows schemas

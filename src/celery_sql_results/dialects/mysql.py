@@ -17,7 +17,8 @@ from sqlalchemy.engine.url import URL
 
 from celery_sql_results.boundaries import undone
 
-from .base import AutocommitImpl, Put, may_replace
+from .autocommit import AutocommitImpl
+from .base import Put, may_replace
 from .galera import Galera, is_too_large
 from .inspection import Found, schema_of, sequence_of
 from .mysql_catalog import look_at
@@ -234,7 +235,7 @@ class MySQLImpl(AutocommitImpl):
         for lock in (of_old, SETUP_LOCK):
             connection.exec_driver_sql(f"SELECT RELEASE_LOCK('{lock}')")
 
-    def delete_some(self, key: sa.Column[int], where: sa.ColumnElement[bool], limit: int) -> sa.Delete:
+    def deletion(self, key: sa.Column[int], where: sa.ColumnElement[bool], limit: int) -> sa.Delete:
         """With a subquery, MariaDB reads the whole table for each batch."""
         return sa.delete(key.table).where(where).with_dialect_options(mysql_limit=limit, mariadb_limit=limit)
 

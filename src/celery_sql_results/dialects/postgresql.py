@@ -22,10 +22,13 @@ from celery_sql_results.connections.quick import DirectConnection, quick_path
 
 from . import postgresql_catalog
 from . import postgresql_notify as listen
-from .base import AutocommitImpl, Put, Row, on_conflict_upsert
+from .autocommit import AutocommitImpl
+from .base import Put, Row
 from .contracts import Listener
 from .inspection import Found
 from .refusals import wire_size
+from .sqlstates import sqlstate
+from .upserts import on_conflict_upsert
 
 #: SQLSTATEs of a server that takes no writes: one that is a standby now, or whose role or database is set read-only.
 DEMOTED = ("25006",)
@@ -86,6 +89,8 @@ WITHOUT_TRANSACTIONS = "transaction blocks not allowed in statement pooling mode
 ATTEMPT = re.compile(r"(?:\n- host: [^\n]*|connection failed: )?connection to server |\n- host: ")
 #: What a database says while it lets nobody connect, as one that is switched over; of a statement it means all sorts.
 CLOSED = "55000"
+#: SQLSTATEs of what a server does not know, or does not let a role do: a feature, a function, a command.
+LACKING = ("0A000", "42501", "42601", "42883")
 #: Bytes of the longest message that a server reads; on a longer one it hangs up. MaxAllocSize in its utils/memutils.h
 LONGEST_MESSAGE = 0x3FFFFFFF
 #: Numbers that are drawn of a sequence at once, to pass by those that are in use: about a second's work.
@@ -155,7 +160,7 @@ class PostgreSQLImpl(AutocommitImpl):
 
     def is_taken(self, error: BaseException) -> bool:
         """``ON CONFLICT`` is about the key, so what else is not unique is the id."""
-        return isinstance(error, exc.DBAPIError) and error.orig is not None and _sqlstate(error.orig) == "23505"
+        return isinstance(error, exc.DBAPIError) and error.orig is not None and sqlstate(error.orig) == "23505"
 
     def move_on(self, connection: Any, table: sa.Table) -> None:
         """By drawing numbers, which needs no right beside, and sets nothing back that others have drawn meanwhile."""
@@ -201,26 +206,38 @@ class PostgreSQLImpl(AutocommitImpl):
         """
         of_old = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big", signed=True)
         with self._explicit_transaction(connection, "BEGIN ISOLATION LEVEL READ COMMITTED"):
-            for key in (SETUP_KEY, of_old):
-                connection.exec_driver_sql(f"SELECT pg_catalog.pg_advisory_xact_lock({key})")
+            with self.unless_refused(connection):  # without a lock, who loses the race looks again
+                for key in (SETUP_KEY, of_old):
+                    connection.exec_driver_sql(f"SELECT pg_catalog.pg_advisory_xact_lock({key})")
             yield
 
+    @contextmanager
+    def unless_refused(self, connection: Connection) -> Iterator[None]:
+        """Relatives of PostgreSQL do not know all that it does, and roles may not call each function."""
+        connection.exec_driver_sql("SAVEPOINT unless_refused")
+        try:
+            yield
+        except exc.DBAPIError as error:
+            if connection.invalidated or sqlstate(error) not in LACKING:
+                raise
+            connection.exec_driver_sql("ROLLBACK TO SAVEPOINT unless_refused")
+
     def is_demoted(self, orig: BaseException, dbapi_connection: Any) -> bool:
-        state = _sqlstate(orig)
+        state = sqlstate(orig)
         return state in DEMOTED or (state in AMBIGUOUS and _is_standby(dbapi_connection))
 
     def is_transient(self, error: BaseException) -> bool:
         return super().is_transient(error) and WITHOUT_TRANSACTIONS not in str(getattr(error, "orig", ""))
 
     def _is_transient(self, error: exc.DBAPIError, orig: BaseException) -> bool:
-        state = _sqlstate(orig)
+        state = sqlstate(orig)
         if state is None:
             return isinstance(error, (exc.OperationalError, exc.InterfaceError)) and not _is_rejected(str(orig))
         return state.startswith(TRANSIENT) or (state == CLOSED and error.statement is None)
 
     def _is_timed_out(self, orig: BaseException) -> bool:
         """An operator's cancel has the same SQLSTATE. In other languages than English it is taken for a time-out."""
-        return _sqlstate(orig) == "57014" and "user request" not in str(orig)
+        return sqlstate(orig) == "57014" and "user request" not in str(orig)
 
     def leave_rows_out(self, error: BaseException) -> None:
         """The server's first words are kept; what it says of details and of context may quote the row."""
@@ -233,7 +250,7 @@ class PostgreSQLImpl(AutocommitImpl):
         error.args = tuple(arg.replace(before, after) if isinstance(arg, str) else arg for arg in error.args)
 
     def _is_refusal(self, error: exc.DBAPIError, orig: BaseException) -> bool:
-        state = _sqlstate(orig)
+        state = sqlstate(orig)
         if state is None:  # the driver itself would not send it
             return isinstance(error, (exc.DataError, exc.ProgrammingError))
         return state.startswith(REFUSED)
@@ -268,11 +285,3 @@ def _first_words(orig: BaseException) -> tuple[Any, ...]:
     if orig.args and isinstance(orig.args[0], dict):  # pg8000: severity, code and message
         return ({name: value for name, value in orig.args[0].items() if name in "SVCM"}, *orig.args[1:])
     return orig.args
-
-
-def _sqlstate(orig: BaseException) -> str | None:
-    """The SQLSTATE that the server has given, where drivers keep it."""
-    state = getattr(orig, "sqlstate", None) or getattr(orig, "pgcode", None)
-    if state is None and orig.args and isinstance(orig.args[0], dict):  # pg8000: the fields of the server's message
-        state = orig.args[0].get("C")
-    return state and str(state)

@@ -1,7 +1,8 @@
-"""A new id that another row has already: the row is put again, under the next one.
+"""A row that another is in the way of is put again: under the next id, or in place of the other.
 
 Ids come from a sequence of the database, and one that was restored without its value, or made anew, is behind the ids
-in its table. What is written belongs to the key of a task or a group, so no such row may be touched.
+in its table. What is written belongs to the key of a task or a group, so no such row may be touched. On a database that
+nobody wrote an impl for, it may also be that somebody else has just inserted the same key.
 """
 
 from __future__ import annotations
@@ -55,13 +56,17 @@ def put_under_a_free_id(
 def _put_again(put: Callable[[], bool], impl: DefaultImpl, connection: Any, table: sa.Table) -> bool:
     """The next number may be free already; from then on, the sequence is moved each time."""
     for attempt in range(2, ATTEMPTS):
+        impl.begin_again(connection)
         try:
             return put()
         except exc.DBAPIError as error:
             if not impl.is_taken(error):
                 raise
+        if "id" not in table.c:
+            continue
         if attempt == 2:
             logger.warning("new ids of %s are in use already: its sequence is behind, and is moved on", table)
         with suppress(exc.DBAPIError):  # this role may not, or it takes too long: each attempt draws one, too
             impl.move_on(connection, table)
+    impl.begin_again(connection)
     return put()

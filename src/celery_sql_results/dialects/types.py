@@ -70,9 +70,25 @@ class UntypedBlob(sa.TypeDecorator[Any]):
         return process
 
 
+class NullableBlob(sa.TypeDecorator[Any]):
+    """Bytes, or NULL, which is kept from what a dialect does with bytes: not each expects it there."""
+
+    impl = sa.LargeBinary
+    cache_ok = True
+
+    def bind_processor(self, dialect: sa.Dialect) -> Any:
+        bind = super().bind_processor(dialect)
+        return bind and (lambda value: None if value is None else bind(value))
+
+
 #: SQLite counts up only a column that is declared as exactly ``INTEGER``.
 Id = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-Blob = sa.LargeBinary().with_variant(mysql.LONGBLOB(), *_MYSQL).with_variant(UntypedBlob(), "sqlite")
+Blob = (
+    NullableBlob()
+    .with_variant(mysql.LONGBLOB(), *_MYSQL)
+    .with_variant(UntypedBlob(), "sqlite")
+    .with_variant(sa.LargeBinary(), "postgresql")
+)
 LongText = sa.Text().with_variant(mysql.LONGTEXT(), *_MYSQL)
 #: Always UTC, without an offset, to the microsecond.
 Timestamp = (

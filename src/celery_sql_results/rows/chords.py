@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -12,10 +12,10 @@ from celery import states
 from sqlalchemy.engine import Engine
 
 from celery_sql_results._compat import memoized_property
-from celery_sql_results.dialects import DefaultImpl, Put, as_dicts
+from celery_sql_results.dialects import DefaultImpl, Put, as_dicts, put_under_a_free_id
 from celery_sql_results.models import Models, utc_now
 
-from .tasks import Columns
+from .tasks import Columns, batches
 
 __all__ = ["ADDED", "Chord", "ChordRows", "OpenChord"]
 
@@ -89,8 +89,10 @@ class ChordRows:
         with self.impl.connect_quickly(self.engine) as connection:
             # First, or a look that comes late would find the new chord complete by the old parts.
             connection.execute(self._delete_parts, {"group_id_": chord["group_id"]})
+        with self.impl.connect_quickly(self.engine) as connection:
             row = {**chord, "date_created": utc_now(), **anew}
-            self.impl.put(connection, self._put_chord, {name: row[name] for name in row if name in self._columns})
+            there = {name: row[name] for name in row if name in self._columns}
+            put_under_a_free_id(self.impl, connection, self._put_chord, there)
 
     def set_size(self, group_id: str, size: int) -> None:
         """Say how many parts there are, known when all but the last are sent. Only of a chord that was begun here.
@@ -109,7 +111,7 @@ class ChordRows:
     def put_part(self, part: Mapping[str, Any]) -> None:
         """Store a part of a task whose result is not stored. It counts once, and replaces one that has failed."""
         with self.impl.connect_quickly(self.engine) as connection:
-            self.impl.put_new(connection, self._put_part, part)
+            put_under_a_free_id(self.impl, connection, self._put_part, part)
 
     def counted(self, group_id: str) -> Chord | None:
         """How far a chord is after a part was stored; ``None`` if there is no such chord.
@@ -174,7 +176,8 @@ class ChordRows:
         chords = self.chords.c
         statement = sa.select(chords.group_id, chords.members).where(self.impl.one_of(chords.group_id))
         with self.impl.connect(self.engine) as connection:
-            return {found.group_id: found.members for found in connection.execute(statement, {"ids_": list(group_ids)})}
+            found = (connection.execute(statement, {"ids_": ids}) for ids in self._batches(group_ids))
+            return {group_id: members for rows in found for group_id, members in rows}
 
     def parts_of(self, group_ids: Collection[str]) -> dict[str, list[tuple[str, int]]]:
         """The task and the position of each part of chords, also of those that were added."""
@@ -182,9 +185,13 @@ class ChordRows:
         statement = sa.select(parts.group_id, parts.task_id, parts.position).where(self.impl.one_of(parts.group_id))
         found: dict[str, list[tuple[str, int]]] = {id_: [] for id_ in group_ids}
         with self.impl.connect(self.engine) as connection:
-            for group_id, task_id, position in connection.execute(statement, {"ids_": list(group_ids)}):
-                found[group_id].append((task_id, position))
+            for ids in self._batches(group_ids):
+                for group_id, task_id, position in connection.execute(statement, {"ids_": ids}):
+                    found[group_id].append((task_id, position))
         return found
+
+    def _batches(self, group_ids: Collection[str]) -> Iterator[Sequence[str]]:
+        return batches(list(group_ids), self.impl.max_parameters)
 
     def bare_body(self, group_id: str) -> bytes | None:
         """What is needed to let a body fail that is not kept, if that is."""

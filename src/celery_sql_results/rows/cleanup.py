@@ -46,7 +46,7 @@ def delete_chords(engine: Engine, impl: DefaultImpl, models: Models, expires: ti
             deleted = connection.execute(sa.delete(models.chords).where(chords.group_id.in_(found))).rowcount
         return deleted, not found
 
-    return _in_batches(impl, CHORD_BATCH, some, least=1)
+    return _in_batches(impl, min(CHORD_BATCH, impl.max_parameters // 2), some, least=1)
 
 
 def delete_waiters(engine: Engine, impl: DefaultImpl, models: Models) -> int:
@@ -60,7 +60,7 @@ def _delete(engine: Engine, impl: DefaultImpl, key: sa.Column[int], expired: sa.
 
     def some(limit: int) -> tuple[int, bool]:
         with impl.connect(engine) as connection:
-            count = connection.execute(impl.delete_some(key, expired, limit)).rowcount
+            count = impl.delete_some(connection, key, expired, limit)
         return count, count < limit
 
     return _in_batches(impl, BATCH, some)
@@ -76,7 +76,7 @@ def _delete_parts(engine: Engine, impl: DefaultImpl, parts: sa.Table, group_ids:
             deleted = connection.execute(sa.delete(parts).where(of_chords, parts.c.task_id.in_(tasks))).rowcount
         return deleted, len(tasks) < limit
 
-    _in_batches(impl, min(BATCH, impl.max_parameters - CHORD_BATCH), some)
+    _in_batches(impl, min(BATCH, impl.max_parameters - len(group_ids)), some)
 
 
 def _found(engine: Engine, batch: sa.Select[Any]) -> list[str]:

@@ -20,7 +20,7 @@ from celery_sql_results.foreign import escaping
 from celery_sql_results.ids import BLANK
 from celery_sql_results.models import EXTENDED_COLUMNS, TASK_COLUMNS, Models
 
-__all__ = ["Columns", "Row", "TaskRows"]
+__all__ = ["Columns", "Row", "TaskRows", "batches"]
 
 logger = escaping(get_logger(__name__))
 Row = Mapping[str, Any]
@@ -90,9 +90,9 @@ class TaskRows:
         """The rows of those of ``task_ids`` that have one, in no order; one query for up to ``impl.max_parameters``."""
         if len(task_ids) == 1:  # planned once, where a list of any length is planned each time
             return [row for row in [self.fetch(*task_ids)] if row]
-        batches = _batches(list(task_ids), self.impl.max_parameters)
+        some = batches(list(task_ids), self.impl.max_parameters)
         with self.impl.connect_quickly(self.engine) as connection:
-            found = [row for ids in batches for row in as_dicts(connection.execute(self.select_many, {"ids_": ids}))]
+            found = [row for ids in some for row in as_dicts(connection.execute(self.select_many, {"ids_": ids}))]
         return self._as_asked(task_ids, found)
 
     def _as_asked(self, task_ids: Collection[str], found: list[Row]) -> list[Row]:
@@ -110,8 +110,8 @@ class TaskRows:
     def fetch_states(self, task_ids: Collection[str]) -> dict[str, str]:
         """The states of those of ``task_ids`` that have a row."""
         with self.impl.connect_quickly(self.engine) as connection:
-            batches = _batches(list(task_ids), self.impl.max_parameters)
-            found = [as_dicts(connection.execute(self._states, {"ids_": ids})) for ids in batches]
+            some = batches(list(task_ids), self.impl.max_parameters)
+            found = [as_dicts(connection.execute(self._states, {"ids_": ids})) for ids in some]
         return {row["task_id"]: row["status"] for rows in found for row in self._as_asked(task_ids, rows)}
 
     def exists(self, task_id: str) -> bool:
@@ -154,5 +154,6 @@ class TaskRows:
         return sa.select(columns.task_id, columns.status).where(self.impl.one_of(columns.task_id))
 
 
-def _batches(ids: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+def batches(ids: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    """The ids, so many at once."""
     return (ids[start : start + size] for start in range(0, len(ids), size))

@@ -103,7 +103,9 @@ def _versions(connection: Connection, table: sa.Table, found: Found) -> frozense
     version = sa.table(table.name, sa.column("version_num", sa.String), schema=schema_of(connection, table))
     try:
         return frozenset(str(number) for (number,) in connection.execute(sa.select(version)))
-    except exc.ProgrammingError:
-        if impl_for(connection.dialect.name).setup_attempts == 1:  # it has said beforehand what is allowed
+    except exc.DatabaseError as error:
+        impl = impl_for(connection.dialect.name)
+        if impl.setup_attempts == 1 or impl.is_transient(error):  # where once is enough, rights were looked at before
             raise
+        connection.rollback()
         return None

@@ -10,9 +10,10 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.schema import CreateTable
 
-from celery_sql_results.dialects import impl_for
+from celery_sql_results.dialects import DefaultImpl, impl_for
 
 from .found import HEAD, State
 
@@ -21,7 +22,7 @@ __all__ = ["create_missing", "migrate", "stamp"]
 SCRIPTS = Path(__file__).parent / "migrations"
 
 
-def migrate(connection: Connection, state: State) -> None:
+def migrate(connection: Connection, impl: DefaultImpl, state: State) -> None:
     """Apply all revisions, each of which does only what is not done, and note the version.
 
     Alembic is imported here, because most processes find nothing to do.
@@ -37,6 +38,8 @@ def migrate(connection: Connection, state: State) -> None:
             revision.module.upgrade(op, state.models)
     for statement in stamp(connection, state):
         connection.execute(statement)
+        if isinstance(statement, CreateTable):
+            impl.publish(connection)
 
 
 def create_missing(connection: Connection, state: State) -> None:
@@ -61,13 +64,22 @@ def stamp(connection: Connection, state: State) -> Iterator[sa.Executable]:
 
 
 def _make_known_to_alembic(dialect: sa.Dialect) -> None:
-    """Alembic wants an impl for each dialect; one that nobody wrote an impl for gets the portable one."""
-    from alembic.ddl.impl import DefaultImpl
+    """Alembic wants an impl for each dialect; one that nobody wrote an impl for gets the portable one.
+
+    With ``ADD`` as the SQL standard has it: the word ``COLUMN``, which Alembic adds, is not taken everywhere.
+    """
+    from alembic.ddl import impl
+    from alembic.ddl.base import AddColumn, alter_table
+
+    def add_column(element: AddColumn, compiler: sa.sql.compiler.DDLCompiler, **_: Any) -> str:
+        column = compiler.get_column_specification(element.column)
+        return f"{alter_table(compiler, element.table_name, element.schema)} ADD {column}"
 
     try:
-        DefaultImpl.get_by_dialect(dialect)
+        impl.DefaultImpl.get_by_dialect(dialect)
     except KeyError:
-        type("PortableImpl", (DefaultImpl,), {"__dialect__": dialect.name})
+        type("PortableImpl", (impl.DefaultImpl,), {"__dialect__": dialect.name})
+        compiles(AddColumn, dialect.name)(add_column)
 
 
 @contextmanager

@@ -41,6 +41,9 @@ NO_TABLES = (
     "this server only reads, as a standby does, and has no result tables yet: an app on the primary creates them"
 )
 
+#: Characters of what a database says against creating tables.
+LONGEST_REASON = 300
+
 #: Two threads that meet both look. Nothing is held meanwhile: to connect may take long.
 _prepared: WeakKeyDictionary[Engine, WeakKeyDictionary[Models, Columns]] = WeakKeyDictionary()
 
@@ -70,7 +73,7 @@ def _prepare(engine: Engine, models: Models) -> tuple[Columns, bool]:
         logger.info("a newer release has set the tables of %s up: they are used as they are", models.task.name)
     if not state.reads_only:
         _tell(engine, state, refused)
-    return _usable(impl, state), not state.reads_only
+    return _usable(impl, state, impl.counts_rows(engine)), not state.reads_only
 
 
 def _made_ready(engine: Engine, impl: DefaultImpl, models: Models) -> tuple[State, exc.DBAPIError | None]:
@@ -96,11 +99,22 @@ def _made_ready(engine: Engine, impl: DefaultImpl, models: Models) -> tuple[Stat
 
 def _looked(engine: Engine, models: Models) -> State:
     with connected(engine) as connection:
+        _check_names(connection.dialect, models)
         state = look(connection, models)
         if state.reads_only and not state.is_usable:
             connection.invalidate()  # the next may be one to the primary
             raise exc.OperationalError("", None, ConnectionError(NO_TABLES), connection_invalidated=True)
         return state
+
+
+def _check_names(dialect: sa.Dialect, models: Models) -> None:
+    """How long a name may be is known once there was a connection."""
+    longest = max(models.names, key=len)
+    if len(longest) > dialect.max_identifier_length:
+        raise SchemaError(
+            f"{longest!r} has {len(longest)} characters, and this database takes names of at most "
+            f"{dialect.max_identifier_length}: set shorter ones as database_table_names or database_table_schemas"
+        )
 
 
 def _upgraded(engine: Engine, impl: DefaultImpl, seen: State) -> State:
@@ -113,7 +127,7 @@ def _upgraded(engine: Engine, impl: DefaultImpl, seen: State) -> State:
         if state.is_ahead:
             create_missing(connection, state)
         else:
-            migrate(connection, state)
+            migrate(connection, impl, state)
             before = ", ".join(sorted(state.versions or ())) or None
             logger.info("the tables of %s are at schema version %s (before: %s)", models.task.name, HEAD, before)
         return look(connection, models)
@@ -127,7 +141,7 @@ def _tell(engine: Engine, state: State, refused: exc.DBAPIError | None) -> None:
     with connected(engine) as connection:
         sql = remedy(connection, state)
     if not state.is_usable:
-        why = str(refused.orig).strip().splitlines()[0] if refused else "; ".join(found)
+        why = " ".join(str(refused.orig).split())[:LONGEST_REASON] if refused else "; ".join(found)
         raise SchemaError(
             f"the result tables are not complete and could not be created ({why}). "
             f"Let a role that may create tables run:\n{sql}"
@@ -139,11 +153,14 @@ def _tell(engine: Engine, state: State, refused: exc.DBAPIError | None) -> None:
     )
 
 
-def _usable(impl: DefaultImpl, state: State) -> Columns:
+def _usable(impl: DefaultImpl, state: State, counts_rows: bool) -> Columns:
     usable = {table: found.columns & set(table.columns.keys()) for table, found in state.tables.items()}
     for tables in state.models.optional_for(impl):
         if not all(map(state.may_use, tables)):
             usable.update(dict.fromkeys(tables, frozenset()))
     if state.reads_only:
         usable.pop(state.models.waiters, None)
+    if not counts_rows:
+        logger.warning("the dialect does not tell how many rows an UPDATE has changed: chords are left to Celery's way")
+        usable.update(dict.fromkeys((state.models.chords, state.models.parts), frozenset()))
     return usable

@@ -8,7 +8,7 @@ import psycopg
 import pymysql
 import pytest
 from psycopg import errors as pg
-from sqlalchemy import exc
+from sqlalchemy import create_engine, exc
 
 from celery_sql_results.dialects import DefaultImpl, impl_for
 from celery_sql_results.dialects.mysql import TRANSIENT
@@ -162,6 +162,38 @@ def test_sqlite(orig: Exception, expected: bool) -> None:
 def test_portable(orig: Exception, expected: bool) -> None:
     """By the classes of PEP 249, all that an unknown driver says."""
     assert DefaultImpl().is_transient(wrapped(orig, psycopg)) is expected
+
+
+class Told(psycopg.DatabaseError):
+    """An error of a driver that tells by the SQLSTATE what others tell by the class."""
+
+    def __init__(self, sqlstate: str) -> None:
+        super().__init__("…")
+        self.sqlstate = sqlstate  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "expected"),
+    [
+        ("08006", (True, None, False)),
+        ("40001", (True, None, False)),
+        ("22001", (False, "Told: …", False)),
+        ("23000", (False, None, True)),
+        ("42S02", (False, None, False)),
+    ],
+)
+def test_portable_by_the_standard(sqlstate: str, expected: tuple[bool, str | None, bool]) -> None:
+    """Passes, refused or taken: the classes of SQLSTATE mean the same everywhere."""
+    impl, error = DefaultImpl(), wrapped(Told(sqlstate), psycopg)
+    engine = create_engine("sqlite://")
+
+    assert (impl.is_transient(error), impl.refusal(error, engine), impl.is_taken(error)) == expected
+
+
+@pytest.mark.parametrize(("sqlstate", "expected"), [("40001", True), ("42S02", False), ("LOST!", False)])
+def test_portable_by_odbc(sqlstate: str, expected: bool) -> None:
+    """Its drivers put the SQLSTATE before the words."""
+    assert DefaultImpl().is_transient(wrapped(psycopg.ProgrammingError(sqlstate, "…"), psycopg)) is expected
 
 
 @pytest.mark.parametrize("name", ["postgresql", "mysql", "sqlite", "oracle"])
