@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-WRONG = ["lost", "wrong", "twice", "failed", "hung"]
+WRONG = ["lost", "missing", "wrong", "twice", "repeated", "failed", "hung"]
 
 
 def soak(*arguments: str) -> subprocess.CompletedProcess[str]:

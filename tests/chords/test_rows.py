@@ -17,6 +17,7 @@ from chords.actors import claimed, count_in, open_chord, part, returned
 from concurrency.nursery import Nursery, errors
 from servers import Database
 from servers.pool import on
+from support import Backends
 
 LEASE, PAST = timedelta(hours=1), timedelta(hours=-1)
 PROCESSES, RETURNING, PARTS = 20, 8, 200
@@ -141,6 +142,40 @@ def test_late_copies_leave_nothing(rows: ChordRows) -> None:
     assert late is not None
     assert (late.is_dispatched, late.is_complete, late.body) == (True, False, None)
     assert results(rows) == []
+
+
+def meanwhile(rows: ChordRows, others: ChordRows, group_id: str) -> None:
+    """Others begin a chord, and one of its parts returns, after the next look at it and before what follows."""
+    done: list[str] = []
+
+    @event.listens_for(rows.engine, "before_cursor_execute")
+    def begin(_connection: Any, _cursor: Any, statement: str, *_: object) -> None:
+        if statement.startswith("DELETE") and not done:
+            done.append(group_id)
+            open_chord(others, group_id, b"{}", size=2)
+            others.put_part(part(group_id=group_id, task_id="b"))
+
+
+@on("postgresql", "mariadb", "sqlite")
+def test_a_look_that_has_not_seen_the_chord_yet(rows: ChordRows, backends: Backends) -> None:
+    """Such as one on a server that lags: no part of it is deleted."""
+    others = backends().database.rows.chords
+    assert others is not None
+    meanwhile(rows, others, "new")
+    assert count_in(rows, part(group_id="new", task_id="a")) is None
+    assert [found["task_id"] for found in others.results("new")] == ["b"]  # that chord has begun after the part "a"
+
+
+@on("postgresql", "mariadb", "sqlite")
+def test_a_late_copy_while_its_chord_begins_anew(rows: ChordRows, backends: Backends) -> None:
+    """It takes no part of the new one along."""
+    others = backends().database.rows.chords
+    assert others is not None
+    assert rows.claim("g", "me", LEASE)
+    rows.close("g", "me")
+    meanwhile(rows, others, "g")
+    count_in(rows, part(task_id="a"))
+    assert [found["task_id"] for found in others.results("g")] == ["b"]
 
 
 def test_the_claim(rows: ChordRows) -> None:

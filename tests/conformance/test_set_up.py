@@ -92,14 +92,14 @@ def test_a_column_that_a_newer_release_has_dropped(
 
 @pytest.mark.parametrize("versions", [("0001", "0002"), ("0002", HEAD), ("0001", "0099"), ()], ids=str)
 def test_any_number_of_versions(database: Database, backends: Backends, versions: tuple[str, ...]) -> None:
-    """Two processes on two nodes of a cluster may both have noted theirs."""
+    """Two processes on two nodes of a cluster may both have noted theirs. The newest is left, but for one to come."""
     old = backends()
     database.execute("DELETE FROM celery_taskmeta_version")
     for version in versions:
         database.execute(f"INSERT INTO celery_taskmeta_version VALUES ('{version}')")
 
     assert works(restarted(backends, old))
-    expected = [HEAD] if not {HEAD, "0099"} & set(versions) else list(versions)
+    expected = list(versions) if "0099" in versions else [HEAD]
     assert database.execute(VERSION) == [(version,) for version in expected]
 
 

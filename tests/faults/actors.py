@@ -32,7 +32,7 @@ LONG = 60.0
 REPETITIONS = 400
 
 #: What the lines of a journal begin with.
-CALLED, RETURNED, FAILED, HUNG, WRONG, RETRIED = "+=!?#~"
+CALLED, RETURNED, FAILED, HUNG, WRONG, RETRIED, RAN, LONGEST = "+=!?#~*^"
 
 
 class Journal(logging.Handler):
@@ -41,10 +41,17 @@ class Journal(logging.Handler):
     def __init__(self, path: Path) -> None:
         super().__init__()
         self._file = path.open("a", buffering=1)
+        self._longest = 0.0
 
     def note(self, mark: str, text: str) -> None:
         """Add a line."""
         self._file.write(f"{mark}{' '.join(text.split())}\n")
+
+    def took(self, seconds: float) -> None:
+        """Add a line if nothing has taken longer."""
+        if seconds > self._longest:
+            self._longest = seconds
+            self.note(LONGEST, f"{seconds:.3f}")
 
     def emit(self, record: logging.LogRecord) -> None:
         """Note a retry."""
@@ -61,10 +68,11 @@ def journal(folder: Path, name: str) -> Journal:
 
 
 def app_on(url: str, **settings: Any) -> Celery:
-    """An app of its own."""
-    app = Celery("faults", broker="memory://", set_as_current=False)
-    options = {"database_engine_options": quick(url), **SETTINGS, **settings}
-    app.conf.update(result_backend=f"sql+{url}", **options)
+    """An app of its own. A setting that is None is left as it is by default."""
+    app = Celery("faults", set_as_current=False)
+    options = {"broker_url": "memory://", "database_engine_options": quick(url), **SETTINGS, **settings}
+    given = {name: value for name, value in options.items() if value is not None}
+    app.conf.update(result_backend=f"sql+{url}", **given)
     return app
 
 
@@ -80,13 +88,15 @@ def value_of(task_id: str) -> dict[str, str]:
 
 
 def noted(into: Journal, task_id: str, work: Callable[[], Any]) -> None:
-    """Do something for a task, and note how it has ended."""
+    """Do something for a task, and note how it has ended, and after how long."""
+    began = time.monotonic()
     try:
         into.note(RETURNED if work() == value_of(task_id) else WRONG, task_id)
     except CeleryTimeoutError:
         into.note(HUNG, task_id)
     except Exception as error:  # noqa: BLE001  the test reports it, whatever it is
         into.note(FAILED, f"{task_id} {type(error).__name__}: {error} from {error.__cause__!r}")
+    into.took(time.monotonic() - began)
 
 
 def write(url: str, folder: Path, settings: Mapping[str, Any], writer: int, waiters: int) -> None:

@@ -13,7 +13,7 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,8 @@ from typing import Any
 import sqlalchemy as sa
 from typing_extensions import Self
 
-from concurrency.nursery import Nursery, Outcome, errors
-from faults.actors import CALLED, FAILED, HUNG, RETRIED, RETURNED, WRONG, value_of, wait, write
+from concurrency.nursery import Call, Nursery, Outcome, errors
+from faults.actors import CALLED, FAILED, HUNG, LONGEST, RAN, RETRIED, RETURNED, WRONG, value_of, wait, write
 
 #: Processes that store, and processes that wait.
 WRITERS, WAITERS = 4, 2
@@ -49,12 +49,16 @@ def until(condition: Callable[[], object], what: str) -> None:
 class Verdict:
     """What went wrong in the end, by id or message; nothing should have."""
 
-    #: Stored, says the journal, but not there.
+    #: Acknowledged, or told to somebody who waited, but not there.
     lost: tuple[str, ...] = ()
+    #: Called, but never there.
+    missing: tuple[str, ...] = ()
     #: There, or told to somebody who waited, but not what was stored.
     wrong: tuple[str, ...] = ()
     #: More than one row.
     twice: tuple[str, ...] = ()
+    #: The body of a chord that ran more than once.
+    repeated: tuple[str, ...] = ()
     #: An error was raised.
     failed: tuple[str, ...] = ()
     #: A wait, or a process, that did not end.
@@ -72,6 +76,7 @@ class Load:
         folder: empty, for their journals; its name is the prefix of all ids.
         direct: the URL under which the rows are looked at in the end, if another.
         settings: on top of those that each load has.
+        others: more processes; each keeps a journal in the folder, whose name has a dash.
     """
 
     def __init__(
@@ -84,11 +89,13 @@ class Load:
         waiters: int = WAITERS,
         direct: str | None = None,
         settings: Mapping[str, Any] | None = None,
+        others: Sequence[Call] = (),
     ) -> None:
         self._nursery, self._folder, self._direct = nursery, folder, direct or url
         self._calls = [
             *((write, (url, folder, settings or {}, writer, waiters)) for writer in range(writers)),
             *((wait, (url, folder, settings or {}, waiter, writers)) for waiter in range(waiters)),
+            *others,
         ]
         self._outcomes: list[Outcome] = []
 
@@ -136,13 +143,20 @@ class Load:
 
     # -- afterwards ----------------------------------------------------------------------------------------------
 
+    def longest(self, who: str = "writer") -> float:
+        """The seconds that the longest operation took that has ended."""
+        return max(map(float, self.noted(LONGEST, who)), default=0.0)
+
     def verdict(self) -> Verdict:
         """What went wrong, now that all have ended."""
-        rows, stored = self._rows(), self.noted(CALLED, "writer")
+        rows, told = self._rows(), set(self.noted(RETURNED))
+        gone = {*told, *self.noted(CALLED, "writer"), *self.noted(CALLED, "caller")} - {task_id for task_id, _ in rows}
         return Verdict(
-            lost=tuple(sorted(set(stored) - {task_id for task_id, _row in rows})),
+            lost=tuple(sorted(gone & told)),
+            missing=tuple(sorted(gone - told)),
             wrong=(*self.noted(WRONG), *(task_id for task_id, row in rows if not is_right(task_id, row))),
-            twice=tuple(task_id for task_id, number in Counter(id_ for id_, _ in rows).items() if number > 1),
+            twice=repeated(task_id for task_id, _ in rows),
+            repeated=repeated(self.noted(RAN)),
             failed=tuple(self.noted(FAILED)),
             hung=(*self.noted(HUNG), *errors(self._outcomes)),
         )
@@ -153,6 +167,11 @@ class Load:
         with engine.connect() as connection:
             rows = connection.execute(query, {"ours": f"{self._folder.name}-%"}).all()
         return [(task_id, (status, bytes(result))) for task_id, status, result in rows]
+
+
+def repeated(ids: Iterable[str]) -> tuple[str, ...]:
+    """Those that come more than once."""
+    return tuple(id_ for id_, number in Counter(ids).items() if number > 1)
 
 
 def is_right(task_id: str, row: Row) -> bool:

@@ -79,15 +79,28 @@ class PostgreSQL(Server):
             file.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
         (self._data / "pg_hba.conf").write_text(HBA)
 
+    def copy_from(self, port: int) -> None:
+        """Fill the folder as a standby of the server on a port, which has no data yet."""
+        source = [f"--host={self.host}", f"--port={port}", f"--username={self.administrator}"]
+        how = ["--write-recovery-conf", "--wal-method=stream", "--checkpoint=fast", "--no-sync"]
+        self._home.run([str(self.programs / "pg_basebackup"), f"--pgdata={self._data}", *source, *how])
+        own = {"port": str(self.port), "unix_socket_directories": str(self.folder)}
+        with (self._data / "postgresql.conf").open("a") as file:
+            file.writelines(f"{name} = '{value}'\n" for name, value in own.items())
+
     def _command(self) -> list[str]:
         return [str(self.programs / "postgres"), "-D", str(self._data)]
 
     def stop(self) -> None:
         """End the server, give back the shared memory of one that was killed, and remove the folder."""
+        self.give_back()
+        super().stop()
+
+    def give_back(self) -> None:
+        """Give back the shared memory of one that was killed and will not come back on the same data."""
         lock = self._data / "postmaster.pid"  # its seventh line: key and identifier of the shared memory
         if self._process is None and lock.exists():
             ctypes.CDLL(None).shmctl(int(lock.read_text().splitlines()[6].split()[1]), 0, None)  # 0 is IPC_RMID
-        super().stop()
 
     def execute(self, sql: str, *, database: str | None = None) -> list[tuple[Any, ...]]:
         """Run one statement as administrator, in autocommit on a connection of its own, and return its rows."""
@@ -100,7 +113,7 @@ class PostgreSQL(Server):
 
     def create_database(self, name: str) -> None:
         """Create an empty database."""
-        self.execute(f'CREATE DATABASE "{name}"')
+        self.execute(f'CREATE DATABASE "{name}" STRATEGY FILE_COPY')  # half the time of the default
 
     def drop_database(self, name: str) -> None:
         """Drop a database, its open connections and the roles that were created for it."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from servers.base import Server
+from servers.galera import Node
 from servers.mariadb import MariaDB
 from servers.postgresql import PostgreSQL
 
@@ -50,4 +51,5 @@ RELEASES: dict[str, type[Server]] = {
     "postgresql-17": PostgreSQL17,
     "mariadb-11.8": MariaDB11,
     "mysql-9.7": MySQL,
+    "galera": Node,
 }

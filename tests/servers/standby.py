@@ -18,6 +18,7 @@ class Standby(PostgreSQL):
     def __init__(self, primary: PostgreSQL) -> None:
         super().__init__()
         self._primary = primary
+        self.driver = primary.driver
 
     @property
     def programs(self) -> Path:
@@ -25,12 +26,7 @@ class Standby(PostgreSQL):
         return self._primary.programs
 
     def _install(self) -> None:
-        source = [f"--host={self.host}", f"--port={self._primary.port}", f"--username={self.administrator}"]
-        how = ["--write-recovery-conf", "--wal-method=stream", "--checkpoint=fast", "--no-sync"]
-        self._home.run([str(self.programs / "pg_basebackup"), f"--pgdata={self._data}", *source, *how])
-        own = {"port": str(self.port), "unix_socket_directories": str(self.folder)}
-        with (self._data / "postgresql.conf").open("a") as file:
-            file.writelines(f"{name} = '{value}'\n" for name, value in own.items())
+        self.copy_from(self._primary.port)
 
     def catch_up(self) -> None:
         """Return when everything is here that the primary has committed."""

@@ -138,8 +138,11 @@ class DefaultImpl:
     def on_connect(self, dbapi_connection: DBAPIConnection) -> None:
         """Prepare a new connection, before the user's listeners do."""
 
-    def settle(self, dbapi_connection: DBAPIConnection) -> None:
-        """Let a new connection keep our promises, after the user's listeners: times are UTC, a commit is a commit."""
+    def settle(self, dbapi_connection: DBAPIConnection, dialect: sa.Dialect) -> None:
+        """Let a new connection keep our promises, after the user's listeners: times are UTC, a commit is a commit.
+
+        ``dialect`` is that of its engine, which no other engine has.
+        """
 
     def connect(self, engine: Engine) -> AbstractContextManager[Connection]:
         """A connection whose statements are committed when the block has ended."""
@@ -273,6 +276,14 @@ class DefaultImpl:
         """A block of the set-up that is undone where the server does not know what it asks for; here it knows."""
         return nullcontext()
 
+    def has_other_primaries(self, connection: Connection) -> bool:
+        """Whether other servers take writes to the same tables: :meth:`schema_lock` keeps nobody there out."""
+        return False
+
+    def sequence_options(self, connection: Connection) -> dict[str, Any]:
+        """What a new sequence of ids must be told on this server."""
+        return {}
+
     def pause(self, attempt: int) -> None:
         """Sleep before the set-up is tried again; ``attempt`` counts from 0."""
         time.sleep(min(FIRST_PAUSE * 2**attempt, LONGEST_PAUSE))
@@ -323,6 +334,9 @@ class DefaultImpl:
 
     def _is_timed_out(self, orig: BaseException) -> bool:
         return False
+
+    def leave_rows_out(self, error: BaseException) -> None:
+        """Let an error tell nothing of the row that a statement was to write."""
 
     def refusal(self, error: BaseException, engine: Engine) -> str | None:
         """Why the values of a statement can never be stored, in one line; ``None`` if they are not what failed.

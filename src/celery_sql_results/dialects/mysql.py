@@ -19,6 +19,7 @@ from celery_sql_results.boundaries import undone
 
 from .autocommit import AutocommitImpl
 from .base import Put, may_replace
+from .galera import Galera, is_too_large
 from .inspection import Found, schema_of, sequence_of
 from .mysql_catalog import look_at
 from .refusals import wire_size
@@ -47,7 +48,7 @@ TRANSIENT = {
     1021,  # disk full
     1026,  # error on write: disk full
     1030,  # an error of the storage engine, of the system's: as a rule disk full
-    1180,  # the same during COMMIT; on Galera also a conflict
+    1180,  # the same during COMMIT; on Galera, the node has lost its cluster meanwhile
     1037,
     1038,
     1041,  # out of memory
@@ -65,9 +66,9 @@ TRANSIENT = {
     1161,  # reading from or writing to the network failed
     1203,
     1226,  # too many connections of this user, or its quota of this hour is used up
-    1205,  # lock wait timeout
+    1205,  # lock wait timeout; on Galera, what was committed elsewhere did not come in time
     1206,  # the table of locks is full
-    1213,  # deadlock
+    1213,  # deadlock; on Galera, another node was quicker
     *DEMOTED,
     1317,  # the query was killed
     1637,  # too many transactions at once
@@ -159,15 +160,19 @@ class MySQLImpl(AutocommitImpl):
     supports_nowait = True
     sequence_grant = "SELECT, INSERT ON"
 
+    def __init__(self) -> None:
+        self._galera = Galera()
+
     def engine_options(self, url: URL) -> dict[str, Any]:
         if url.get_driver_name() not in _DRIVERS:
             return {}
         return {"connect_args": {name: value for name, value in ARGUMENTS.items() if name not in url.query}}
 
-    def settle(self, dbapi_connection: DBAPIConnection) -> None:
+    def settle(self, dbapi_connection: DBAPIConnection, dialect: sa.Dialect) -> None:
         """Times are UTC also in columns of TIMESTAMP; no commit begins a transaction or ends the connection."""
         with closing(dbapi_connection.cursor()) as cursor:
-            cursor.execute("SET SESSION time_zone = '+00:00', SESSION completion_type = 0")
+            more = self._galera.settings(cursor, dialect)
+            cursor.execute(f"SET SESSION time_zone = '+00:00', SESSION completion_type = 0{more}")
 
     def upsert(self, where: Put, columns: tuple[str, ...]) -> sa.Insert:
         """``ON DUPLICATE KEY UPDATE``, with the guard in each column."""
@@ -205,9 +210,20 @@ class MySQLImpl(AutocommitImpl):
         user, _, host = connection.exec_driver_sql("SELECT CURRENT_USER()").scalar_one().rpartition("@")
         return "@".join(f"`{part.replace('`', '``')}`" for part in (user, host))
 
+    def has_other_primaries(self, connection: Connection) -> bool:
+        """Only MariaDB knows ``IF NOT EXISTS`` of all that is created."""
+        return self._galera.is_node(connection.dialect) and bool(getattr(connection.dialect, "is_mariadb", False))
+
+    def sequence_options(self, connection: Connection) -> dict[str, Any]:
+        """Nodes of Galera refuse a sequence, unless each draws numbers of its own from it."""
+        return {"increment": 0} if self._galera.is_node(connection.dialect) else {}
+
     @contextmanager
     def schema_lock(self, connection: Connection, name: str) -> Iterator[None]:
-        """Named locks; DDL commits itself here, so they are held by the connection, not by a transaction."""
+        """Named locks; DDL commits itself here, so they are held by the connection, not by a transaction.
+
+        Each node of Galera has its own: see :meth:`has_other_primaries`.
+        """
         database = connection.exec_driver_sql("SELECT DATABASE()").scalar_one()
         of_old = hashlib.blake2b(f"{database}.{name}".encode(), digest_size=24).hexdigest()
         for lock in (SETUP_LOCK, of_old):
@@ -233,7 +249,7 @@ class MySQLImpl(AutocommitImpl):
         return _number(orig) in TIMED_OUT
 
     def _is_refusal(self, error: exc.DBAPIError, orig: BaseException) -> bool:
-        return _number(orig) in REFUSED
+        return _number(orig) in REFUSED or is_too_large(orig)
 
     def _oversize(self, error: exc.DBAPIError, engine: Engine) -> str | None:
         """A statement that is longer than ``max_allowed_packet`` makes the server hang up without a word."""

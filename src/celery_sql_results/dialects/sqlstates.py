@@ -27,10 +27,8 @@ def sqlstate(error: BaseException) -> str | None:
     first = orig.args[0] if state is None and orig.args else None
     if isinstance(first, dict):  # pg8000: the fields of the server's message
         state = first.get("C")
-    elif isinstance(first, str) and CODE.fullmatch(
-        first
-    ):  # ODBC: https://github.com/mkleehammer/pyodbc/wiki/Exceptions
-        state = first
+    elif isinstance(first, str) and CODE.fullmatch(first):
+        state = first  # ODBC: https://github.com/mkleehammer/pyodbc/wiki/Exceptions
     return state and str(state)
 
 

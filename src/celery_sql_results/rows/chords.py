@@ -114,11 +114,14 @@ class ChordRows:
             put_under_a_free_id(self.impl, connection, self._put_part, part)
 
     def counted(self, group_id: str) -> Chord | None:
-        """How far a chord is after a part was stored; ``None`` if there is no such chord."""
+        """How far a chord is after a part was stored; ``None`` if there is no such chord.
+
+        A look may be behind, such as one at a server that lags. What deletes parts looks by itself.
+        """
         chord = self.look(group_id)
         if chord is None or chord.is_dispatched:  # a late copy of a part, or a chord of Celery's own backend
             with self.impl.connect_quickly(self.engine) as connection:
-                connection.execute(self._delete_parts, {"group_id_": group_id})
+                connection.execute(self._delete_strays, {"group_id_": group_id})
         return chord
 
     def look(self, group_id: str) -> Chord | None:
@@ -288,6 +291,13 @@ class ChordRows:
     @memoized_property
     def _delete_parts(self) -> sa.Delete:
         return sa.delete(self.parts).where(self.parts.c.group_id == sa.bindparam("group_id_"))
+
+    @memoized_property
+    def _delete_strays(self) -> sa.Delete:
+        """The same, unless there is a chord that awaits them."""
+        chords = self.chords.c
+        awaiting = sa.exists().where(chords.group_id == self.parts.c.group_id, chords.date_dispatched.is_(None))
+        return self._delete_parts.where(~awaiting)
 
 
 def _flag(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:

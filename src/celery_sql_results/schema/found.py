@@ -50,7 +50,7 @@ class State:
         """Whether there is nothing to do: no table is missing, and unless a newer release was here, nothing else."""
         if self.is_ahead:
             return not self.missing
-        at_head = bool(self.version.columns) if self.versions is None else HEAD in self.versions
+        at_head = bool(self.version.columns) if self.versions is None else self.versions == {HEAD}
         return at_head and not any(map(self.lacks, self.tables))
 
     @property

@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.schema import CreateTable
 
-from celery_sql_results.dialects import DefaultImpl
+from celery_sql_results.dialects import DefaultImpl, impl_for
 
 from .found import HEAD, State
 
@@ -36,7 +36,7 @@ def migrate(connection: Connection, impl: DefaultImpl, state: State) -> None:
         op = Operations(MigrationContext.configure(connection))
         for revision in reversed(list(ScriptDirectory(str(SCRIPTS)).walk_revisions())):
             revision.module.upgrade(op, state.models)
-    for statement in stamp(state):
+    for statement in stamp(connection, state):
         connection.execute(statement)
         if isinstance(statement, CreateTable):
             impl.publish(connection)
@@ -51,13 +51,16 @@ def create_missing(connection: Connection, state: State) -> None:
             connection.execute(step)
 
 
-def stamp(state: State) -> Iterator[sa.Executable]:
-    """The statements that note the version, whatever was noted before."""
+def stamp(connection: Connection, state: State) -> Iterator[sa.Executable]:
+    """The statements that note the version, and no other that was seen; what others have noted since stays."""
+    table, seen = state.version_table, state.versions or frozenset()
     if not state.version.columns:
-        yield CreateTable(state.version_table)
-    elif state.versions:
-        yield state.version_table.delete()
-    yield state.version_table.insert().values(version_num=HEAD)
+        others = impl_for(connection.dialect.name).has_other_primaries(connection)
+        yield CreateTable(table, if_not_exists=others)
+    if HEAD not in seen:
+        yield table.insert().values(version_num=HEAD)
+    if seen - {HEAD}:
+        yield table.delete().where(table.c.version_num.in_(sorted(seen - {HEAD})))
 
 
 def _make_known_to_alembic(dialect: sa.Dialect) -> None:

@@ -49,7 +49,7 @@ def _ddl(connection: Connection, state: State) -> Iterator[str]:
     tables = state.missing if state.is_ahead else [*state.tables]
     steps: list[sa.Executable] = [step for table in tables for step in steps_for(connection, table)]
     if not state.is_ahead:
-        steps += stamp(state)
+        steps += stamp(connection, state)
     for step in steps:
         yield str(step.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True})).strip()  # type: ignore[attr-defined]
 

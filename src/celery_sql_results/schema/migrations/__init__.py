@@ -1,7 +1,8 @@
 """The history of the schema, as Alembic revisions under ``versions/``.
 
 A revision that is applied by itself has only steps that are instant on a large live table: create a table, add a column
-that may be NULL. Each step looks first and does nothing where its work is done, so a broken run can be repeated.
+that may be NULL. Each step looks first and does nothing where its work is done, so a broken run can be repeated. Where
+the lock of the set-up keeps out only those on the same server, each statement also bears that others do the same.
 """
 
 from __future__ import annotations
@@ -21,20 +22,24 @@ __all__ = ["steps_for"]
 
 def steps_for(connection: Connection, table: sa.Table) -> Iterator[ExecutableDDLElement]:
     """The statements that make ``table`` complete: it is created, or the columns that it lacks are added."""
-    found = impl_for(connection.dialect.name).look_at(connection, [table])[table]
+    impl = impl_for(connection.dialect.name)
+    found, others = impl.look_at(connection, [table])[table], impl.has_other_primaries(connection)
     if not found.has_sequence:
-        yield _sequence_step(connection, table, new=not found.columns)
+        yield CreateSequence(_sequence(connection, table, new=not found.columns), if_not_exists=others)
     if not found.columns:
-        yield CreateTable(table)
-        yield from map(CreateIndex, table.indexes)
+        yield CreateTable(table, if_not_exists=others)
+        yield from (CreateIndex(index, if_not_exists=others) for index in table.indexes)
         return
     for column in table.columns:
         if column.name not in found.columns:
-            yield AddColumn(table.name, column, schema=table.schema)
+            step = AddColumn(table.name, column, schema=table.schema)
+            step.if_not_exists = others  # older releases of Alembic do not know it: then who is late looks again
+            yield step
 
 
-def _sequence_step(connection: Connection, table: sa.Table, new: bool) -> CreateSequence:
+def _sequence(connection: Connection, table: sa.Table, new: bool) -> sa.Sequence:
     """A table from before SQLAlchemy knew MariaDB's sequences has ids without one: it starts behind them."""
     sequence: Any = sequence_of(connection, table)
     last = 0 if new else connection.execute(sa.select(sa.func.max(table.c.id))).scalar() or 0
-    return CreateSequence(sa.Sequence(sequence.name, schema=sequence.schema, start=last + 1))
+    options = impl_for(connection.dialect.name).sequence_options(connection)
+    return sa.Sequence(sequence.name, schema=sequence.schema, start=last + 1, **options)
