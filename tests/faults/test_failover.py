@@ -16,6 +16,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from celery_sql_results import DatabaseBackend
+from celery_sql_results.dialects import impl_for
 from faults.conftest import Backends
 from faults.load import until
 from faults.trouble import as_role, proxied, read_only
@@ -111,6 +112,45 @@ def test_a_proxy_that_notices_late(
     on_standby(backend, proxy, lasting)
     proxy.target = primary.port  # connections that are open stay where they are
     write(backend)
+    close(backend)
+
+
+def kill(standby: Standby) -> None:
+    standby.kill()
+
+
+def promote(standby: Standby) -> None:
+    standby.promote()
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+@pytest.mark.parametrize("happens", [promote, kill], ids=lambda happens: happens.__name__)
+@pytest.mark.parametrize(
+    "question",
+    ["SELECT * FROM celery_taskmeta_waiters", "SELECT pg_current_wal_lsn()"],
+    ids=["not-logged", "position"],
+)
+def test_a_standby_that_is_none_any_more_when_it_is_asked(
+    primary: PostgreSQL,
+    standby: Standby,
+    proxy: Proxy,
+    backends: Backends,
+    question: str,
+    happens: Callable[[Standby], None],
+    driver: str,
+) -> None:
+    """What it has said before is still known to be said by a standby, so that the write is tried again."""
+    pytest.importorskip(driver)
+    backend = backends(through(proxy, primary, driver), **ONCE)
+    on_standby(backend, proxy, standby)
+    engine = sa.create_engine(standby.url("results", driver=driver), poolclass=sa.NullPool)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        with pytest.raises(sa.exc.DBAPIError) as told:
+            connection.exec_driver_sql(question)
+        happens(standby)
+        orig, asked = told.value.orig, connection.connection.dbapi_connection
+        assert orig is not None
+        assert impl_for("postgresql").is_demoted(orig, asked)
     close(backend)
 
 

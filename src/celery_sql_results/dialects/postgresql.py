@@ -33,7 +33,7 @@ from .upserts import on_conflict_upsert
 #: SQLSTATEs of a server that takes no writes: one that is a standby now, or whose role or database is set read-only.
 DEMOTED = ("25006",)
 #: SQLSTATEs that a standby gives as well: 0A000 for a table that is not logged, such as that of waiters, 55000 for a
-#: lock that it does not take. It is asked then, since its words may be in any language.
+#: lock that it does not take. Its words may be in any language, so it is asked as well.
 AMBIGUOUS = ("0A000", "55000")
 #: It may have been promoted since it gave the error: then it has written little yet, at most one segment of its log.
 IS_STANDBY = f"""
@@ -224,7 +224,7 @@ class PostgreSQLImpl(AutocommitImpl):
 
     def is_demoted(self, orig: BaseException, dbapi_connection: Any) -> bool:
         state = sqlstate(orig)
-        return state in DEMOTED or (state in AMBIGUOUS and _is_standby(dbapi_connection))
+        return state in DEMOTED or (state in AMBIGUOUS and _said_by_standby(orig, dbapi_connection))
 
     def is_transient(self, error: BaseException) -> bool:
         return super().is_transient(error) and WITHOUT_TRANSACTIONS not in str(getattr(error, "orig", ""))
@@ -262,14 +262,20 @@ class PostgreSQLImpl(AutocommitImpl):
         return f"a message of {size} bytes is longer than PostgreSQL's longest, {LONGEST_MESSAGE}"
 
 
-def _is_standby(dbapi_connection: Any) -> bool:
-    """What the server says of itself; ``False`` where it cannot be asked, such as in a transaction that has failed."""
+def _said_by_standby(orig: BaseException, dbapi_connection: Any) -> bool:
+    """Whether a standby has said so, which may have been promoted or ended since.
+
+    Its words tell that where they are English; else the server is asked. One that cannot be asked, such as in a
+    transaction that has failed, is taken for none, unless it has just hung up.
+    """
+    if "recovery" in str(orig):
+        return True
     if dbapi_connection is None:
         return False
     with caught(), closing(dbapi_connection.cursor()) as cursor:
         cursor.execute(IS_STANDBY)
         return bool(cursor.fetchone()[0])
-    return False
+    return bool(getattr(dbapi_connection, "closed", False))
 
 
 def _is_rejected(told: str) -> bool:
