@@ -14,7 +14,7 @@ from sqlalchemy.pool import Pool as ConnectionPool
 
 from celery_sql_results import DatabaseBackend
 from concurrency.nursery import Nursery
-from servers import RELEASES, Database, PgBouncer, PostgreSQL, Redis, use
+from servers import KINDS, RELEASES, Database, PgBouncer, PostgreSQL, Redis, use
 from servers.pool import ALL, MISSING, Pool, or_skip
 from support import Backends, Statements, app_on, closed_at_the_end
 
@@ -32,10 +32,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if chosen is None:
         return
     kind = use(chosen)
+    driver = KINDS[kind].driver
+    if driver == "pg8000":  # it leaves the socket of a connection open that was cut, and Python complains of it
+        config.addinivalue_line("filterwarnings", "ignore::pytest.PytestUnraisableExceptionWarning")
 
     def concerns(item: pytest.Item) -> bool:
+        if any(driver not in marker.args for marker in item.iter_markers("drivers")):
+            return False
         callspec = getattr(item, "callspec", None)
-        return kind in (callspec.params.values() if callspec else ()) or kind in getattr(item, "fixturenames", ())
+        fixtures = {kind, f"{kind}_release"} & set(getattr(item, "fixturenames", ()))
+        return bool(fixtures) or kind in (callspec.params.values() if callspec else ())
 
     left_out = [item for item in items if not concerns(item)]
     config.hook.pytest_deselected(items=left_out)
@@ -72,6 +78,14 @@ def database(request: pytest.FixtureRequest, servers: Pool) -> Iterator[Database
 def postgresql(servers: Pool) -> Iterator[Database]:
     """A fresh, empty database on PostgreSQL."""
     yield from fresh(servers, "postgresql")
+
+
+@pytest.fixture(scope="session")
+def postgresql_release() -> type[PostgreSQL]:
+    """PostgreSQL as `--on` has chosen it, for those who start servers with settings of their own."""
+    release = KINDS["postgresql"]
+    assert issubclass(release, PostgreSQL)
+    return release
 
 
 @pytest.fixture

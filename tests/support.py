@@ -42,6 +42,13 @@ def app_on(url: str | None, scheme: str = "sql", **settings: Any) -> Celery:
     return app
 
 
+def of_session(url: str, **settings: str) -> dict[str, Any]:
+    """Options of an engine that give sessions on PostgreSQL some settings of the server, as each driver takes them."""
+    if "+pg8000" in url:
+        return {"connect_args": {"startup_params": settings}}
+    return {"connect_args": {"options": " ".join(f"-c {name}={value}" for name, value in settings.items())}}
+
+
 def fork() -> int:
     """Fork this process. The child must do next to nothing: threads of other tests may hold locks."""
     with warnings.catch_warnings():
@@ -90,8 +97,8 @@ def close(*backends: DatabaseBackend) -> None:
         while thread.is_alive() and not looker.is_used and time.monotonic() < deadline:
             thread.join(0.01)
     for backend in backends:
-        options = {**backend.engine_options, "short_lived_sessions": backend.short_lived_sessions}
-        backend.session_manager.invalidate(backend.settings.url, **options)
+        kept = {"short_lived_sessions": backend.short_lived_sessions, "idle_timeout": backend.settings.idle_timeout}
+        backend.session_manager.invalidate(backend.settings.url, **backend.engine_options, **kept)
 
 
 @contextmanager

@@ -24,6 +24,8 @@ from __future__ import annotations
 from celery.exceptions import ImproperlyConfigured
 from kombu.exceptions import DecodeError
 
+from .foreign import shown
+
 __all__ = ["PayloadTooLarge", "ResultRefused", "SchemaError", "SettingError", "TaskIdInvalid", "TaskIdTooLong"]
 
 
@@ -31,7 +33,10 @@ class SettingError(ImproperlyConfigured):
     """A setting has a value that cannot work; the message names the setting, the value and the remedy."""
 
     def __init__(self, setting: str, found: object, needed: str) -> None:
-        super().__init__(f"{setting} is {found!r}, but it must be {needed}")
+        text = repr(found)
+        if "://" in text:
+            text = "what looks like a URL (not shown, it may hold a password)"
+        super().__init__(f"{setting} is {shown(text)}, but it must be {needed}")
 
 
 class SchemaError(ImproperlyConfigured):

@@ -13,7 +13,9 @@ from celery.utils.log import get_logger
 from sqlalchemy.engine import Engine, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from .chords import Chords, HandOver, Join, Members, Sweep
+from celery_sql_results.foreign import escaping
+
+from .chords import Chords, HandOver, Join, Members, Signer, Sweep
 from .dialects import impl_for
 from .models import Models
 from .payload import Encoding, UnreadableMeta, redaction_for
@@ -27,7 +29,7 @@ from .writing import Emptier, Entry, Judge, Replay, Retries, Spool, Writer
 __all__ = ["Services"]
 
 T = TypeVar("T")
-logger = get_logger(__name__)
+logger = escaping(get_logger(__name__))
 
 
 class Services:
@@ -67,8 +69,9 @@ class Services:
         self.spool = self._spool_of(settings)
         self.writer = writer = Writer(database, self.judge, retries, payload, self.spool)
         fail, hurry = backend.chord_error_from_stack, self.in_a_hurry
-        hand_over = HandOver(app, database, retries, Join(app, encoding), fail, hurry)
-        self.chords = Chords(app, database, encoding, payload, writer, retries, hand_over, hurry)
+        signer = Signer(settings.chord_secrets, settings.takes_unsigned_chords)
+        hand_over = HandOver(app, database, retries, Join(app, encoding), fail, signer, hurry)
+        self.chords = Chords(app, database, encoding, payload, writer, retries, hand_over, signer, hurry)
         members = Members(app, database, retries, payload, encoding.content_type)
         self.sweep_chords = Sweep(database, retries, members, hand_over)
         self.replay: Replay | None = None
@@ -84,7 +87,9 @@ class Services:
     @property
     def of_engine(self) -> dict[str, Any]:
         """The options of the engine."""
-        return {**self._settings.engine_options, "short_lived_sessions": self._settings.short_lived_sessions}
+        settings = self._settings
+        kept = {"short_lived_sessions": settings.short_lived_sessions, "idle_timeout": settings.idle_timeout}
+        return {**settings.engine_options, **kept}
 
     def engine(self) -> Engine:
         """The engine of this process."""
@@ -92,7 +97,7 @@ class Services:
 
     def _prepare(self, engine: Engine, models: Models) -> Columns:
         columns = self._sessions.prepare_models(engine, models)
-        if self.emptier and self.spool and self.spool.directory.names():  # what others have left
+        if self.emptier and self.spool and self.spool.may_hold_entries():  # which others have left
             self.emptier.wake(at_once=True)
         return columns
 
@@ -186,7 +191,8 @@ class Services:
         rows, settings = self.database.rows, self._settings
         url = (settings.listen_url if rows.waiters else None) or settings.url
         engine = partial(self._sessions.get_engine, url, short_lived_sessions=True, **settings.engine_options)
-        return looker_for(rows, engine, (settings.poll_min_interval, settings.poll_max_interval), settings.extended)
+        pauses = settings.poll_min_interval, settings.poll_max_interval
+        return looker_for(rows, engine, pauses, settings.idle_timeout, settings.extended)
 
     def sweep_waiters(self) -> int:
         """Delete the rows of waiters that nobody has renewed for a while, and return how many."""

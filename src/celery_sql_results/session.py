@@ -17,12 +17,13 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from .boundaries import undone
 from .connections.engines import Engines
+from .connections.pool import IDLE_TIMEOUT
 from .dialects import DefaultImpl, impl_for, pool_options
 from .errors import SettingError
 from .models import Models, models_for
 from .schema import Columns, prepare_models
 
-__all__ = ["ENGINE_OPTIONS", "EngineCallback", "SessionManager", "session_cleanup"]
+__all__ = ["ENGINE_OPTIONS", "IDLE_TIMEOUT", "EngineCallback", "SessionManager", "session_cleanup"]
 
 EngineCallback = Callable[[Engine], object]
 
@@ -71,8 +72,8 @@ def _frozen(value: Any) -> Any:
     return value
 
 
-def _create(url: str, options: dict[str, Any], callback: EngineCallback | None, pooled: bool) -> Engine:
-    """Make an engine on which each statement commits itself."""
+def _create(url: str, options: dict[str, Any], callback: EngineCallback | None, kept: float | None) -> Engine:
+    """Make an engine on which each statement commits itself. ``kept``: see :func:`_with_pool`."""
     parsed = make_url(url)
     impl = impl_for(parsed.get_backend_name())
     needed = impl.engine_options(parsed)
@@ -84,7 +85,7 @@ def _create(url: str, options: dict[str, Any], callback: EngineCallback | None, 
     if impl.isolation_level:
         options.update(isolation_level=impl.isolation_level, skip_autocommit_rollback=True)
     is_shared, timeout = impl.is_one_connection(parsed), options.get("pool_timeout", POOL_TIMEOUT)
-    engine = _create_engine(url, _with_pool(options, pooled, is_shared))
+    engine = _create_engine(url, _with_pool(options, kept, is_shared))
     impl.leave_demoted(engine)
     event.listen(engine, "connect", lambda connection, _record: impl.on_connect(connection))
     if callback is not None:
@@ -97,16 +98,20 @@ def _create(url: str, options: dict[str, Any], callback: EngineCallback | None, 
     return engine
 
 
-def _with_pool(options: dict[str, Any], pooled: bool, is_shared: bool) -> dict[str, Any]:
-    """The options of an engine with those of its pool: the user's, ours that pings, or none that keeps connections."""
+def _with_pool(options: dict[str, Any], kept: float | None, is_shared: bool) -> dict[str, Any]:
+    """The options of an engine with those of its pool: the user's, ours that pings, or none that keeps connections.
+
+    An idle connection is ``kept`` for so many seconds, 0 for ever, ``None`` not at all. What was used last is used
+    next, so that those for which there is no need any more become idle.
+    """
     has_own = bool({"poolclass", "pool"} & options.keys())
     if is_shared and not has_own:
         kept_by_pool = "creator" in options  # which is asked for each connection, and might give another database
         return {**_without_pool(options), "poolclass": pool.StaticPool if kept_by_pool else pool.NullPool}
-    if not pooled:
+    if kept is None:
         return {**_without_pool(options), "poolclass": pool.NullPool}
     if options["pool_pre_ping"] and not has_own:
-        return {**options, **pool_options()}
+        return {"pool_use_lifo": True, **options, **pool_options(kept)}
     return options
 
 
@@ -146,10 +151,13 @@ class SessionManager:
         self.engine_callback = engine_callback
         self._given: set[Engine] = set()  # what was given out lives as long as this
 
-    def get_engine(self, dburi: str, *, short_lived_sessions: bool = False, **options: Any) -> Engine:
+    def get_engine(
+        self, dburi: str, *, short_lived_sessions: bool = False, idle_timeout: float = IDLE_TIMEOUT, **options: Any
+    ) -> Engine:
         """Return the engine of this process for a URL and options of ``create_engine``.
 
-        It ends, and closes its connections, with the last manager that gave it out and the last who has it.
+        It ends, and closes its connections, with the last manager that gave it out and the last who has it. What nobody
+        has used for ``idle_timeout`` seconds is closed before, unless that is 0.
 
         Each statement commits itself on it, in one round trip. For transactions see :meth:`create_session`.
 
@@ -158,9 +166,11 @@ class SessionManager:
         """
         options = {**ENGINE_OPTIONS, **options}
         options.pop("isolation_level", None)
-        pooled = not short_lived_sessions or _is_one_connection(make_url(dburi))
-        key = (dburi, _frozen(options), self.engine_callback, pooled)
-        engine = _engines.get(key, options, partial(_create, dburi, dict(options), self.engine_callback, pooled))
+        kept = None if short_lived_sessions else idle_timeout
+        if _is_one_connection(make_url(dburi)):
+            kept = 0
+        key = (dburi, _frozen(options), self.engine_callback, kept)
+        engine = _engines.get(key, options, partial(_create, dburi, dict(options), self.engine_callback, kept))
         self._given.add(engine)
         return engine
 

@@ -10,7 +10,8 @@ import math
 import os
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import timedelta
 from os import PathLike
 from typing import Any, NamedTuple
@@ -19,15 +20,16 @@ from urllib.parse import parse_qsl
 from celery.utils.imports import symbol_by_name
 from kombu.compression import encoders, get_encoder
 from kombu.serialization import registry
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from .dialects import impl_for
 from .errors import SettingError
+from .foreign import shown
 from .models import TableNames
 from .payload.compression import LIMIT
 from .payload.redaction import Redact
-from .session import ENGINE_OPTIONS, EngineCallback
+from .session import ENGINE_OPTIONS, IDLE_TIMEOUT, EngineCallback
 
 __all__ = ["Policy", "RetryPolicy", "Settings"]
 
@@ -56,6 +58,13 @@ def _lists_hosts(url: str) -> bool:
     return bool(re.search(r":\d+,", place.partition("/")[0])) or any(re.search(r":\d+(,|$)", each) for each in in_query)
 
 
+def _is_for_asyncio(url: URL) -> bool:
+    """Whether the driver that a URL names is. What cannot be loaded is told by whoever makes the engine."""
+    with suppress(ArgumentError, ImportError):
+        return url.get_dialect().is_async
+    return False
+
+
 class Policy(NamedTuple):
     """How often and how long something is tried again, and the bounds of its pauses; times in seconds."""
 
@@ -77,10 +86,11 @@ class RetryPolicy:
 class Settings:
     """The settings of one backend."""
 
-    url: str
-    engine_options: Mapping[str, Any]
+    url: str = field(repr=False)  # which may hold a password, like the next
+    engine_options: Mapping[str, Any] = field(repr=False)
     engine_callback: EngineCallback | None
     short_lived_sessions: bool
+    idle_timeout: float
     names: TableNames
     create_tables_at_setup: bool
     extended: bool
@@ -93,8 +103,10 @@ class Settings:
     redact: frozenset[str] | Redact | None
     retry: RetryPolicy
     native_chords: bool
+    chord_secrets: tuple[str, ...] = field(repr=False)
+    takes_unsigned_chords: bool
     listen: bool
-    listen_url: str | None
+    listen_url: str | None = field(repr=False)
     poll_min_interval: float
     poll_max_interval: float
     spool_dir: str | None
@@ -114,6 +126,7 @@ class Settings:
             engine_options=reader.engine_options(),
             engine_callback=reader.callback("database_engine_callback", "a callable that takes an engine"),
             short_lived_sessions=reader.flag("database_short_lived_sessions", False),
+            idle_timeout=reader.number("database_idle_timeout", IDLE_TIMEOUT),
             names=reader.names(),
             create_tables_at_setup=reader.flag("database_create_tables_at_setup", True),
             extended=reader.flag("result_extended", False),
@@ -126,6 +139,8 @@ class Settings:
             redact=reader.redact("database_redact"),
             retry=reader.retry(),
             native_chords=reader.flag("database_native_chords", True),
+            chord_secrets=reader.secrets("database_chord_secrets"),
+            takes_unsigned_chords=reader.flag("database_accept_unsigned_chords", False),
             listen=reader.flag("database_listen", True),
             listen_url=reader.url("database_listen_url") if reader.get("database_listen_url") else None,
             poll_min_interval=reader.number("database_poll_min_interval", POLL_MIN_INTERVAL, least=POLL_LEAST),
@@ -163,9 +178,12 @@ class _Reader:
             needed = f"a URL that names each of several hosts by itself: …/db{form}"
             raise SettingError(setting, "a URL with a list of hosts (not shown, it may hold a password)", needed)
         try:
-            make_url(url)
+            parsed = make_url(url)
         except (ArgumentError, ValueError):
             raise SettingError(setting, "not a URL (not shown, it may hold a password)", needed) from None
+        if _is_for_asyncio(parsed):
+            needed = "a URL whose driver is not for asyncio, such as psycopg, PyMySQL or sqlite3"
+            raise SettingError(setting, parsed.drivername, needed)
         return url
 
     def first_set(self, setting: str, fallback: str) -> str:
@@ -219,7 +237,7 @@ class _Reader:
             try:
                 value = symbol_by_name(value)
             except (ImportError, AttributeError, ValueError) as error:
-                raise SettingError(setting, value, f"the import path of a callable ({error})") from error
+                raise SettingError(setting, value, f"the import path of a callable ({shown(error)})") from None
         if value is not None and not callable(value):
             raise SettingError(setting, value, f"{needed}, or its import path")
         return value
@@ -258,7 +276,7 @@ class _Reader:
             return None
         try:
             get_encoder(value)
-        except KeyError:
+        except (KeyError, TypeError):
             raise SettingError(setting, value, f"'gzip' or another of {', '.join(sorted(encoders()))}") from None
         return value  # type: ignore[no-any-return]
 
@@ -275,6 +293,14 @@ class _Reader:
         if not all(name in known for name in value):
             raise SettingError(setting, value, f"a list of serializers; known are {', '.join(sorted(known))}")
         return value
+
+    def secrets(self, setting: str) -> tuple[str, ...]:
+        """One or several; none is shown."""
+        value = self.get(setting, ())
+        found = (value,) if isinstance(value, str) else value
+        if not isinstance(found, (list, tuple)) or not all(isinstance(each, str) and each for each in found):
+            raise SettingError(setting, type(value).__name__, "a text, or a list of texts of which the first signs")
+        return tuple(found)
 
     def directory(self, setting: str) -> str | None:
         value = self.get(setting)

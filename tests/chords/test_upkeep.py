@@ -16,6 +16,8 @@ from servers.pool import Pool
 from support import CELERY, need
 
 KINDS = ("postgresql", "mariadb", "sqlite")
+#: Seconds between two looks of the worker; the default is 3.
+INTERVAL = 0.3
 HAS_BATCHES = find_spec("celery_batches") is not None
 
 
@@ -24,7 +26,7 @@ def stage(request: pytest.FixtureRequest, servers: Pool, tmp_path_factory: pytes
     """One worker for all tests of a kind."""
     folder = tmp_path_factory.mktemp("stage")
     imports = ["chords.app", *(["chords.batches"] if HAS_BATCHES else [])]
-    with staged(servers, request.param, folder, imports=imports) as stage:
+    with staged(servers, request.param, folder, imports=imports, database_upkeep_interval=INTERVAL) as stage:
         if HAS_BATCHES:
             from chords import batches
 

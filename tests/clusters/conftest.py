@@ -1,17 +1,20 @@
-"""Fixtures of these tests: a cluster of each kind in turn, and one whose workers are running."""
+"""Fixtures of these tests: clusters, and such as workers store on."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from typing_extensions import Self
 
 from clusters import CLUSTERS
 from clusters.cluster import Cluster
 from clusters.load import workers_on
-from clusters.scene import Stage
+from clusters.scene import Report, Stage
 from concurrency.nursery import Nursery
+from faults.load import Verdict
 from servers.pool import Pool, or_skip
 
 
@@ -22,16 +25,44 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
         yield cluster
 
 
+class Stages:
+    """The stage that was asked for last, on a cluster that is whole; a context manager."""
+
+    def __init__(self, nursery: Nursery, broker: str, folder: Path) -> None:
+        self._nursery, self._broker, self._folder = nursery, broker, folder
+        self._kind, self._open = "", ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+        self._kind = ""
+
+    def on(self, kind: str) -> Stage:
+        """A cluster of a kind, and workers that store there."""
+        if kind != self._kind:
+            self.__exit__()
+            cluster = self._open.enter_context(CLUSTERS[kind].make())
+            self._open.enter_context(workers_on(cluster.url, self._broker, self._folder))
+            self._kind, self._stage = kind, Stage(cluster, self._nursery, self._broker)
+        return self._stage
+
+    def play(self, kind: str, fault: str, folder: Path) -> Report:
+        """Play a scene. A cluster on which something went wrong is not used again."""
+        report = self.on(kind).play(fault, folder)
+        if report.verdict != Verdict():
+            self.__exit__()
+        return report
+
+
 @pytest.fixture(scope="module")
-def stage(
-    cluster: Cluster, servers: Pool, nursery: Nursery, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Stage]:
-    """The cluster, and workers that store there."""
+def stages(servers: Pool, nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stages]:
+    """Where scenes are played; a cluster serves all that follow each other."""
     with or_skip("redis"):
         broker = servers.server("redis").url("0")
-    cluster.renew()
-    with workers_on(cluster.url, broker, tmp_path_factory.mktemp("workers")):
-        yield Stage(cluster, nursery, broker)
+    with Stages(nursery, broker, tmp_path_factory.mktemp("workers")) as stages:
+        yield stages
 
 
 @pytest.fixture

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from clusters import CLUSTERS
-from clusters.scene import Stage
+from clusters.conftest import Stages
 from faults.load import Verdict
+from servers.pool import or_skip
 
 #: These are for `scripts/soak --clusters`: of the two, who notices late meets more.
 FOR_LONG = {"pair-haproxy", "galera-haproxy"}
@@ -16,9 +17,10 @@ KINDS = [name for name in CLUSTERS if name not in FOR_LONG]
 SCENES = [(kind, fault) for kind in KINDS for fault in CLUSTERS[kind].cluster.faults]
 
 
-@pytest.mark.parametrize(("cluster", "fault"), SCENES, indirect=["cluster"])
-def test_under_load(stage: Stage, fault: str, folder: Path) -> None:
-    report = stage.play(fault, folder)
+@pytest.mark.parametrize(("kind", "fault"), SCENES)
+def test_under_load(stages: Stages, kind: str, fault: str, folder: Path) -> None:
+    with or_skip(kind):
+        report = stages.play(kind, fault, folder)
 
     assert report.verdict == Verdict()
     assert [number > 0 for number in (report.stores, report.waits, report.bodies, report.held)] == [True] * 4

@@ -23,7 +23,7 @@ from support import Backends
 PROCESSES, ROUNDS, ROUNDS_OF_A_RELEASE = 50, 5, 2
 #: Apps with names of their own, two of which have one table in common.
 APPS = (("celery_taskmeta", "celery_tasksetmeta"), ("shop_tasks", "shop_groups"), ("post_tasks", "shop_groups"))
-PROCESSES_OF_AN_APP, ROUNDS_OF_APPS = 20, 20
+PROCESSES_OF_AN_APP, ROUNDS_OF_APPS = 7, 20
 #: What the one process logs that made the tables ready.
 CREATED = "are at schema version"
 WITH_A_LOCK = on("postgresql", "mariadb", "sqlite")

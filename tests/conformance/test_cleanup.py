@@ -10,13 +10,8 @@ import sqlalchemy as sa
 from celery_sql_results import DatabaseBackend
 from servers import Database
 from servers.pool import on
-from support import Backends
+from support import Backends, of_session
 
-#: Engine options under which a statement may take 50 ms.
-LIMITS: dict[str, dict[str, Any]] = {
-    "postgresql": {"connect_args": {"options": "-c statement_timeout=50ms"}},
-    "mariadb": {"connect_args": {"init_command": "SET max_statement_time = 0.05"}},
-}
 #: How each database makes a table of numbers up to its argument.
 NUMBERS = {
     "postgresql": "SELECT n FROM generate_series(1, {0}) AS numbers (n)",
@@ -28,7 +23,9 @@ OLD = "'2001-01-01'"
 def limited(database: Database, backends: Backends) -> DatabaseBackend:
     """A backend whose statements may take 50 ms. What fails is not tried again: batches must have fitted."""
     backends()
-    options = LIMITS[database.kind]
+    options: dict[str, Any] = {"connect_args": {"init_command": "SET max_statement_time = 0.05"}}
+    if database.kind == "postgresql":
+        options = of_session(database.url, statement_timeout="50ms")
     return backends(database_engine_options=options, result_backend_max_retries=0)
 
 

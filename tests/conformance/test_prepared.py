@@ -28,6 +28,7 @@ NAMES = sa.text("SELECT statement FROM pg_prepared_statements WHERE name LIKE 'c
 
 pytestmark = [
     on("postgresql"),
+    pytest.mark.drivers("psycopg"),
     pytest.mark.skipif(os.environ.get("WITHOUT_QUICK_PATH") == "1", reason="only the quick path prepares"),
 ]
 

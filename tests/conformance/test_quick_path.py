@@ -21,7 +21,7 @@ from servers import Database
 from servers.pool import on
 from support import Backends, Statements
 
-pytestmark = on("postgresql")
+pytestmark = [on("postgresql"), pytest.mark.drivers("psycopg")]
 
 #: What is told of one write and one read.
 WRITE_AND_READ = ["INSERT", "SELECT"]

@@ -5,19 +5,22 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import quote
 
 import pytest
 from celery import states
-from celery.exceptions import BackendGetMetaError, BackendStoreError
+from celery.exceptions import BackendGetMetaError, BackendStoreError, ImproperlyConfigured
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
 from celery_sql_results import DatabaseBackend
 from servers import Database
 from servers.pool import on
-from support import app_on
+from support import Backends, app_on
 
 databases = on("postgresql", "mariadb")
 PASSWORD = "p@ss:w/rd%7"
+CARD = "4242"
 QUICK = {"result_backend_max_retries": 1, "result_backend_base_sleep_between_retries_ms": 1}
 
 
@@ -112,3 +115,82 @@ def test_as_uri(url: str, shown: str) -> None:
 
     assert (backend.as_uri(), repr(backend)) == (shown, f"<DatabaseBackend {shown}>")
     assert backend.as_uri(include_password=True) == url
+
+
+def test_an_id_forges_no_line(database: Database, caplog: pytest.LogCaptureFixture) -> None:
+    """Nor does it reach a terminal: not where a result waits for the database, nor where a chord does."""
+    url = "sqlite:////nowhere/at/all.db" if database.kind == "sqlite" else url_of(database, "clerk", port=1)
+    backend = app_on(url, **QUICK).backend
+    with pytest.raises((BackendStoreError, OperationalError)):
+        backend.store_result("t\n2026-01-01 ERROR paid twice\x1b[2J", 1, states.SUCCESS)
+    ours = [record for record in caplog.records if record.name.startswith("celery_sql_results")]
+
+    assert [record.getMessage() for record in ours if not record.getMessage().isprintable()] == []
+    assert any("paid twice" in record.getMessage() for record in ours)
+
+
+@on("postgresql")
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2", "pg8000"])
+def test_a_row_that_the_server_quotes(database: Database, backends: Backends, driver: str) -> None:
+    """In what it says beside its first words: DETAIL of a constraint, CONTEXT of a trigger."""
+    backend = backends(database.server.url(database.name, driver=driver))
+    backend.store_result("before", 1, states.SUCCESS)
+    database.execute("ALTER TABLE celery_taskmeta ADD tenant text NOT NULL DEFAULT 'x'")
+    database.execute("ALTER TABLE celery_taskmeta ALTER tenant DROP DEFAULT")
+    with pytest.raises((IntegrityError, ProgrammingError)) as constrained:
+        backend.store_result("t", f"card {CARD}", states.SUCCESS)
+    database.execute("ALTER TABLE celery_taskmeta DROP tenant")
+    database.execute("CREATE TABLE audit (number int)")
+    database.execute(
+        "CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN EXECUTE "
+        "format('INSERT INTO audit (word) VALUES (%L)', NEW.result); RETURN NEW; END $$"
+    )
+    database.execute("CREATE TRIGGER audit BEFORE INSERT ON celery_taskmeta FOR EACH ROW EXECUTE FUNCTION audit()")
+    with pytest.raises(ProgrammingError) as triggered:
+        backend.store_result("t", f"card {CARD}", states.SUCCESS)
+    told = "".join(traceback.format_exception(constrained.value) + traceback.format_exception(triggered.value))
+
+    assert ('null value in column "tenant"' in told, 'column "word" of relation "audit"' in told) == (True, True)
+    assert (CARD in told, CARD.encode().hex() in told) == (False, False)
+
+
+MISPLACED = f"postgresql+psycopg://shop:{quote(PASSWORD, safe='')}@host/db"
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("database_spool_dir", MISPLACED),
+        ("database_engine_callback", MISPLACED),
+        ("database_redact", MISPLACED),
+        ("database_retry_window", MISPLACED),
+        ("result_compression", MISPLACED),
+        ("result_compression", [MISPLACED]),
+        ("result_accept_content", [MISPLACED]),
+        ("database_table_names", {"tasks": MISPLACED}),
+        ("database_table_names", MISPLACED),
+    ],
+)
+def test_a_url_in_the_wrong_place(setting: str, value: object) -> None:
+    with pytest.raises(ImproperlyConfigured, match=setting) as told:
+        app_on("sqlite://", **{setting: value}).backend  # noqa: B018 - reading it makes it
+
+    assert secrets_in("".join(traceback.format_exception(told.value))) == []
+
+
+@databases
+def test_settings_that_are_shown(database: Database, backends: Backends) -> None:
+    options = {"connect_args": {"password": PASSWORD}}
+    database.server.create_role("clerk", PASSWORD, database.name, ddl=True)
+    backend = backends(url_of(database, "clerk"), database_engine_options=options)
+    shown = repr(backend.settings)
+
+    assert ("retry=" in shown, secrets_in(shown)) == (True, [])
+
+
+@pytest.mark.parametrize("url", [MISPLACED.encode(), [MISPLACED], MISPLACED.replace("host", "host:1,other:2")])
+def test_a_url_that_is_none(url: Any) -> None:
+    with pytest.raises(ImproperlyConfigured, match="database_url") as told:
+        DatabaseBackend(app=app_on("sqlite://"), url=url)
+
+    assert secrets_in("".join(traceback.format_exception(told.value))) == []

@@ -140,10 +140,12 @@ def test_a_commit_is_a_commit(database: Database, backends: Backends, completion
     ],
     ids=str,
 )
-def test_settings_of_a_database(database: Database, backends: Backends, settings: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2", "pg8000"])
+def test_settings_of_a_database(database: Database, backends: Backends, settings: tuple[str, ...], driver: str) -> None:
+    pytest.importorskip(driver)
     for setting in settings:
         database.execute(f"ALTER DATABASE {database.name} SET {setting}")
-    backend = backends(result_expires=3600)
+    backend = backends(url=database.server.url(database.name, driver=driver), result_expires=3600)
     backend.mark_as_done("part", "é", request=request("part", chord={"task": "x"}, group_index=0))
     check_times(database, backend)
     backend.store_result("t", "é", states.SUCCESS)

@@ -225,6 +225,7 @@ def test_an_isolation_level_among_execution_options(backends: Backends, by: str)
     assert backend.get_task_meta("t", cache=False)["result"] == 1
 
 
+@pytest.mark.drivers("psycopg")
 @pytest.mark.parametrize("name", ["before_cursor_execute", "do_execute", "handle_error", "checkout", "do_connect"])
 def test_whoever_listens_is_told(postgresql: Database, name: str) -> None:
     """Of what else goes past SQLAlchemy: statements and errors; who only gives passwords slows nothing down."""

@@ -13,6 +13,7 @@ from celery import states
 from celery.exceptions import BackendStoreError
 from celery.result import AsyncResult, GroupResult
 from sqlalchemy import make_url
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from celery_sql_results import DatabaseBackend
 from faults.conftest import Backends
@@ -20,6 +21,7 @@ from faults.load import until
 from faults.trouble import as_role, proxied, read_only
 from servers import PRIMARY, Database, PostgreSQL, Standby
 from servers.pool import on, or_skip
+from servers.process import free_port
 from servers.proxy import Proxy
 from support import close, request
 
@@ -28,9 +30,9 @@ ONCE = {"result_backend_max_retries": 0}
 
 
 @pytest.fixture(scope="module")
-def primary() -> Iterator[PostgreSQL]:
+def primary(postgresql_release: type[PostgreSQL]) -> Iterator[PostgreSQL]:
     """A server that may have standbys."""
-    with or_skip("postgresql"), PostgreSQL(PRIMARY) as server:
+    with or_skip("postgresql"), postgresql_release(PRIMARY) as server:
         server.create_database("results")
         yield server
 
@@ -41,6 +43,14 @@ def proxy(primary: PostgreSQL) -> Iterator[Proxy]:
     primary.ensure()
     with Proxy(primary.port) as proxy:
         yield proxy
+
+
+@pytest.fixture(scope="module")
+def lasting(primary: PostgreSQL) -> Iterator[Standby]:
+    """A standby for those who do not promote it."""
+    primary.ensure()
+    with Standby(primary) as standby:
+        yield standby
 
 
 @pytest.fixture
@@ -89,7 +99,7 @@ def forget(backend: DatabaseBackend) -> None:
 @pytest.mark.parametrize("write", [store, store_part, save_group, forget, size_chord], ids=lambda write: write.__name__)
 def test_a_proxy_that_notices_late(
     primary: PostgreSQL,
-    standby: Standby,
+    lasting: Standby,
     proxy: Proxy,
     backends: Backends,
     write: Callable[[DatabaseBackend], None],
@@ -98,7 +108,7 @@ def test_a_proxy_that_notices_late(
     """What meets a standby closes its connection, so that the next one reaches the primary."""
     pytest.importorskip(driver)
     backend = backends(through(proxy, primary, driver), **ONCE)
-    on_standby(backend, proxy, standby)
+    on_standby(backend, proxy, lasting)
     proxy.target = primary.port  # connections that are open stay where they are
     write(backend)
     close(backend)
@@ -148,6 +158,24 @@ def test_promoted_while_a_result_is_stored(
     close(backend)
 
 
+def test_promoted_before_it_is_asked(primary: PostgreSQL, standby: Standby, backends: Backends) -> None:
+    """An error that only a standby gives has been one of a standby, though the server says that it is none now."""
+    impl = backends(primary.url("results")).database.impl
+    standby.catch_up()
+    with sa.create_engine(standby.url("results"), poolclass=sa.NullPool).connect() as connection:
+        with pytest.raises(DBAPIError) as told:
+            connection.exec_driver_sql("SELECT * FROM celery_taskmeta_waiters")
+        connection.rollback()
+        standby.promote()
+        assert told.value.orig is not None
+        soon = impl.is_demoted(told.value.orig, connection.connection)
+        connection.rollback()
+        standby.execute("SELECT pg_logical_emit_message(false, 'tests', repeat('x', 20000000))", database="results")
+        later = impl.is_demoted(told.value.orig, connection.connection)
+
+    assert (soon, later) == (True, False)
+
+
 def test_an_app_that_starts_on_a_standby(
     primary: PostgreSQL, standby: Standby, proxy: Proxy, backends: Backends, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -181,6 +209,50 @@ def test_several_hosts(
 
     assert [backend.get_result(task_id) for task_id in ("before", "t")] == [1, 2]
     close(backend)
+
+
+def several(driver: str, name: str, *ports: int) -> str:
+    """The URL of a database on several hosts."""
+    hosts = "&".join(f"host=127.0.0.1:{port}" for port in ports)
+    return f"postgresql+{driver}://postgres@/{name}?{hosts}&target_session_attrs=read-write"
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+def test_a_host_without_the_database_while_another_is_away(
+    primary: PostgreSQL, backends: Backends, driver: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The one that is away may have it, so a write waits. If no host has it, that is told at once."""
+    pytest.importorskip(driver)
+    with PostgreSQL() as empty:
+        away = free_port()
+        backend = backends(several(driver, "results", away, empty.port))
+        with meanwhile(lambda: store(backend)):
+            until(retried(caplog), "the store is tried again")
+            empty.create_database("results")
+        assert backend.get_result("t") == 2
+        close(backend)
+
+        with pytest.raises(OperationalError, match="does not exist"):
+            store(backends(several(driver, "nowhere", primary.port, empty.port)))
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2", "pg8000"])
+def test_a_database_that_lets_nobody_in_for_a_while(
+    primary: PostgreSQL, backends: Backends, driver: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As one that is switched from blue to green: a write waits until it is open again."""
+    pytest.importorskip(driver)
+    primary.ensure()
+    primary.create_database("closed")
+    primary.execute("ALTER DATABASE closed ALLOW_CONNECTIONS false")
+    backend = backends(primary.url("closed", driver=driver))
+    with meanwhile(lambda: store(backend)):
+        until(retried(caplog), "the store is tried again")
+        primary.execute("ALTER DATABASE closed ALLOW_CONNECTIONS true")
+
+    assert backend.get_result("t") == 2
+    close(backend)
+    primary.drop_database("closed")
 
 
 def own_ids(engine: sa.Engine, question: str) -> set[int]:

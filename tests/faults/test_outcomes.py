@@ -19,7 +19,7 @@ from faults.conftest import Apps, Backends
 from faults.trouble import engine_on, locked, proxied
 from servers import Database
 from servers.pool import on
-from support import app_on, close
+from support import app_on, close, of_session
 
 #: Seconds in which what must not wait is done, however slow the machine is; what waits takes minutes.
 PATIENCE = 60.0
@@ -244,8 +244,7 @@ CREATE TRIGGER slow BEFORE INSERT OR UPDATE ON celery_taskmeta FOR EACH ROW EXEC
 @on("postgresql")
 def test_what_takes_too_long_for_its_size_leaves_a_marker(database: Database, backends: Backends) -> None:
     """The server ends each statement after a while, and the window of retries is long."""
-    options = {"connect_args": {"options": "-c statement_timeout=500"}}
-    backend = backends(database.url, database_engine_options=options)
+    backend = backends(database.url, database_engine_options=of_session(database.url, statement_timeout="500"))
     for statement in SLOW.split(";\nCREATE TRIGGER"):
         database.execute(statement if "FUNCTION slow() RETURNS" in statement else f"CREATE TRIGGER{statement}")
     found = done(lambda: backend.store_result("t", "x" * 2_000_000, states.SUCCESS))

@@ -24,9 +24,9 @@ NUMBERS = count()
 
 
 @pytest.fixture(scope="module")
-def primary() -> Iterator[PostgreSQL]:
+def primary(postgresql_release: type[PostgreSQL]) -> Iterator[PostgreSQL]:
     """A server with a standby."""
-    with or_skip("postgresql"), PostgreSQL(PRIMARY) as server:
+    with or_skip("postgresql"), postgresql_release(PRIMARY) as server:
         yield server
 
 

@@ -168,3 +168,24 @@ def test_a_directory_that_cannot_be_used(apps: Apps, tmp_path: Path) -> None:
 
     with pytest.raises(SettingError, match=r"^database_spool_dir is "):
         apps(database_spool_dir=str(tmp_path / "file"))
+
+
+@on("postgresql", "sqlite")
+def test_a_spool_that_was_swapped_holds_no_result_up(
+    database: Database, apps: Apps, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing is taken from it nor put into it; with the database away, a result is an error as without a spool."""
+    backend = apps().backend
+    [place] = folder.iterdir()
+    place.rename(folder / "away")
+    place.mkdir()
+    place.chmod(0o777)
+    backend.store_result("t", 1, states.SUCCESS)
+    assert backend.get_result("t") == 1
+    database.execute("ALTER TABLE celery_taskmeta RENAME TO gone")
+    with pytest.raises(DBAPIError):
+        backend.store_result("u", 2, states.SUCCESS)
+
+    assert [
+        line for line in caplog.messages if "cannot be written to: " in line and "nobody but its owner" in line
+    ] != []

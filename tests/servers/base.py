@@ -26,7 +26,7 @@ class Server(Life):
     host = "127.0.0.1"
     #: What the URL begins with, and the driver that it names unless told otherwise.
     scheme: ClassVar[str]
-    driver: ClassVar[str] = ""
+    driver: str = ""
     administrator: ClassVar[str] = ""
 
     def __init__(self, settings: Mapping[str, str] | None = None) -> None:

@@ -113,7 +113,7 @@ class PostgreSQL(Server):
 
     def create_database(self, name: str) -> None:
         """Create an empty database."""
-        self.execute(f'CREATE DATABASE "{name}"')
+        self.execute(f'CREATE DATABASE "{name}" STRATEGY FILE_COPY')  # half the time of the default
 
     def drop_database(self, name: str) -> None:
         """Drop a database, its open connections and the roles that were created for it."""

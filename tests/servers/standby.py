@@ -18,6 +18,7 @@ class Standby(PostgreSQL):
     def __init__(self, primary: PostgreSQL) -> None:
         super().__init__()
         self._primary = primary
+        self.driver = primary.driver
 
     @property
     def programs(self) -> Path:

@@ -51,6 +51,7 @@ def test_defaults() -> None:
         engine_options={"pool_pre_ping": True, "pool_recycle": 3600},
         engine_callback=None,
         short_lived_sessions=False,
+        idle_timeout=3.0,
         names=TableNames("celery_taskmeta", "celery_tasksetmeta", None, None),
         create_tables_at_setup=True,
         extended=False,
@@ -63,6 +64,8 @@ def test_defaults() -> None:
         retry=DEFAULT,
         chord_expires=timedelta(days=1),
         native_chords=True,
+        chord_secrets=(),
+        takes_unsigned_chords=False,
         listen=True,
         listen_url=None,
         poll_min_interval=0.002,
@@ -83,9 +86,14 @@ def test_url(value: str) -> None:
 
 GOOD = [
     ("database_short_lived_sessions", True, "short_lived_sessions", True),
+    ("database_idle_timeout", 60, "idle_timeout", 60),
+    ("database_idle_timeout", 0, "idle_timeout", 0),
     ("database_create_tables_at_setup", False, "create_tables_at_setup", False),
     ("result_extended", True, "extended", True),
     ("database_native_chords", False, "native_chords", False),
+    ("database_chord_secrets", "one", "chord_secrets", ("one",)),
+    ("database_chord_secrets", ["new", "old"], "chord_secrets", ("new", "old")),
+    ("database_accept_unsigned_chords", True, "takes_unsigned_chords", True),
     ("database_listen", False, "listen", False),
     ("database_listen_url", f"sql+{URL}", "listen_url", URL),
     ("database_poll_min_interval", 0.1, "poll_min_interval", 0.1),
@@ -157,6 +165,9 @@ WRONG = [
     ("database_redact", "password"),
     ("result_extended", "on"),
     ("database_native_chords", "on"),
+    ("database_chord_secrets", b"bytes"),
+    ("database_chord_secrets", ["one", ""]),
+    ("database_accept_unsigned_chords", "yes"),
     ("database_listen", "on"),
     ("database_listen_url", "not a url"),
     ("database_poll_min_interval", -1),
@@ -239,6 +250,20 @@ def test_a_database_without_a_driver(url: str, needed: str) -> None:
     """The error says what to install."""
     with pytest.raises(SettingError, match=needed):
         _ = app_on(url).backend
+
+
+@pytest.mark.parametrize(
+    "drivername",
+    ["postgresql+asyncpg", "postgresql+psycopg_async", "mysql+aiomysql", "mariadb+asyncmy", "sqlite+aiosqlite"],
+)
+@pytest.mark.parametrize("setting", ["database_url", "database_listen_url"])
+def test_a_driver_for_asyncio(drivername: str, setting: str) -> None:
+    """It is refused at once, installed or not, and without the password."""
+    with pytest.raises(SettingError, match="not for asyncio") as caught:
+        read({setting: f"sql+{drivername}://u:secret@host/db"})
+
+    assert str(caught.value).startswith(f"{setting} is {drivername!r}")
+    assert "secret" not in str(caught.value)
 
 
 def test_an_unknown_engine_option_is_named() -> None:

@@ -6,6 +6,8 @@ parts that return at once do not wait for each other. Who is elected has a lease
 another part of the same chord, the upkeep of a worker or the next cleanup takes over. The body's id is fixed when the
 chord begins, so even a body that was sent twice has one result.
 
+A body that is read from its row is sent only if ``signing`` knows it, where the app has a secret.
+
 ``sweeping`` is what the upkeep does. It also ends chords whose parts were stored by somebody else, which ``members``
 finds by the ids of the header.
 """
@@ -18,6 +20,7 @@ from .handing_over import HandOver
 from .joining import Join
 from .members import Members
 from .parts import is_over, mark, mark_outcome, part_with
+from .signing import Signer
 from .sweeping import Sweep
 
 __all__ = [
@@ -25,6 +28,7 @@ __all__ = [
     "HandOver",
     "Join",
     "Members",
+    "Signer",
     "Sweep",
     "ends_of",
     "is_over",

@@ -12,6 +12,7 @@ from celery.utils.log import get_logger
 from sqlalchemy.exc import SQLAlchemyError
 
 from celery_sql_results.boundaries import caught
+from celery_sql_results.foreign import escaping
 from celery_sql_results.ids import stored_id
 from celery_sql_results.payload import Encoding, tree
 from celery_sql_results.rows import Chord, Database
@@ -21,11 +22,12 @@ from .failing import as_json, bare
 from .handing_over import HandOver
 from .members import as_members
 from .parts import COUNTED, KEPT, part_of, stage_of
+from .signing import Signer
 from .sweeping import GRACE
 
 __all__ = ["Chords"]
 
-logger = get_logger(__name__)
+logger = escaping(get_logger(__name__))
 
 
 class Chords:
@@ -39,6 +41,7 @@ class Chords:
         writer: stores chords and parts.
         retries: repeats what passes.
         hand_over: joins a header and sends its body.
+        signer: signs bodies.
         in_a_hurry: whether it is better to keep a write than to try it again.
     """
 
@@ -51,6 +54,7 @@ class Chords:
         writer: Writer,
         retries: Retries,
         hand_over: HandOver,
+        signer: Signer,
         in_a_hurry: Callable[[], bool],
     ) -> None:
         self._app = app
@@ -60,6 +64,7 @@ class Chords:
         self._writer = writer
         self._retries = retries
         self._hand_over = hand_over
+        self._signer = signer
         self._in_a_hurry = in_a_hurry
 
     @property
@@ -76,9 +81,9 @@ class Chords:
             "group_id": group_id,
             "size": None,
             "header": None,
-            "body": kept,
+            "body": self._signer.signed(group_id, kept),
             "content_type": self._encoding.content_type,
-            "bare_body": None if kept else as_json(bare(body)),
+            "bare_body": None if kept else self._signer.signed(group_id, as_json(bare(body))),
         }
         self._writer.write(Entry(CHORD, {**row, **self._known_of(*header_result_args)}))
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from celery import canvas
 from celery.app.task import Context
 from kombu.utils.json import dumps
 
-__all__ = ["as_json", "bare", "ends_of", "request_of"]
+__all__ = ["as_json", "bare", "ends_of", "ends_only", "request_of"]
 
 
 def ends_of(body: Any) -> Iterator[Any]:
@@ -41,8 +41,16 @@ def as_json(value: Any) -> bytes | None:
 def bare(body: Any) -> dict[str, Any]:
     """What is needed to let a body fail: the tasks that it is made of with what JSON can write of their options."""
     options = {name: value for name, value in body.get("options", {}).items() if as_json(value)}
-    inner = {name: _bare_tasks(value) for name, value in body.get("kwargs", {}).items() if name in _TASKS}
+    inner = {name: _each(bare, value) for name, value in body.get("kwargs", {}).items() if name in _TASKS}
     kept = {name: body.get(name) for name in ("task", "subtask_type", "immutable")}
+    return {**kept, "args": [], "kwargs": inner if body.get("subtask_type") else {}, "options": options}
+
+
+def ends_only(body: Any) -> dict[str, Any]:
+    """What lets a body fail and calls nobody: the ids of its tasks, and how they hang together."""
+    options = {name: body["options"][name] for name in ("task_id",) if name in body.get("options", {})}
+    inner = {name: _each(ends_only, tasks) for name, tasks in body.get("kwargs", {}).items() if name in _TASKS}
+    kept = {name: body.get(name) for name in ("task", "subtask_type")}
     return {**kept, "args": [], "kwargs": inner if body.get("subtask_type") else {}, "options": options}
 
 
@@ -50,5 +58,5 @@ def bare(body: Any) -> dict[str, Any]:
 _TASKS = ("tasks", "header", "body")
 
 
-def _bare_tasks(value: Any) -> Any:
-    return bare(value) if isinstance(value, dict) else [bare(task) for task in value]
+def _each(make: Callable[[Any], Any], tasks: Any) -> Any:
+    return make(tasks) if isinstance(tasks, dict) else [make(task) for task in tasks]

@@ -10,21 +10,24 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from celery import maybe_signature
-from celery.exceptions import ChordError, SoftTimeLimitExceeded
+from celery.exceptions import BackendError, ChordError, SecurityError, SoftTimeLimitExceeded
 from celery.utils.log import get_logger
 from kombu.utils.json import loads
 from sqlalchemy.exc import SQLAlchemyError
 
 from celery_sql_results.boundaries import caught
+from celery_sql_results.foreign import escaping
 from celery_sql_results.rows import Chord, ChordRows, Database, OpenChord
 from celery_sql_results.writing import Retries
 
+from .failing import ends_only
 from .joining import Join
+from .signing import Signer
 
 __all__ = ["HandOver", "lease_for"]
 
 T = TypeVar("T")
-logger = get_logger(__name__)
+logger = escaping(get_logger(__name__))
 
 #: The shortest time, in seconds, that an elected process has to join the header, and the longest to publish the body.
 SHORTEST_JOIN, LONGEST_PUBLISH = 10.0, 60.0
@@ -46,6 +49,7 @@ class HandOver:
         retries: repeats what passes.
         join: the results of a header.
         fail: lets a body fail.
+        signer: knows the bodies that were stored by this app.
         in_a_hurry: whether trying again is not worth it.
     """
 
@@ -56,6 +60,7 @@ class HandOver:
         retries: Retries,
         join: Join,
         fail: Callable[[Any, BaseException], object],
+        signer: Signer,
         in_a_hurry: Callable[[], bool],
     ) -> None:
         self._app = app
@@ -63,6 +68,7 @@ class HandOver:
         self._retries = retries
         self._join = join
         self._fail = fail
+        self._signer = signer
         self._in_a_hurry = in_a_hurry
 
     @property
@@ -106,9 +112,23 @@ class HandOver:
         stored = chord.body or self._step(f"reading chord {group_id}", lambda: rows.bare_body(group_id))
         if stored is None:
             raise ChordError("the body is not kept")
-        body = maybe_signature(loads(stored), app=self._app)
-        self._see_through(chord, body, claimant, None if chord.body else ChordError(NOT_KEPT))
+        with caught() as failure:  # whoever may write rows may have written anything
+            body = maybe_signature(loads(self._signer.opened(group_id, stored)), app=self._app)
+        if failure.error is not None:
+            self._refuse(group_id, stored, failure.error, claimant)
+        else:
+            self._see_through(chord, body, claimant, None if chord.body else ChordError(NOT_KEPT))
         return True
+
+    def _refuse(self, group_id: str, stored: bytes, error: BaseException, claimant: str) -> None:
+        """Close a chord whose body cannot be trusted or read. Who waits for it is told; nothing is sent."""
+        why = str(error) if isinstance(error, SecurityError) else type(error).__name__  # which may quote the body
+        logger.error("chord %s is closed without its body: %s", group_id, why)
+        with caught() as unreadable:
+            ends = ends_only(loads(stored))
+        if unreadable.error is None:
+            self._let_fail(ends, ChordError(why))
+        self._step(f"closing chord {group_id}", lambda: self._rows.close(group_id, claimant))
 
     @property
     def _rows(self) -> ChordRows:
@@ -142,22 +162,27 @@ class HandOver:
     def _failed(self, chord: Chord, body: Any, error: BaseException, claimant: str) -> bool:
         """Let the body fail, if that is still ours to do. What was raised may quote payloads, so no log is told."""
         group_id = chord.group_id
-        if isinstance(
-            error, SQLAlchemyError
-        ):  # of ours: those of parts are wrapped. When the lease is over, it is tried
-            raise error
+        if isinstance(error, SQLAlchemyError):  # ours: those of parts are wrapped
+            raise error  # tried again when the lease is over
         if isinstance(error, SoftTimeLimitExceeded) and chord.body is not None:  # of a part that has returned
             self._step(f"giving chord {group_id} up", lambda: self._rows.claim(group_id, claimant, timedelta()))
             raise error  # another process tries at once
         if not self._claim(group_id, claimant):
             logger.warning("chord %s failed too late: another process sends its body", group_id)
             return False
-        try:
-            raise error if isinstance(error, ChordError) else ChordError(f"Join error: {error!r}")
-        except ChordError as told:  # Celery stores the traceback of what is being handled
-            self._fail(body, told)
+        self._let_fail(body, error if isinstance(error, ChordError) else ChordError(f"Join error: {error!r}"))
         logger.error("chord %s failed (%s)", group_id, type(error).__name__)
         return True
+
+    def _let_fail(self, body: Any, error: ChordError) -> None:
+        """Whatever is wrong with the body itself, too: it may have been read from a row."""
+        with caught() as failure:
+            try:
+                raise error
+            except ChordError as told:  # Celery stores the traceback of what is being handled
+                self._fail(maybe_signature(body, app=self._app), told)
+        if isinstance(failure.error, (SQLAlchemyError, BackendError)):
+            raise failure.error
 
     def _step(self, name: str, operation: Callable[[], T]) -> T:
         return self._retries.write(name, operation, self._in_a_hurry)

@@ -14,6 +14,7 @@ from kombu.utils.json import dumps as dumps_json
 from kombu.utils.json import loads as loads_json
 
 from celery_sql_results.boundaries import caught
+from celery_sql_results.foreign import escaping
 from celery_sql_results.ids import asked_id
 from celery_sql_results.rows import ADDED, ChordRows, Database
 from celery_sql_results.writing import Retries
@@ -22,7 +23,7 @@ from .parts import LAST
 
 __all__ = ["Members", "as_members", "leaves"]
 
-logger = get_logger(__name__)
+logger = escaping(get_logger(__name__))
 
 #: A member and its position in the header.
 Place = tuple[str, int]

@@ -13,6 +13,7 @@ from typing import Any
 from celery.utils.log import get_logger
 
 from celery_sql_results.boundaries import caught
+from celery_sql_results.foreign import escaping
 from celery_sql_results.rows import ChordRows, Database, OpenChord
 from celery_sql_results.writing import Retries
 
@@ -21,7 +22,7 @@ from .members import Members
 
 __all__ = ["GRACE", "Sweep"]
 
-logger = get_logger(__name__)
+logger = escaping(get_logger(__name__))
 
 #: Seconds that a process has to be elected after the last part was stored, before its chord counts as stuck.
 GRACE = 0.5

@@ -1,11 +1,15 @@
 """A pool of connections that nobody finds dead, and the short way to take one out of it.
 
 ``pool_pre_ping`` pings before each use, which is a round trip for each statement. Here a connection is pinged only
-after it was idle; what fails on one that died since is tried again by whoever uses it.
+after it was idle; what fails on one that died since is tried again by whoever uses it. What was idle for longer is
+closed.
 """
 
 from __future__ import annotations
 
+import math
+import random
+import ssl
 import threading
 import time
 from collections import deque
@@ -20,13 +24,26 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from celery_sql_results._compat import POOL, are_there, private
 from celery_sql_results.boundaries import undone
 
-__all__ = ["UNSENT", "PingingPool", "connected", "pool_options"]
+from .idle import watch
+
+__all__ = ["IDLE_TIMEOUT", "UNSENT", "PingingPool", "connected", "pool_options"]
 
 #: What a driver raises over a value that it cannot send, and SQLAlchemy does not speak for.
 UNSENT = (OverflowError, UnicodeEncodeError)
 
+#: How pg8000 tells of a connection that was cut, also while it was opened or pinged, and SQLAlchemy passes it on.
+CUT = (ConnectionError, TimeoutError, ssl.SSLError)
+
 #: Seconds after which an unused connection is pinged before it is used again.
 PING_AFTER = 1.0
+#: Seconds after which an unused connection is closed, unless a setting says otherwise. To open one takes some
+#: milliseconds. A state that is no outcome waits for one that others hold for 5 s at most.
+IDLE_TIMEOUT = 3.0
+#: So many times as long, a connection is closed that is used all the time, when it is not in use. Behind a pooler that
+#: has too few for all, those who wait for one get their turn.
+IN_USE = 10
+#: Under what an entry of the pool keeps the time when its connection was first seen idle, and its share of chance.
+SEEN = "celery_sql_results.seen"
 
 #: What SQLAlchemy's pool expects of an empty and of a full queue.
 _Empty: Any = private("sqlalchemy.util.queue:Empty")
@@ -76,22 +93,63 @@ class _Queue:
         if len(self._things) >= self.maxsize > 0:
             raise _Full
         self._things.append(item)
+        self._wake()
+
+    def _wake(self) -> None:
         if self._waiting:
             with self._added:
                 self._added.notify()
+
+    def things(self) -> list[Any]:
+        """All that are there just now."""
+        return list(self._things)
+
+    def take_out(self, thing: Any) -> bool:
+        """Take this one, and return whether it was there."""
+        try:
+            self._things.remove(thing)
+        except (ValueError, IndexError):  # the latter if others take and add meanwhile
+            return False
+        return True
+
+    def put_last(self, thing: Any) -> None:
+        """Add what is to be taken after all others."""
+        (self._things.appendleft if self.use_lifo else self._things.append)(thing)
+        self._wake()
 
 
 class PingingPool(pool.QueuePool):
     """SQLAlchemy's usual pool. A dead connection takes all others of its age out of the pool with it.
 
     It overrides what is not public: :func:`pool_options` tells whether it can.
+
+    Args:
+        idle_timeout: seconds after which an unused connection is closed; 0 keeps it.
     """
 
-    _queue_class: Any = _Queue
     #: It logs where SQLAlchemy's documentation says that a pool does.
     _sqla_logger_namespace = "sqlalchemy.pool.impl.QueuePool"
     #: The quick path of the engine that these connections are of, once somebody has asked for it.
     quick: Any = None
+
+    def __init__(self, creator: Any, idle_timeout: float = 0, **options: Any) -> None:
+        super().__init__(creator, **options)
+        self._keep(idle_timeout)
+
+    def _keep(self, idle_timeout: float) -> None:
+        self.idle_timeout = idle_timeout
+        #: Whether somebody looks for idle connections, or nobody has to.
+        self.is_watched = idle_timeout in {0, math.inf}
+
+    def _queue_class(self, *args: Any, **options: Any) -> _Queue:  # type: ignore[override]  # which is called, no more
+        self._idle = _Queue(*args, **options)
+        return self._idle
+
+    def recreate(self) -> PingingPool:
+        """A pool like this, without its connections."""
+        made: Any = super().recreate()
+        made._keep(self.idle_timeout)
+        return made  # type: ignore[no-any-return]
 
     def take(self) -> Any:
         """Take an entry with a live connection, as SQLAlchemy does, without its proxy. Check-outs are told nobody.
@@ -115,6 +173,8 @@ class PingingPool(pool.QueuePool):
     def _do_return_conn(self, record: Any) -> None:
         record.idle_since = time.monotonic()
         super()._do_return_conn(record)
+        if not self.is_watched:
+            watch(self)
 
     give_back = _do_return_conn  # what was taken
 
@@ -124,6 +184,36 @@ class PingingPool(pool.QueuePool):
         if idle_since is not None and time.monotonic() - idle_since > PING_AFTER:
             self._check(record)
         return record
+
+    def close_idle(self) -> float | None:
+        """Close what nobody has used for the timeout, or what was used for long; its entries stay, to be opened anew.
+
+        Return when to look again (monotonic), or ``None`` if nothing is open.
+        """
+        opened = [record for record in self._idle.things() if record.dbapi_connection is not None]
+        for record in opened:
+            if self._is_over(record) and self._idle.take_out(record):
+                self._close(record)
+        since = [record.idle_since for record in opened if record.dbapi_connection is not None]
+        if not since and self.checkedout() <= 0:
+            return None
+        return min(since, default=time.monotonic()) + self.idle_timeout
+
+    def _is_over(self, record: Any) -> bool:
+        now = time.monotonic()
+        if now - record.idle_since >= self.idle_timeout:
+            return True
+        seen = record.info.setdefault(SEEN, (now, random.uniform(0.75, 1.25)))  # noqa: S311 - not all at once
+        return bool(now - seen[0] >= seen[1] * self.idle_timeout * IN_USE)
+
+    def _close(self, record: Any) -> None:
+        try:
+            if self._is_over(record):  # or it was in use just now
+                record.idle_since = time.monotonic()  # if that fails, not again at once
+                record.close()
+                record.info.clear()  # what was known of the connection
+        finally:
+            self._idle.put_last(record)
 
     def _check(self, record: Any) -> None:
         """Let a dead connection be opened anew by its next use, which is at once."""
@@ -142,13 +232,19 @@ class PingingPool(pool.QueuePool):
         dialect: Any = self._dialect
         try:
             return bool(dialect.do_ping(connection))
-        except (dialect.loaded_dbapi.Error, ConnectionError):  # the latter as pg8000 tells it
+        except (dialect.loaded_dbapi.Error, *CUT):
             return False
 
 
-def pool_options() -> dict[str, Any]:
-    """Options of ``create_engine`` for a pool that pings: ours, or SQLAlchemy's where ours has lost its footing."""
-    return {"poolclass": PingingPool, "pool_pre_ping": False} if are_there(POOL) else {"pool_pre_ping": True}
+def pool_options(idle_timeout: float) -> dict[str, Any]:
+    """Options of ``create_engine`` for a pool that pings: ours, or SQLAlchemy's where ours has lost its footing.
+
+    Args:
+        idle_timeout: seconds after which an unused connection is closed; 0 keeps it. SQLAlchemy's pool keeps it.
+    """
+    if not are_there(POOL):
+        return {"pool_pre_ping": True}
+    return {"poolclass": PingingPool, "pool_pre_ping": False, "idle_timeout": idle_timeout}
 
 
 @contextmanager
@@ -163,5 +259,6 @@ def connected(engine: Engine) -> Iterator[Connection]:
             except BaseException:  # a time limit strikes anywhere
                 connection.invalidate()
                 raise
-    except ConnectionError as error:  # as pg8000 tells it, also of a ping, and SQLAlchemy passes it on
-        raise exc.OperationalError("", None, error, connection_invalidated=True) from error
+    except CUT as error:
+        lost = not isinstance(error, ssl.SSLCertVerificationError)
+        raise exc.OperationalError("", None, error, connection_invalidated=lost) from error

@@ -323,6 +323,9 @@ class DefaultImpl:
     def _is_timed_out(self, orig: BaseException) -> bool:
         return False
 
+    def leave_rows_out(self, error: BaseException) -> None:
+        """Let an error tell nothing of the row that a statement was to write."""
+
     def refusal(self, error: BaseException, engine: Engine) -> str | None:
         """Why the values of a statement can never be stored, in one line; ``None`` if they are not what failed.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from datetime import datetime, timedelta
@@ -31,6 +32,12 @@ DEMOTED = ("25006",)
 #: SQLSTATEs that a standby gives as well: 0A000 for a table that is not logged, such as that of waiters, 55000 for a
 #: lock that it does not take. It is asked then, since its words may be in any language.
 AMBIGUOUS = ("0A000", "55000")
+#: It may have been promoted since it gave the error: then it has written little yet, at most one segment of its log.
+IS_STANDBY = f"""
+SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN true ELSE coalesce(
+    pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), pg_catalog.pg_last_wal_replay_lsn()) < {2**24}, false
+) END
+"""
 #: SQLSTATEs (a class of two characters, or a code of five) after which the same statement may succeed.
 #: https://www.postgresql.org/docs/current/errcodes-appendix.html
 TRANSIENT = (
@@ -65,12 +72,20 @@ REFUSED = (
     "P0001",  # a trigger says no
     "54",  # program limit exceeded
 )
-#: What a server says that will not have us. While connecting, libpq hands over the words and no SQLSTATE; in other
-#: languages than English they are taken for a server that is away.
+#: What a server says that will not have us, or whoever connects of a server that he will not have. While connecting,
+#: libpq hands over the words and no SQLSTATE; in other languages than English they are taken for a server that is away.
 REJECTIONS = (
     *("authentication failed", "no password supplied", "does not exist", "no pg_hba.conf entry", "permission denied"),
-    *("is not permitted to log in", "does not support SSL"),
+    *("is not permitted to log in", "does not support SSL", "invalid sslmode value"),
+    *("certificate verify failed", "does not match host name", "certificate required", "unknown ca"),
+    *("certificate file", "private key file"),
 )
+#: What PgBouncer in statement mode says, where drivers hand it over: it then closes the connection.
+WITHOUT_TRANSACTIONS = "transaction blocks not allowed in statement pooling mode"
+#: What stands before the words about each attempt: a driver may try several hosts, and again without TLS.
+ATTEMPT = re.compile(r"(?:\n- host: [^\n]*|connection failed: )?connection to server |\n- host: ")
+#: What a database says while it lets nobody connect, as one that is switched over; of a statement it means all sorts.
+CLOSED = "55000"
 #: Bytes of the longest message that a server reads; on a longer one it hangs up. MaxAllocSize in its utils/memutils.h
 LONGEST_MESSAGE = 0x3FFFFFFF
 #: Numbers that are drawn of a sequence at once, to pass by those that are in use: about a second's work.
@@ -97,11 +112,16 @@ class PostgreSQLImpl(AutocommitImpl):
         return {"connect_args": {name: value for name, value in PATIENCE.items() if name not in url.query}}
 
     def settle(self, dbapi_connection: DBAPIConnection, dialect: sa.Dialect) -> None:
-        """Times are UTC also in columns with a time zone. PgBouncer keeps this apart for each of its clients."""
+        """Times are UTC also in columns with a time zone. PgBouncer keeps this apart for each of its clients.
+
+        Bytes come as pg8000 reads them, and nothing else; the others read both forms.
+        """
         info = getattr(dbapi_connection, "info", None)  # psycopg and psycopg2 are told the zone as they connect
         if info is None or info.parameter_status("TimeZone") not in UTC:
             with closing(dbapi_connection.cursor()) as cursor:
                 cursor.execute("SET TIME ZONE 'UTC'")
+                if info is None:
+                    cursor.execute("SET bytea_output = 'hex'")
 
     def upsert(self, where: Put, columns: tuple[str, ...]) -> sa.Insert:
         return on_conflict_upsert(insert, where, columns)
@@ -189,16 +209,28 @@ class PostgreSQLImpl(AutocommitImpl):
         state = _sqlstate(orig)
         return state in DEMOTED or (state in AMBIGUOUS and _is_standby(dbapi_connection))
 
+    def is_transient(self, error: BaseException) -> bool:
+        return super().is_transient(error) and WITHOUT_TRANSACTIONS not in str(getattr(error, "orig", ""))
+
     def _is_transient(self, error: exc.DBAPIError, orig: BaseException) -> bool:
         state = _sqlstate(orig)
         if state is None:
-            rejected = any(words in str(orig) for words in REJECTIONS)
-            return isinstance(error, (exc.OperationalError, exc.InterfaceError)) and not rejected
-        return state.startswith(TRANSIENT)
+            return isinstance(error, (exc.OperationalError, exc.InterfaceError)) and not _is_rejected(str(orig))
+        return state.startswith(TRANSIENT) or (state == CLOSED and error.statement is None)
 
     def _is_timed_out(self, orig: BaseException) -> bool:
         """An operator's cancel has the same SQLSTATE. In other languages than English it is taken for a time-out."""
         return _sqlstate(orig) == "57014" and "user request" not in str(orig)
+
+    def leave_rows_out(self, error: BaseException) -> None:
+        """The server's first words are kept; what it says of details and of context may quote the row."""
+        orig = getattr(error, "orig", None)
+        before = str(orig)
+        while orig is not None:  # pg8000 raises a second one from the first
+            orig.args = _first_words(orig)
+            orig = orig.__context__
+        after = str(getattr(error, "orig", None))
+        error.args = tuple(arg.replace(before, after) if isinstance(arg, str) else arg for arg in error.args)
 
     def _is_refusal(self, error: exc.DBAPIError, orig: BaseException) -> bool:
         state = _sqlstate(orig)
@@ -218,9 +250,24 @@ def _is_standby(dbapi_connection: Any) -> bool:
     if dbapi_connection is None:
         return False
     with caught(), closing(dbapi_connection.cursor()) as cursor:
-        cursor.execute("SELECT pg_catalog.pg_is_in_recovery()")
+        cursor.execute(IS_STANDBY)
         return bool(cursor.fetchone()[0])
     return False
+
+
+def _is_rejected(told: str) -> bool:
+    """Whether each attempt to connect was; of two hosts, the other may be back soon."""
+    return all(any(words in attempt for words in REJECTIONS) for attempt in filter(None, ATTEMPT.split(told)))
+
+
+def _first_words(orig: BaseException) -> tuple[Any, ...]:
+    """The arguments of a driver's error, less what a server adds to its message."""
+    message = getattr(getattr(orig, "diag", None), "message_primary", None)  # psycopg and psycopg2
+    if message is not None:
+        return (message,)
+    if orig.args and isinstance(orig.args[0], dict):  # pg8000: severity, code and message
+        return ({name: value for name, value in orig.args[0].items() if name in "SVCM"}, *orig.args[1:])
+    return orig.args
 
 
 def _sqlstate(orig: BaseException) -> str | None:

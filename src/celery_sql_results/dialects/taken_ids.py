@@ -15,11 +15,13 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import exc
 
+from celery_sql_results.foreign import escaping
+
 from .base import DefaultImpl, Put, Row
 
 __all__ = ["put_under_a_free_id"]
 
-logger = logging.getLogger(__name__)
+logger = escaping(logging.getLogger(__name__))
 
 #: How often a row is put in all.
 ATTEMPTS = 20

@@ -21,6 +21,7 @@ from kombu.utils.encoding import safe_repr
 
 from celery_sql_results._compat import private
 from celery_sql_results.boundaries import caught
+from celery_sql_results.foreign import escaping
 from celery_sql_results.models import STATE_LENGTH, utc_now
 
 from .compression import LIMIT, decompress
@@ -31,7 +32,7 @@ from .text import name, text
 
 __all__ = ["Encoding"]
 
-logger = get_logger(__name__)
+logger = escaping(get_logger(__name__))
 
 #: What stands before a compressed payload, followed by its content type, NUL and the body. Celery 5.7 writes and reads
 #: the same; no serializer writes a leading NUL.

@@ -20,6 +20,7 @@ from kombu.exceptions import DecodeError
 from kombu.utils.encoding import safe_repr
 
 from celery_sql_results.boundaries import caught
+from celery_sql_results.foreign import shown
 
 __all__ = ["restored", "stand_in", "storable"]
 
@@ -87,7 +88,8 @@ def _class(module: str | None, name: str) -> Any:
         except (KeyError, TypeError):
             return _stranger(name)
     if not isinstance(found, type) or not issubclass(found, BaseException):
-        raise SecurityError(f"the row tells of a failure, but {module}.{name} is no exception: it was not called")
+        named = shown(f"{module}.{name}")
+        raise SecurityError(f"the row tells of a failure, but {named} is no exception: it was not called")
     return _stranger(found.__name__) if _ends_whoever_asks(found) else found
 
 

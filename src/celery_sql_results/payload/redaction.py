@@ -6,7 +6,7 @@ Whatever goes wrong here, less is stored and not more.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +14,11 @@ from celery.utils.log import get_logger
 from celery.utils.saferepr import saferepr
 
 from celery_sql_results.boundaries import caught
+from celery_sql_results.foreign import escaping
 
 __all__ = ["REDACTED", "REPR_LEVELS", "Redact", "Redaction", "redaction_for"]
 
-logger = get_logger(__name__)
+logger = escaping(get_logger(__name__))
 
 #: Takes a task's name and arguments, and returns the arguments that may be stored.
 Redact = Callable[[str, Sequence[Any], Mapping[str, Any]], tuple[Any, Any]]
@@ -26,10 +27,7 @@ Redact = Callable[[str, Sequence[Any], Mapping[str, Any]], tuple[Any, Any]]
 REPR_LEVELS = 3
 #: Stands for what is not stored.
 REDACTED = "[redacted]"
-#: Characters at the start of a value by which it is known again: Celery cuts what is long.
-ENOUGH = 8
-#: What may differ between two texts that show the same: how it is quoted, and tuples, which arrive as lists.
-NO_QUOTES = str.maketrans("", "", "'\"\\")
+#: What may differ between two texts that show the same: tuples arrive as lists.
 AS_LISTS = str.maketrans("()", "[]")
 
 
@@ -39,7 +37,7 @@ class Redaction:
 
     Args:
         rule: names of arguments, of parameters and of keys whose values are not stored; or a callable.
-        signature_of: the signature of a task by its name; raises if there is no such task.
+        signature_of: the signature of a task by its name; raises if there is no such task, or it is not certain.
         repr_sizes: how many characters Celery shows of positional and of keyword arguments.
         repr_levels: how deep it shows them.
     """
@@ -74,29 +72,29 @@ class Redaction:
         if callable(self.rule):
             kept_args, kept_kwargs = self.rule(task, args, kwargs)
             return kept_args, kept_kwargs
+        if not self.rule:
+            return args, kwargs
         named = zip(self._names(task, len(args)), args, strict=True)
         kept = [REDACTED if name is None or name in self.rule else _without(value, self.rule) for name, value in named]
         return kept, _without(kwargs, self.rule)
 
     def _names(self, task: str, number: int) -> list[str | None]:
-        """The parameters that positional arguments are for; of a task that is not known here, ``None`` for each."""
+        """The parameters that positional arguments are for; ``None`` for each where that is not certain.
+
+        What is in ``*args`` may be for any parameter of a function that is called with it.
+        """
         try:
             parameters = self.signature_of(task).parameters.values()
         except (KeyError, TypeError, ValueError):
             return [None] * number
-        names: list[str | None] = [each.name for each in parameters if each.kind <= inspect.Parameter.VAR_POSITIONAL]
-        rest = names[-1] if any(each.kind is inspect.Parameter.VAR_POSITIONAL for each in parameters) else None
-        return [*names, *[rest] * number][:number]
+        names = [each.name for each in parameters if each.kind < inspect.Parameter.VAR_POSITIONAL]
+        return [*names, *[None] * number][:number]
 
     def _shown(self, text: str | None, given: Any, kept: Any, size: int) -> Any:
-        """The sender's own text, if it is one, and shows nothing that must not be kept."""
-        if not text or len(text) >= size:
+        """The sender's own text, if it is one, and nothing was replaced: who knows what it shows of that."""
+        if not text or len(text) >= size or _replaced(given, kept):
             return kept
-        own = saferepr(given, size, maxlevels=self.repr_levels)
-        if _as_lists(text) == _as_lists(own):
-            return kept
-        secrets, shown = set(_leaves(given)) - set(_leaves(kept)), _unquoted(text)
-        return kept if any(_unquoted(secret)[:ENOUGH] in shown for secret in secrets) else text
+        return kept if _as_lists(text) == _as_lists(saferepr(given, size, maxlevels=self.repr_levels)) else text
 
 
 def redaction_for(rule: frozenset[str] | Redact | None, app: Any) -> Redaction | None:
@@ -105,7 +103,20 @@ def redaction_for(rule: frozenset[str] | Redact | None, app: Any) -> Redaction |
         return None
     sizes = (app.amqp.argsrepr_maxsize, app.amqp.kwargsrepr_maxsize)
     levels = getattr(app.conf, "task_repr_maxlevels", None) or REPR_LEVELS
-    return Redaction(rule, lambda task: inspect.signature(app.tasks[task].run), sizes, levels)
+    return Redaction(rule, lambda task: _signature(app.tasks[task].run), sizes, levels)
+
+
+def _signature(run: Any) -> inspect.Signature:
+    """The signature of a task's function, as its caller sees it.
+
+    Raises:
+        ValueError: it stands behind a decorator, which may pass on other arguments than it gets.
+    """
+    while hasattr(run, "__wrapped__"):
+        if run.__globals__["__name__"] != "celery.app.autoretry":  # which passes on what it gets
+            raise ValueError("behind a decorator")
+        run = run.__wrapped__
+    return inspect.signature(run)
 
 
 def _known(request: Any, *names: str) -> tuple[Any, ...]:
@@ -130,22 +141,16 @@ def _nameless(value: Mapping[Any, Any]) -> Collection[str]:
     return ["it"] if isinstance(value.get("task"), Mapping) else []
 
 
-def _leaves(value: Any) -> Iterator[str]:
-    """How the single values in a collection are shown."""
+def _replaced(given: Any, kept: Any) -> bool:
+    """Whether a rule has changed arguments, which it gets as lists and dicts."""
+    return bool(_plain(given) != _plain(kept))
+
+
+def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _leaves(item)
-    else:
-        yield str(value)
-        yield repr(value)
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _as_lists(text: str) -> str:
     return text.translate(AS_LISTS).replace(",]", "]")
-
-
-def _unquoted(text: str) -> str:
-    """Whatever quotes there are, and however they are escaped."""
-    return text.translate(NO_QUOTES)

@@ -16,12 +16,13 @@ from sqlalchemy.exc import DBAPIError
 
 from celery_sql_results._compat import memoized_property
 from celery_sql_results.dialects import DefaultImpl, Put, as_dicts, put_under_a_free_id
+from celery_sql_results.foreign import escaping
 from celery_sql_results.ids import BLANK
 from celery_sql_results.models import EXTENDED_COLUMNS, TASK_COLUMNS, Models
 
 __all__ = ["Columns", "Row", "TaskRows"]
 
-logger = get_logger(__name__)
+logger = escaping(get_logger(__name__))
 Row = Mapping[str, Any]
 #: The columns that each table really has; others are neither written nor read.
 Columns = Mapping[sa.Table, frozenset[str]]

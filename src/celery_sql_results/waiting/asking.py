@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -10,20 +11,24 @@ from collections.abc import Collection
 
 from celery import states
 from celery.utils.log import get_logger
-from sqlalchemy.exc import ProgrammingError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, ProgrammingError, SQLAlchemyError
 
+from celery_sql_results.foreign import escaping
 from celery_sql_results.rows import TaskRows, WaiterRows
 
 from .subscription import Row, Subscription
 
 __all__ = ["Asking"]
 
-logger = get_logger(__name__)
+logger = escaping(get_logger(__name__))
 
 #: Most ids of one wait that get a row of their own; more are polled in one query, which costs the writers nothing.
 MOST_ROWS = 100
 #: Seconds after which the rows of waiters are renewed, in a look: workers sweep what is older than a minute.
 RENEWAL = 20.0
+#: Seconds until it is tried again to leave rows, doubled each time, where the server can be read and takes none: it is
+#: not the primary any more, or only our connection was lost. Each attempt on such a server lets go of it.
+FIRST_PAUSE, LAST_PAUSE = 0.25, 5.0
 
 
 class Asking:
@@ -44,6 +49,8 @@ class Asking:
         self.channel = f"celery_{os.getpid()}_{uuid.uuid4().hex[:16]}"
         #: Whoever reads holds this where a child must not be forked meanwhile: it would inherit SQLite's own locks.
         self.in_use = threading.RLock()
+        #: When rows of waiters may be left again (monotonic), and the pause until then.
+        self._again, self._pause = -math.inf, 0.0
 
     def fetch(self, task_ids: Collection[str]) -> list[Row]:
         """The rows that tasks have."""
@@ -62,10 +69,13 @@ class Asking:
 
     def may_announce(self, wait: Subscription) -> bool:
         """Whether :meth:`announce` is worth its price."""
-        return self.waiters is not None and len(wait.task_ids) <= MOST_ROWS
+        return self.waiters is not None and len(wait.task_ids) <= MOST_ROWS and time.monotonic() >= self._again
 
     def announce(self, waits: Collection[Subscription]) -> list[Row]:
-        """The rows that waits miss. From now on, the writers of those that are not finished will notify us."""
+        """The rows that waits miss. From now on, the writers of those that are not finished will notify us.
+
+        If the server takes no rows of ours now, they are only read.
+        """
         task_ids = {task_id for wait in waits for task_id in wait.missing}
         if self.waiters is None:
             return self.fetch(task_ids)
@@ -76,10 +86,23 @@ class Asking:
             logger.warning("this role may not leave rows of waiters, so results are polled: %s", error.orig)
             self.waiters = None
             return rows
+        except DBAPIError as error:
+            if not error.connection_invalidated:
+                raise
+            return self._only_read(waits, task_ids)
+        self._pause = 0.0
         finished = {row["task_id"] for row in rows if row["status"] in states.READY_STATES}
         for wait in waits:
             wait.left |= wait.missing - finished
             wait.is_announced, wait.renewal = True, time.monotonic() + RENEWAL
+        return rows
+
+    def _only_read(self, waits: Collection[Subscription], task_ids: Collection[str]) -> list[Row]:
+        rows = self.fetch(task_ids)  # if that fails as well, the database is away
+        self._pause = min(max(2 * self._pause, FIRST_PAUSE), LAST_PAUSE)
+        self._again = time.monotonic() + self._pause
+        for wait in waits:
+            wait.is_announced, wait.renewal = False, -math.inf
         return rows
 
     def withdraw(self, task_ids: Collection[str]) -> None:

@@ -24,24 +24,28 @@ __all__ = ["looker_for"]
 _lookers: WeakValueDictionary[Hashable, Looker] = WeakValueDictionary()
 
 
-def looker_for(rows: Rows, engine: Callable[[], Engine], bounds: tuple[float, float], *kind: Hashable) -> Looker:
+def looker_for(
+    rows: Rows, engine: Callable[[], Engine], bounds: tuple[float, float], idle_timeout: float, *kind: Hashable
+) -> Looker:
     """What looks for the tasks of some rows in this process, for all who ask for the same.
 
     Args:
         rows: the rows of a backend.
         engine: gives an engine without a pool: what is held while somebody waits must not be missing elsewhere.
         bounds: the shortest and the longest pause between two looks, in seconds.
+        idle_timeout: seconds for which threads and connections stay when nobody waits, within bounds; 0 is the longest.
         kind: in what else the rows may differ from those of others.
     """
     tasks = rows.tasks
     needs_another = rows.waiters is not None or tasks.impl.counts_changes(tasks.engine)
     listening = engine() if needs_another else tasks.engine
-    key = (tasks.engine, listening, tasks.models.task, rows.waiters is None, bounds, kind)
+    key = (tasks.engine, listening, tasks.models.task, rows.waiters is None, bounds, idle_timeout, kind)
     found = _lookers.get(key)
     if found is None:
         asking = Asking(tasks, rows.waiters if tasks.impl.can_listen(listening) else None)
         passes = Judge(tasks.impl, lambda: tasks.engine).passes  # which knows no backend, as it outlives each
-        found = _lookers.setdefault(key, Looker(asking, _notifier(rows, listening, asking), passes, *bounds))
+        notifier = _notifier(rows, listening, asking)
+        found = _lookers.setdefault(key, Looker(asking, notifier, passes, *bounds, idle_timeout))
     return found
 
 

@@ -20,6 +20,7 @@ from celery.utils.log import get_logger
 
 from celery_sql_results.boundaries import caught
 from celery_sql_results.dialects import Listener
+from celery_sql_results.foreign import escaping
 from celery_sql_results.rows import WaiterRows
 from celery_sql_results.writing import describe
 
@@ -27,7 +28,7 @@ from .notifier import Ears
 
 __all__ = ["ListenNotifier"]
 
-logger = get_logger(__name__)
+logger = escaping(get_logger(__name__))
 
 #: Seconds that a test message may take.
 TEST_TIMEOUT = 2.0

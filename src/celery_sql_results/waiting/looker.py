@@ -17,6 +17,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 from celery.utils.log import get_logger
 
 from celery_sql_results.boundaries import caught
+from celery_sql_results.foreign import escaping
 
 from .asking import Asking
 from .awaited import Awaited
@@ -26,9 +27,9 @@ from .subscription import Row, Subscription
 
 __all__ = ["Looker"]
 
-logger = get_logger(__name__)
+logger = escaping(get_logger(__name__))
 
-#: Seconds that the threads stay when nobody waits, with their connections.
+#: Seconds that the threads stay at most when nobody waits, with their connections.
 LINGER = 30.0
 #: Seconds for which the thread steps aside when it has handed over rows. Going on at once, it would keep the
 #: interpreter to itself, and those who have waited would wait for that as well.
@@ -44,6 +45,7 @@ class Looker:
         passes: whether an error of the database passes by itself.
         first_pause: shortest pause between two looks, in seconds.
         last_pause: longest pause, where changes are not made known.
+        idle_timeout: seconds that the threads stay when nobody waits; 0 is as long as they may.
 
     Attributes:
         looks: how many times the thread has asked for rows.
@@ -56,11 +58,13 @@ class Looker:
         passes: Callable[[BaseException], bool],
         first_pause: float,
         last_pause: float,
+        idle_timeout: float,
     ) -> None:
         self._asking = asking
         self._make_notifier = notifier
         self._passes = passes
         self._bounds = first_pause, last_pause
+        self._linger = min(idle_timeout or LINGER, LINGER)
         self._users: set[object] = set()
         self._begin()
 
@@ -228,7 +232,7 @@ class Looker:
     def _stops(self) -> bool:
         """Whether nobody needs the thread any more."""
         with self._lock:
-            lingers = self._users and time.monotonic() - self._idle_since < LINGER
+            lingers = self._users and time.monotonic() - self._idle_since < self._linger
             if self._awaited.waits or lingers:
                 return False
             left, notifier = self._awaited.take_left(math.inf), self._notifier
@@ -258,7 +262,7 @@ class Looker:
 
     def _sleep(self) -> None:
         with self._lock:
-            ends = (self._schedule.next(), self._awaited.next or math.inf, self._idle_since + LINGER)
+            ends = (self._schedule.next(), self._awaited.next or math.inf, self._idle_since + self._linger)
             self._sleeps_until = min(ends if not self._awaited.waits else ends[:2])
         if not self._awaited.waits and not self._users:
             return

@@ -12,9 +12,11 @@ from typing import Any
 from celery import states
 from celery.utils.log import get_logger
 
+from celery_sql_results.foreign import escaping
+
 __all__ = ["Row", "Subscription", "Watch"]
 
-logger = get_logger(__name__)
+logger = escaping(get_logger(__name__))
 Row = Mapping[str, Any]
 
 

@@ -13,6 +13,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 from celery.utils.log import get_logger
 
 from celery_sql_results.boundaries import caught, undone
+from celery_sql_results.foreign import escaping
 from celery_sql_results.ids import asked_id
 from celery_sql_results.writing import Retries
 
@@ -21,7 +22,7 @@ from .subscription import Row, Watch
 
 __all__ = ["NOBODYS", "Watching"]
 
-logger = get_logger(__name__)
+logger = escaping(get_logger(__name__))
 
 #: What is waited for in place of an id that no row can have: no task has this one.
 NOBODYS = ""

@@ -15,11 +15,12 @@ from celery.signals import worker_ready, worker_shutdown
 from celery.utils.log import get_logger
 
 from celery_sql_results.boundaries import caught
+from celery_sql_results.foreign import escaping
 from celery_sql_results.writing import describe
 
 __all__ = ["Upkeep"]
 
-logger = get_logger(__name__)
+logger = escaping(get_logger(__name__))
 
 
 class Upkeep(threading.Thread):

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from celery.utils.log import get_logger
 
 from celery_sql_results.boundaries import caught
+from celery_sql_results.foreign import escaping
 
 from .bounded import Late, bounded
 from .entry import Entry
@@ -16,7 +17,7 @@ from .retry import describe
 
 __all__ = ["Mentions"]
 
-logger = get_logger(__name__)
+logger = escaping(get_logger(__name__))
 
 #: Seconds that the one attempt may take. A database that is well needs thousandths of it.
 LONGEST = 5.0

@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeVar
 
 from celery.utils.log import get_logger
 
+from celery_sql_results.foreign import escaping
 from celery_sql_results.settings import Policy, RetryPolicy
 
 from .verdict import Verdict
@@ -19,7 +20,7 @@ from .verdict import Verdict
 __all__ = ["Failed", "Retries", "attempt", "describe", "never"]
 
 T = TypeVar("T")
-logger = get_logger(__name__)
+logger = escaping(get_logger(__name__))
 
 #: Seconds after which a pause looks whether it is still worth waiting.
 SLICE = 0.25

@@ -13,6 +13,7 @@ from celery import states
 from celery.utils.log import get_logger
 
 from celery_sql_results.errors import ResultRefused
+from celery_sql_results.foreign import escaping
 from celery_sql_results.models import NAME_LENGTH, PART_COLUMNS, TASK_COLUMNS
 
 from .entry import PART, TASK, Entry
@@ -20,7 +21,7 @@ from .retry import Failed
 
 __all__ = ["Encode", "put_stand_in"]
 
-logger = get_logger(__name__)
+logger = escaping(get_logger(__name__))
 
 Row = Mapping[str, Any]
 #: The payload of a value for a state.

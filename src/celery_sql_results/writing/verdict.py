@@ -48,6 +48,7 @@ class Judge:
         """Judge an error once; where the server hung up on a large statement, that takes a query."""
         if isinstance(getattr(error, "orig", error), SoftTimeLimitExceeded):  # SQLAlchemy may have wrapped it
             return Verdict(time_limit=True)
+        self._impl.leave_rows_out(error)  # whoever shows it from here on
         refusal = self._impl.refusal(error, self._engine())
         if refusal is not None:
             return Verdict(refusal=refusal)

@@ -33,21 +33,75 @@ POSTGRESQL: list[tuple[Exception, bool, Source]] = [
         False,
         "https://www.postgresql.org/docs/current/hot-standby.html",
     ),
+    # A sequence, or LISTEN, or what is told of a waiter, on a standby.
+    (
+        pg.ReadOnlySqlTransaction("cannot execute nextval()"),
+        True,
+        "https://www.postgresql.org/docs/current/hot-standby.html",
+    ),
+    # A session that a standby ends because it is in the way, or because the database is dropped.
+    (pg.DatabaseDropped("conflict with recovery"), False, "https://www.postgresql.org/docs/current/hot-standby.html"),
     # A server that shuts down, has crashed, or starts. The driver knows that these connections are closed.
     (pg.AdminShutdown("terminating"), False, "https://www.postgresql.org/docs/current/errcodes-appendix.html"),
     (pg.CrashShutdown("terminating"), False, "https://www.postgresql.org/docs/current/errcodes-appendix.html"),
     (pg.CannotConnectNow("starting up"), False, "https://www.postgresql.org/docs/current/errcodes-appendix.html"),
+    # The same while connecting: libpq hands over words and no code. RDS and Aurora say so for minutes in a failover.
+    (
+        psycopg.OperationalError("FATAL:  the database system is shutting down"),
+        False,
+        "https://github.com/brianc/node-postgres/issues/2650",
+    ),
+    (
+        psycopg.OperationalError("FATAL:  the database system is not yet accepting connections"),
+        False,
+        "https://github.com/EnterpriseDB/repmgr/issues/894",
+    ),
+    # A database that is closed while RDS switches from blue to green.
+    (
+        psycopg.OperationalError('FATAL:  database "shop" is not currently accepting connections'),
+        False,
+        "https://github.com/tines/rails-pg-adapter/pull/12",
+    ),
+    # A commit whose wait for a synchronous standby ended with its server; what is there is told on the next attempt.
+    (
+        pg.AdminShutdown("canceling the wait for synchronous replication and terminating connection"),
+        False,
+        "https://www.postgresql.org/docs/current/warm-standby.html#SYNCHRONOUS-REPLICATION-HA",
+    ),
+    # All connections of the new primary are in use, since the whole fleet comes at once.
+    (pg.TooManyConnections("sorry"), False, "https://www.postgresql.org/docs/current/errcodes-appendix.html"),
     # libpq with target_session_attrs=read-write, while there is no primary.
     (
         psycopg.OperationalError("session is read-only"),
         False,
         "https://www.postgresql.org/docs/current/libpq-connect.html",
     ),
+    # Several hosts: one is away, and of the other the database is not there yet.
+    (
+        psycopg.OperationalError(
+            'connection to server at "pg1" failed: Connection refused\n'
+            'connection to server at "pg2" failed: FATAL:  database "shop" does not exist\n'
+        ),
+        False,
+        "https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-MULTIPLE-HOSTS",
+    ),
     # HAProxy closes, or refuses connections, while no server passes its check.
     (
         psycopg.OperationalError("server closed the connection unexpectedly"),
         False,
         "https://docs.haproxy.org/3.0/configuration.html",
+    ),
+    (psycopg.OperationalError("Connection refused"), False, "https://docs.haproxy.org/3.0/configuration.html"),
+    # An Aurora or RDS Proxy that has no writer for now, or waits in vain for a connection to it.
+    (
+        psycopg.OperationalError("request to borrow a connection from the pool timed out"),
+        False,
+        "https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/rds-proxy.troubleshooting.html",
+    ),
+    (
+        psycopg.OperationalError("consuming input failed: server closed the connection unexpectedly"),
+        False,
+        "https://github.com/psycopg/psycopg/issues/731",
     ),
     # PgBouncer, whose server has gone, or cannot be reached for query_wait_timeout.
     (pg.ProtocolViolation("server conn crashed?"), False, "https://github.com/brianc/node-postgres/issues/2005"),
@@ -56,6 +110,17 @@ POSTGRESQL: list[tuple[Exception, bool, Source]] = [
         psycopg.OperationalError("server login has been failing, try again later (server_login_retry)"),
         False,
         "https://github.com/pgbouncer/pgbouncer/issues/1094",
+    ),
+    (
+        pg.ProtocolViolation("pgbouncer cannot connect to server"),
+        False,
+        "https://gitlab.com/gitlab-org/container-registry/-/issues/454",
+    ),
+    # PgBouncer that is still connected to what is a standby now.
+    (
+        pg.ReadOnlySqlTransaction("cannot execute UPDATE"),
+        True,
+        "https://github.com/pgbouncer/pgbouncer/issues/1311",
     ),
 ]
 MYSQL: list[tuple[int, bool, Source]] = [
@@ -112,14 +177,23 @@ def test_mysql(name: str, code: int, is_left: bool, source: Source) -> None:
     assert meaning(name, pymysql.err.OperationalError(code, "…"), pymysql.err.Error) == Meaning(is_left, True), source
 
 
-@pytest.mark.parametrize("state", ["0A000", "55000"])
-def test_postgresql_is_asked(postgresql: Database, state: str) -> None:
+#: What a standby says besides, and where; of a server that is none, it means something else.
+ASKED: list[tuple[str, Source]] = [
+    # A table that is not logged, and a transaction that is to write (as drivers of others begin it on Aurora).
+    ("0A000", "https://github.com/temporalio/temporal/pull/5926"),
+    # A lock that a standby does not take, and what asks "recovery is in progress".
+    ("55000", "https://www.postgresql.org/docs/current/hot-standby.html"),
+]
+
+
+@pytest.mark.parametrize(("state", "source"), ASKED)
+def test_postgresql_is_asked(postgresql: Database, state: str, source: Source) -> None:
     """What a standby says as well means something else where the server says that it is none."""
     orig = pg.lookup(state)("words")
     with sa.create_engine(postgresql.url, poolclass=sa.NullPool).connect() as connection:
         found = impl_for("postgresql").is_demoted(orig, connection.connection)
 
-    assert found is False
+    assert found is False, source
     assert meaning("postgresql", orig, psycopg.Error) == Meaning(is_left=False, passes=False)
 
 

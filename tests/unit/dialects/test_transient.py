@@ -73,6 +73,35 @@ def test_postgresql_by_the_code_of_psycopg2() -> None:
     assert found == [True, True]
 
 
+REFUSED = 'connection to server at "127.0.0.1", port 1 failed: Connection refused'
+REJECTED = 'connection to server at "127.0.0.1", port 2 failed: FATAL:  no pg_hba.conf entry for host "127.0.0.1"'
+UNTRUSTED = 'connection to server at "127.0.0.1", port 2 failed: SSL error: certificate verify failed'
+SEVERAL = "Multiple connection attempts failed. All failures were:\n"
+FIRST, SECOND = "- host: 'a', port: '1', hostaddr: '127.0.0.1': ", "- host: 'b', port: '2', hostaddr: '127.0.0.1': "
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        (REFUSED, True),
+        (REJECTED, False),
+        (UNTRUSTED, False),
+        (f"connection failed: {UNTRUSTED}\n{REJECTED}, no encryption", False),
+        (f"connection failed: {REFUSED}\n{REJECTED}", True),
+        (f"{REJECTED}\n{REFUSED}\n\tIs the server running on that host?", True),
+        (f'could not translate host name "a" to address: Name or service not known\n{REJECTED}', True),
+        (f"connection failed: {REJECTED}\n{SEVERAL}{FIRST}connection timeout expired\n{SECOND}{REJECTED}", True),
+        (f"connection failed: {REJECTED}\n{SEVERAL}{FIRST}connection failed: {REFUSED}\n{SECOND}{REJECTED}", True),
+        (f"connection failed: {REJECTED}\n{SEVERAL}{FIRST}connection failed: {UNTRUSTED}\n{SECOND}{REJECTED}", False),
+        (f"connection timeout expired\n{SEVERAL}{FIRST}{REJECTED}\n{SECOND}connection timeout expired", True),
+        ('connection is bad: invalid sslmode value: "verify"', False),
+    ],
+)
+def test_postgresql_while_connecting(told: str, expected: bool) -> None:
+    """In words, which are about each host that was tried, with TLS and without: if one may be back soon, so may we."""
+    assert impl_for("postgresql").is_transient(wrapped(psycopg.OperationalError(told), psycopg)) is expected
+
+
 @pytest.mark.parametrize("code", sorted(TRANSIENT))
 def test_mysql_transient(code: int) -> None:
     """By number, whatever the class."""

@@ -6,7 +6,7 @@ import inspect
 import json
 import logging
 from collections.abc import Callable
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 import pytest
@@ -16,19 +16,19 @@ from celery.canvas import chunks, xmap, xstarmap
 from celery.utils.objects import Bunch
 from celery.utils.saferepr import saferepr
 
-from celery_sql_results.payload.redaction import REDACTED, Redact, Redaction
+from celery_sql_results.payload.redaction import REDACTED, Redact, Redaction, redaction_for
 
 
 def pay(user: str, password: str, *rest: object, amount: int = 0, **more: object) -> None:
     """A task."""
 
 
-def login(user: str, *passwords: str) -> None:
-    """A task with any number of secrets."""
+def login(user: str) -> None:
+    """Another."""
 
 
 TASKS: dict[str, Callable[..., None]] = {"pay": pay, "login": login}
-NAMES = frozenset({"password", "token", "passwords"})
+NAMES = frozenset({"password", "token"})
 
 
 def redaction(rule: frozenset[str] | Redact) -> Redaction:
@@ -48,7 +48,8 @@ def stored(rule: frozenset[str] | Redact, args: Any, kwargs: Any, task: str = "p
         (["ann", "pass"], {}, (["ann", REDACTED], {})),
         (["ann"], {"password": "pass", "amount": 3}, (["ann"], {"password": REDACTED, "amount": 3})),
         ([{"token": {"deep": "x"}, "name": "n"}, "y"], {}, ([{"token": REDACTED, "name": "n"}, REDACTED], {})),
-        (["a", "b", [[{"token": 7}]]], {}, (["a", REDACTED, [[{"token": REDACTED}]]], {})),
+        ([[[{"token": 7}]], "b"], {}, ([[[{"token": REDACTED}]], REDACTED], {})),
+        (["a", "b", "of *rest"], {}, (["a", REDACTED, REDACTED], {})),
         ([], {"more": ({"token": 7}, 8)}, ([], {"more": [{"token": REDACTED}, 8]})),
         (["Password"], {"Token": 7}, (["Password"], {"Token": 7})),
     ],
@@ -58,9 +59,53 @@ def test_names(args: Any, kwargs: Any, expected: tuple[Any, Any]) -> None:
     assert stored(NAMES, args, kwargs) == expected
 
 
-def test_the_rest_of_the_arguments_has_a_name_too() -> None:
-    """That of `*passwords`."""
-    assert stored(NAMES, ["ann", "one", "two"], {}, "login") == (["ann", REDACTED, REDACTED], {})
+def injected(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Hand a function an argument that its caller does not know."""
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return function("session", *args, **kwargs)
+
+    return call
+
+
+def anonymous(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same by somebody who has never heard of `wraps`."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return function("session", *args, **kwargs)
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("decorated", "options", "expected"),
+    [
+        (lambda function: function, {}, ["ann", REDACTED]),
+        (lambda function: function, {"autoretry_for": (KeyError,)}, ["ann", REDACTED]),
+        (injected, {}, [REDACTED, REDACTED]),
+        (injected, {"autoretry_for": (KeyError,)}, [REDACTED, REDACTED]),
+        (anonymous, {}, [REDACTED, REDACTED]),
+    ],
+    ids=["plain", "retried", "injected", "injected and retried", "anonymous"],
+)
+@pytest.mark.parametrize("bind", [True, False])
+def test_a_decorated_task(decorated: Any, options: dict[str, Any], expected: list[str], bind: bool) -> None:
+    """Names are certain only of what Celery itself calls."""
+    app = Celery("tests", set_as_current=False)
+
+    def bound(_self: Any, user: str, password: str) -> None:
+        """Never run here."""
+
+    def free(user: str, password: str) -> None:
+        """Never run here."""
+
+    app.task(name="shop.pay", shared=False, bind=bind, **options)(decorated(bound if bind else free))
+    rule = redaction_for(frozenset({"password"}), app)
+    assert rule is not None
+    args, _ = rule(Context(id="t", task="shop.pay", args=["ann", "pass"], kwargs={}))
+
+    assert args == expected
 
 
 @pytest.mark.parametrize(("task", "args"), [("unknown", ["a", "b"]), ("login", ["a"])])
@@ -130,10 +175,13 @@ def test_a_callable_that_fails(rule: Redact, caplog: pytest.LogCaptureFixture) -
 @pytest.mark.parametrize("names", [NAMES, frozenset()], ids=["names", "no names"])
 def test_what_a_sender_shows_is_stored_in_place_of_the_values(names: frozenset[str]) -> None:
     """`apply_async(…, argsrepr="…")`."""
-    assert stored(names, ["ann", "pass"], {"amount": 3}, argsrepr="(<user>, …)", kwargsrepr="{…}") == (
-        "(<user>, …)",
-        "{…}",
-    )
+    assert stored(names, ["ann"], {"amount": 3}, argsrepr="(<user>, …)", kwargsrepr="{…}") == ("(<user>, …)", "{…}")
+
+
+@pytest.mark.parametrize("shown", ["('ann', 'pass')", "(ann, <a password>)", "pa…ss", "cGFzcw=="])
+def test_what_a_sender_shows_of_something_replaced_is_not(shown: str) -> None:
+    """Nobody can tell whether it shows that."""
+    assert stored(NAMES, ["ann", "pass"], {"a": 1}, argsrepr=shown, kwargsrepr="{…}") == (["ann", REDACTED], "{…}")
 
 
 @pytest.mark.parametrize("sent", [(["ann", "pass"]), ("ann", "pass"), ("ann", ("pass",), (1, 2))])
@@ -175,9 +223,10 @@ def test_a_request_without_a_name(caplog: pytest.LogCaptureFixture) -> None:
     ]
 
 
-def test_values_that_cannot_be_shown(caplog: pytest.LogCaptureFixture) -> None:
-    """They cannot be compared: nothing is stored."""
-    assert stored(NAMES, [Trap()], {}, argsrepr="x") == (REDACTED, REDACTED)
+def test_values_that_cannot_be_shown() -> None:
+    """Nobody shows them."""
+    assert stored(NAMES, [Trap()], {}, argsrepr="x") == ("x", {})
+    assert stored(NAMES, ["ann", Trap()], {}, argsrepr="x") == (["ann", REDACTED], {})
 
 
 def test_too_deep() -> None:

@@ -16,6 +16,7 @@ from celery_sql_results.boundaries import undone
 from celery_sql_results.errors import SettingError
 
 from .files import Unreadable
+from .place import Place, Unsafe
 
 __all__ = ["Directory", "Full"]
 
@@ -49,14 +50,17 @@ class Directory:
         self.max_bytes = max_bytes
         self._count = count()
         self._used, self._measured = 0, -MEASURED_FOR
-        _prepare(Path(root))
-        _prepare(self.path)
+        try:
+            Place(Path(root))
+            self._place = Place(self.path)
+        except Unsafe as error:
+            raise SettingError(SETTING, str(error.path), error.needed) from error
+        except OSError as error:
+            raise SettingError(SETTING, root, f"a directory, or a path where one can be made ({error})") from error
 
     def names(self) -> list[str]:
         """The entries, oldest first."""
-        with suppress(FileNotFoundError):
-            return sorted(name for name in os.listdir(self.path) if name.endswith(ENTRY))
-        return []
+        return sorted(file.name for file in self._files() if file.name.endswith(ENTRY))
 
     def add(self, data: bytes) -> None:
         """Keep an entry. When this has returned, it survives a crash of the machine.
@@ -68,11 +72,11 @@ class Directory:
         if self.used() + len(data) > self.max_bytes:
             raise Full
         name = f"{time.time_ns():020d}-{os.getpid()}-{next(self._count)}"
-        draft = self.path / (name + DRAFT)
-        with undone(lambda: draft.unlink(missing_ok=True)):
-            _write(draft, data)
-            draft.rename(self.path / (name + ENTRY))
-        self._sync()
+        held = self._place.held()
+        with undone(lambda: _remove(name + DRAFT, held.descriptor)):
+            _write(name + DRAFT, held.descriptor, data)
+            os.rename(name + DRAFT, name + ENTRY, src_dir_fd=held.descriptor, dst_dir_fd=held.descriptor)
+        os.fsync(held.descriptor)
         self._used += len(data)
 
     def used(self) -> int:
@@ -87,26 +91,32 @@ class Directory:
 
         Raises:
             FileNotFoundError: it is no longer there.
-            Unreadable: it is no file, but a link to something else, or a pipe that would never end.
+            Unreadable: it is no file, but a link to something else, or a pipe that would never end; or another user's.
             OSError: it cannot be read for now.
         """
-        path = self.path / name
-        if not stat.S_ISREG(path.lstat().st_mode):
+        held = self._place.held()
+        if not stat.S_ISREG(os.stat(name, dir_fd=held.descriptor, follow_symlinks=False).st_mode):
             raise Unreadable("it is not a file")
-        return path.read_bytes()
+        with open(os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=held.descriptor), "rb") as file:
+            if os.fstat(file.fileno()).st_uid != os.geteuid():
+                raise Unreadable("it belongs to another user")
+            return file.read()
 
     def remove(self, name: str) -> None:
         """The entry is stored."""
-        (self.path / name).unlink(missing_ok=True)
+        _remove(name, self._place.held().descriptor)
 
     def reject(self, name: str) -> Path:
         """The entry can never be stored: put it aside for an operator, and return where it is."""
-        return (self.path / name).rename(self.path / (name + REJECTED))
+        held = self._place.held()
+        os.rename(name, name + REJECTED, src_dir_fd=held.descriptor, dst_dir_fd=held.descriptor)
+        return self.path / (name + REJECTED)
 
     @contextmanager
     def alone(self) -> Iterator[bool]:
         """Whether this is, for the length of the block, the only one in all processes that replays."""
-        descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+        how = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+        descriptor = os.open(".lock", how, 0o600, dir_fd=self._place.held().descriptor)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -119,44 +129,35 @@ class Directory:
             fcntl.flock(descriptor, fcntl.LOCK_UN)  # a child that was forked meanwhile holds a copy
             os.close(descriptor)
 
-    def _sizes(self) -> Iterator[int]:
-        abandoned = time.time() - ABANDONED_AFTER
-        for file in os.scandir(self.path):
-            with suppress(OSError):
-                found = file.stat(follow_symlinks=False)
-                if file.name.endswith(DRAFT) and found.st_mtime < abandoned:
-                    os.unlink(file)
-                else:
-                    yield found.st_size
-
-    def _sync(self) -> None:
-        descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+    def _files(self) -> Iterator[os.DirEntry[str]]:
+        """What is there. By a descriptor of its own: two that share one share how far they have read."""
+        held = self._place.held()
+        descriptor = os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=held.descriptor)
         try:
-            os.fsync(descriptor)
+            yield from os.scandir(descriptor)
         finally:
             os.close(descriptor)
 
+    def _sizes(self) -> Iterator[int]:
+        abandoned = time.time() - ABANDONED_AFTER
+        for file in self._files():
+            with suppress(OSError):
+                found = file.stat(follow_symlinks=False)
+                if file.name.endswith(DRAFT) and found.st_mtime < abandoned:
+                    _remove(file.name, self._place.held().descriptor)
+                else:
+                    yield found.st_size
 
-def _write(path: Path, data: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+
+def _write(name: str, place: int, data: bytes) -> None:
+    how = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    descriptor = os.open(name, how, 0o600, dir_fd=place)
     with open(descriptor, "wb") as file:
         file.write(data)
         file.flush()
         os.fsync(descriptor)
 
 
-def _prepare(path: Path) -> None:
-    """Make a directory that nobody else may write to, or check that it is one."""
-    try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = path.stat()
-    except OSError as error:
-        raise SettingError(SETTING, str(path), f"a directory, or a path where one can be made ({error})") from error
-    if found.st_uid != os.geteuid():
-        needed = f"a directory that belongs to the user of this process: chown {os.geteuid()} {path}"
-        raise SettingError(SETTING, str(path), needed)
-    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        needed = f"a directory to which nobody but its owner may write: chmod go-w {path}"
-        raise SettingError(SETTING, str(path), needed)
-    if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
-        raise SettingError(SETTING, str(path), "a directory that this process may read and write")
+def _remove(name: str, place: int) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=place)

@@ -9,11 +9,12 @@ from celery.exceptions import SoftTimeLimitExceeded
 from celery.utils.log import get_logger
 
 from celery_sql_results.boundaries import caught
+from celery_sql_results.foreign import escaping
 from celery_sql_results.writing.retry import describe
 
 __all__ = ["Emptier"]
 
-logger = get_logger(__name__)
+logger = escaping(get_logger(__name__))
 
 #: Seconds between two attempts while the database cannot be reached, doubled each time.
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 10.0

@@ -12,6 +12,7 @@ from functools import partial
 
 from celery.utils.log import get_logger
 
+from celery_sql_results.foreign import escaping
 from celery_sql_results.models import Models
 from celery_sql_results.writing.entry import Entry
 from celery_sql_results.writing.retry import Failed, attempt
@@ -22,7 +23,7 @@ from .directory import Directory
 
 __all__ = ["Replay"]
 
-logger = get_logger(__name__)
+logger = escaping(get_logger(__name__))
 
 #: Seconds that a fork waits for an entry that is being stored.
 FORK_PATIENCE = 5.0

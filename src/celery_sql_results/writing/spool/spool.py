@@ -7,6 +7,7 @@ import time
 from celery.utils.log import get_logger
 from sqlalchemy.engine import URL, make_url
 
+from celery_sql_results.foreign import escaping
 from celery_sql_results.models import TableNames
 from celery_sql_results.writing.entry import Entry
 from celery_sql_results.writing.retry import Failed, describe
@@ -16,7 +17,7 @@ from .files import dumps
 
 __all__ = ["Spool"]
 
-logger = get_logger(__name__)
+logger = escaping(get_logger(__name__))
 
 
 class Spool:
@@ -35,6 +36,13 @@ class Spool:
     def __init__(self, root: str, url: str, names: TableNames, max_bytes: float) -> None:
         place = (*_without_passwords(make_url(url)), *names)
         self.directory = Directory(root, place, max_bytes)
+
+    def may_hold_entries(self) -> bool:
+        """Whether something waits. If that cannot be seen, yes: who empties the spool tells why."""
+        try:
+            return bool(self.directory.names())
+        except OSError:
+            return True
 
     def keep(self, entry: Entry, failed: Failed) -> bool:
         """Whether ``entry``, which has ``failed``, waits in the spool now."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from celery_sql_results.writing.spool import directory as module
 from celery_sql_results.writing.spool.directory import Directory, Full
 from celery_sql_results.writing.spool.files import Unreadable
 from support import fork
+
+#: A user, and a group, that nobody is.
+STRANGERS = 65534
 
 
 @pytest.fixture
@@ -56,6 +60,80 @@ def test_a_directory_of_another_user_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(SettingError, match=rf"^database_spool_dir is .* chown {os.geteuid()} "):
         Directory(str(others), "owner", 100)
+
+
+@pytest.mark.parametrize("others", [0o730, 0o703, 0o777, 0o2770])
+def test_one_above_that_others_may_write_to_is_refused(tmp_path: Path, others: int) -> None:
+    """They could put another directory in its place. Not where a directory is sticky, as /tmp is."""
+    (tmp_path / "above" / "spool").mkdir(parents=True, mode=0o700)
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.chown(tmp_path / "above", -1, STRANGERS)
+    (tmp_path / "above").chmod(others)
+    if others & 0o002 or is_root:
+        with pytest.raises(SettingError, match=r"^database_spool_dir is .* while others may write to .*above"):
+            Directory(str(tmp_path / "above" / "spool"), "owner", 100)
+    (tmp_path / "above").chmod(others | 0o1000)
+    assert Directory(str(tmp_path / "above" / "spool"), "owner", 100).names() == []
+
+
+def test_one_above_of_another_user_is_refused(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root may give directories away")
+    (tmp_path / "above").mkdir(mode=0o755)
+    os.chown(tmp_path / "above", STRANGERS, -1)
+    with pytest.raises(SettingError, match=r"^database_spool_dir is .*above belongs to another"):
+        Directory(str(tmp_path / "above" / "spool"), "owner", 100)
+
+
+def test_those_above_are_made_for_nobody_else(tmp_path: Path) -> None:
+    """Whatever the mask of the process is."""
+    before = os.umask(0)
+    try:
+        spool = Directory(str(tmp_path / "one" / "two" / "spool"), "owner", 100)
+    finally:
+        os.umask(before)
+    assert [mode(path) for path in (spool.path, *spool.path.parents[:3])] == [0o700] * 4
+
+
+def test_a_directory_that_was_swapped_is_not_served(tmp_path: Path) -> None:
+    """Neither a link to another, nor a directory of somebody else."""
+    spool = Directory(str(tmp_path / "spool"), "owner", 100)
+    spool.add(b"1")
+    (tmp_path / "other").mkdir(mode=0o777)
+    (tmp_path / "other").chmod(0o777)
+    (tmp_path / "other" / "0.json").write_bytes(b"forged")
+    spool.path.rename(tmp_path / "away")
+    (tmp_path / "other").rename(spool.path)
+    for use in (spool.names, lambda: spool.read("0.json"), lambda: spool.add(b"2"), spool.alone().__enter__):
+        with pytest.raises(OSError, match="nobody but its owner may write"):
+            use()
+    spool.path.rename(tmp_path / "other")
+    spool.path.symlink_to(tmp_path / "other")
+    with pytest.raises(OSError, match=r"ymbolic link|Not a directory"):
+        spool.names()
+    spool.path.unlink()
+    (tmp_path / "away").rename(spool.path)
+    assert [spool.read(name) for name in spool.names()] == [b"1"]
+
+
+def test_a_directory_that_was_taken_away_is_made_again(tmp_path: Path) -> None:
+    """As an operator does who has emptied it: what comes next must not lie in the one that is gone."""
+    spool = Directory(str(tmp_path / "spool"), "owner", 100)
+    shutil.rmtree(tmp_path / "spool")
+    spool.add(b"1")
+    assert [path.read_bytes() for path in spool.path.iterdir()] == [b"1"]
+
+
+def test_an_entry_of_another_user_is_refused(spool: Directory) -> None:
+    """He may have been given the right to write for a while, or have linked a file of his own there."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may give files away")
+    spool.add(b"1")
+    [name] = spool.names()
+    os.chown(spool.path / name, STRANGERS, -1)
+    with pytest.raises(Unreadable, match="another user"):
+        spool.read(name)
 
 
 def test_a_file_is_no_directory(tmp_path: Path) -> None:
