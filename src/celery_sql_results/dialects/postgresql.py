@@ -22,10 +22,11 @@ from celery_sql_results.connections.quick import DirectConnection, quick_path
 
 from . import postgresql_catalog
 from . import postgresql_notify as listen
-from .base import AutocommitImpl, Put, Row, on_conflict_upsert
+from .base import AutocommitImpl, Put, Row
 from .contracts import Listener
 from .inspection import Found
 from .refusals import wire_size
+from .upserts import on_conflict_upsert
 
 #: SQLSTATEs of a server that takes no writes: one that is a standby now, or whose role or database is set read-only.
 DEMOTED = ("25006",)

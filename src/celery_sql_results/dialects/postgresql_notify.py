@@ -18,7 +18,8 @@ from sqlalchemy.engine import Engine
 
 from celery_sql_results.boundaries import undone
 
-from .base import Put, guarded, on_conflict_upsert
+from .base import Put
+from .upserts import guarded, on_conflict_upsert
 
 __all__ = [
     "NO_WAIT",

@@ -17,8 +17,9 @@ from sqlalchemy.engine.url import URL
 
 from celery_sql_results.connections.shared import SharedConnection
 
-from .base import AutocommitImpl, Put, on_conflict_upsert
+from .base import AutocommitImpl, Put
 from .contracts import ChangeCounter
+from .upserts import on_conflict_upsert
 
 #: What SQLite says when the same statement may succeed later. Before Python 3.11 there is no code beside the words.
 #: https://www.sqlite.org/rescode.html
