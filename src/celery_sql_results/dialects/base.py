@@ -280,6 +280,10 @@ class DefaultImpl:
         """Whether other servers take writes to the same tables: :meth:`schema_lock` keeps nobody there out."""
         return False
 
+    def is_overtaken(self, error: exc.DBAPIError) -> bool:
+        """Whether a statement of the set-up has failed because another server has changed the same tables."""
+        return False
+
     def sequence_options(self, connection: Connection) -> dict[str, Any]:
         """What a new sequence of ids must be told on this server."""
         return {}

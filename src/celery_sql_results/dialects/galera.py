@@ -22,7 +22,10 @@ CAUSAL = ", SESSION wsrep_sync_wait = @@SESSION.wsrep_sync_wait | 7"
 
 
 def is_too_large(orig: BaseException) -> bool:
-    """Whether a node will never take what was to be committed."""
+    """Whether a node will never take what was to be committed. If a number was drawn, it takes nothing else, either.
+
+    That is, on the same connection, which is as good as lost.
+    """
     return TOO_LARGE in str(orig)
 
 

@@ -22,13 +22,15 @@ from .base import Put, may_replace
 from .galera import Galera, is_too_large
 from .inspection import Found, schema_of, sequence_of
 from .mysql_catalog import look_at
-from .refusals import wire_size
+from .refusals import reason_of, wire_size
 
 #: The lock on all set-ups of one server: a table may lie in another database than the connection's.
 SETUP_LOCK = "celery_sql_results"
 #: Seconds to wait for another process to finish the set-up.
 LOCK_TIMEOUT = 120
 
+#: A transaction was rolled back for another. On Galera, what another node does goes before, above all DDL.
+DEADLOCK = 1213
 #: Errors of a server that is not the primary any more, or does not serve. A new connection may find another.
 DEMOTED = {
     1047,  # Galera: the node has lost its cluster, or is not ready yet
@@ -68,7 +70,7 @@ TRANSIENT = {
     1226,  # too many connections of this user, or its quota of this hour is used up
     1205,  # lock wait timeout; on Galera, what was committed elsewhere did not come in time
     1206,  # the table of locks is full
-    1213,  # deadlock; on Galera, another node was quicker
+    DEADLOCK,
     *DEMOTED,
     1317,  # the query was killed
     1637,  # too many transactions at once
@@ -214,6 +216,9 @@ class MySQLImpl(AutocommitImpl):
         """Only MariaDB knows ``IF NOT EXISTS`` of all that is created."""
         return self._galera.is_node(connection.dialect) and bool(getattr(connection.dialect, "is_mariadb", False))
 
+    def is_overtaken(self, error: exc.DBAPIError) -> bool:
+        return error.orig is not None and _number(error.orig) == DEADLOCK
+
     def sequence_options(self, connection: Connection) -> dict[str, Any]:
         """Nodes of Galera refuse a sequence, unless each draws numbers of its own from it."""
         return {"increment": 0} if self._galera.is_node(connection.dialect) else {}
@@ -240,7 +245,7 @@ class MySQLImpl(AutocommitImpl):
         return sa.delete(key.table).where(where).with_dialect_options(mysql_limit=limit, mariadb_limit=limit)
 
     def is_demoted(self, orig: BaseException, dbapi_connection: Any) -> bool:
-        return _number(orig) in DEMOTED
+        return _number(orig) in DEMOTED or is_too_large(orig)
 
     def _is_transient(self, error: exc.DBAPIError, orig: BaseException) -> bool:
         return _number(orig) in TRANSIENT
@@ -249,10 +254,12 @@ class MySQLImpl(AutocommitImpl):
         return _number(orig) in TIMED_OUT
 
     def _is_refusal(self, error: exc.DBAPIError, orig: BaseException) -> bool:
-        return _number(orig) in REFUSED or is_too_large(orig)
+        return _number(orig) in REFUSED
 
     def _oversize(self, error: exc.DBAPIError, engine: Engine) -> str | None:
         """A statement that is longer than ``max_allowed_packet`` makes the server hang up without a word."""
+        if error.orig is not None and is_too_large(error.orig):
+            return reason_of(error.orig)
         size = wire_size(error.params, escaped=True) + len(error.statement or "") + QUOTES
         if size < SUSPICIOUS:
             return None

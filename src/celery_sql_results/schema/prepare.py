@@ -12,7 +12,8 @@ holds the SQL to run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from weakref import WeakKeyDictionary
 
 import sqlalchemy as sa
@@ -43,6 +44,8 @@ NO_TABLES = (
 
 #: Characters of what a database says against creating tables.
 LONGEST_REASON = 300
+#: How often another server's set-up may be quicker, before that is an error as any other: more than there are steps.
+OVERTAKEN = 30
 
 #: Two threads that meet both look. Nothing is held meanwhile: to connect may take long.
 _prepared: WeakKeyDictionary[Engine, WeakKeyDictionary[Models, Columns]] = WeakKeyDictionary()
@@ -83,18 +86,30 @@ def _made_ready(engine: Engine, impl: DefaultImpl, models: Models) -> tuple[Stat
     it tries again.
     """
     attempt, refused = 0, None
-    state = _looked(engine, models)
+    state = _insisted(impl, lambda: _looked(engine, models))
     while not state.is_done and not state.reads_only and attempt < impl.setup_attempts:
         try:
-            return _upgraded(engine, impl, state), None
+            return _insisted(impl, partial(_upgraded, engine, impl, state)), None
         except exc.DBAPIError as error:
             if impl.setup_attempts == 1 and impl.is_transient(error):
                 raise
             refused, before = error, state
         impl.pause(attempt)
-        state = _looked(engine, models)
+        state = _insisted(impl, lambda: _looked(engine, models))
         attempt += state == before
     return state, refused
+
+
+def _insisted(impl: DefaultImpl, operation: Callable[[], State]) -> State:
+    """What ``operation`` returns, which is begun again where a set-up by way of another server was quicker."""
+    for attempt in range(OVERTAKEN):
+        try:
+            return operation()
+        except exc.DBAPIError as error:
+            if not impl.is_overtaken(error):
+                raise
+        impl.pause(attempt)
+    return operation()
 
 
 def _looked(engine: Engine, models: Models) -> State:
