@@ -84,6 +84,30 @@ def test_other_callbacks_are_another_engine(manager: SessionManager, url: str) -
     assert engines[0] is not manager.get_engine(url)
 
 
+@pytest.mark.parametrize(
+    ("driver", "expected"),
+    [
+        ("psycopg", {"connect_timeout": 30, "tcp_user_timeout": 60_000}),
+        ("psycopg2", {"connect_timeout": 30, "tcp_user_timeout": 60_000}),
+        ("pg8000", {"timeout": 150}),
+    ],
+)
+def test_a_silent_server_is_given_up(driver: str, expected: dict[str, int]) -> None:
+    """As far as a driver can."""
+    pytest.importorskip(driver)
+    told: dict[str, Any] = {}
+
+    def listen(engine: Engine) -> None:
+        sa.event.listen(engine, "do_connect", lambda _dialect, _record, _args, options: told.update(options))
+
+    manager, url = SessionManager(listen), f"postgresql+{driver}://nobody@127.0.0.1:1/nowhere"
+    with pytest.raises(sa.exc.DBAPIError):
+        manager.get_engine(url).connect()
+    manager.invalidate(url)
+
+    assert {name: told.get(name) for name in expected} == expected
+
+
 def test_invalidate_makes_the_next_use_a_new_engine(manager: SessionManager, url: str) -> None:
     """And closes the old one's connections."""
     old = manager.get_engine(url)

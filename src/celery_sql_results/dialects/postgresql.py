@@ -65,6 +65,8 @@ PATIENCE = {
     "keepalives_interval": 10,
     "keepalives_count": 3,
 }
+#: What drivers are told of that. pg8000 knows one time limit for whatever it waits for, so it must outlast a statement.
+_ARGUMENTS: dict[str, dict[str, Any]] = {"psycopg": PATIENCE, "psycopg2": PATIENCE, "pg8000": {"timeout": 150}}
 #: What a server calls the time zone that times are in here.
 UTC = {"UTC", "Etc/UTC"}
 _LIBPQ_DRIVERS = {"psycopg", "psycopg2"}
@@ -111,10 +113,9 @@ class PostgreSQLImpl(AutocommitImpl):
     max_parameters = 1_000_000  # an array is one parameter, however long
 
     def engine_options(self, url: URL) -> dict[str, Any]:
-        """A server that does not answer any more is given up, where the driver is one of libpq."""
-        if url.get_driver_name() not in _LIBPQ_DRIVERS:
-            return {}
-        return {"connect_args": {name: value for name, value in PATIENCE.items() if name not in url.query}}
+        """A server that does not answer any more is given up, as far as the driver can."""
+        arguments = _ARGUMENTS.get(url.get_driver_name(), {})
+        return {"connect_args": {name: value for name, value in arguments.items() if name not in url.query}}
 
     def settle(self, dbapi_connection: DBAPIConnection, dialect: sa.Dialect) -> None:
         """Times are UTC also in columns with a time zone. PgBouncer keeps this apart for each of its clients.
