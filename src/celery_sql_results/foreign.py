@@ -14,7 +14,7 @@ __all__ = ["escaping", "shown"]
 #: Characters of one value in a line.
 LONGEST = 500
 #: A password in a URL, whatever it holds itself, or in a list of options.
-_SECRETS = re.compile(r"(?<=://)\S*(?=@)|(?<=password=)[^\s&]*|(?<=passwd=)[^\s&]*", re.IGNORECASE)
+_SECRETS = re.compile(r"(://[^:/?#@\s]*:)\S*(?=@)|((?:password|passwd)=)[^\s&]*", re.IGNORECASE)
 
 
 def shown(value: object) -> str:
@@ -23,7 +23,7 @@ def shown(value: object) -> str:
     if len(text) > LONGEST:
         text = text[:LONGEST] + "…"
     if "=" in text or "://" in text:
-        text = _SECRETS.sub("***", text)
+        text = _SECRETS.sub(lambda found: f"{found[1] or found[2]}***", text)
     if not text.isprintable():
         text = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
     return text

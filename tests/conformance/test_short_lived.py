@@ -37,6 +37,6 @@ def test_a_database_is_copied_and_dropped(database: Database, backends: Backends
 @on("postgresql")
 def test_a_pool_keeps_its_connection(database: Database, backends: Backends) -> None:
     """That is what the setting is for."""
-    backends().store_result("t", 1, states.SUCCESS)
+    backends(database_idle_timeout=60).store_result("t", 1, states.SUCCESS)
     with pytest.raises(psycopg.errors.ObjectInUse):
         copy_and_drop(database)
