@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from celery_sql_results import DatabaseBackend
 from servers import Database
-from servers.pool import on
+from servers.pool import needs, on
 from support import Backends
 
 #: Engine options under which a statement may take 50 ms.
@@ -27,6 +27,7 @@ OLD = "'2001-01-01'"
 
 def limited(database: Database, backends: Backends) -> DatabaseBackend:
     """A backend whose statements may take 50 ms. What fails is not tried again: batches must have fitted."""
+    needs(database, "a time limit")
     backends()
     options = LIMITS[database.kind]
     return backends(database_engine_options=options, result_backend_max_retries=0)

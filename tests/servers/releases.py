@@ -60,11 +60,17 @@ class MySQL(MariaDB):
     installer: ClassVar = "sbin/mysqld"
     how_to_install: ClassVar = ("--initialize-insecure",)
     processes: ClassVar = "performance_schema.processlist"
+    lacks: ClassVar = {
+        "sequences": "MySQL has no sequences: its tables count, and never behind the ids that they hold.",
+        "a time limit": "MySQL limits the time of SELECT only.",
+        "a log of errors": "MySQL logs no statement that failed.",
+    }
     defaults: ClassVar = {
         "bind_address": Server.host,
         "disable_log_bin": "1",
         "innodb_buffer_pool_size": "32M",
         "innodb_flush_log_at_trx_commit": "2",
+        "innodb_flush_method": "nosync",
         "innodb_redo_log_capacity": "32M",
         "key_buffer_size": "1M",
         "max_connections": "300",

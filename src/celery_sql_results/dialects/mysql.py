@@ -20,7 +20,7 @@ from celery_sql_results.boundaries import undone
 from .base import AutocommitImpl, Put, may_replace
 from .inspection import Found, schema_of, sequence_of
 from .mysql_catalog import look_at
-from .refusals import wire_size
+from .refusals import number_of, wire_size
 
 #: The lock on all set-ups of one server: a table may lie in another database than the connection's.
 SETUP_LOCK = "celery_sql_results"
@@ -117,14 +117,16 @@ SUSPICIOUS = 1_000_000
 #: Bytes of what stands around the values of a statement.
 QUOTES = 500
 
-#: Drivers that take these arguments, and what they get: the character set, and how long a silent server is waited for,
-#: in seconds. Reading must outlast a wait for the lock of the set-up.
-_DRIVERS = {"pymysql", "mysqldb"}
-ARGUMENTS = {
-    "charset": "utf8mb4",
-    "connect_timeout": 30,
-    "read_timeout": LOCK_TIMEOUT + 30,
-    "write_timeout": LOCK_TIMEOUT + 30,
+#: How long a silent server is waited for, in seconds. Reading must outlast a wait for the lock of the set-up.
+CONNECTING, READING = 30, LOCK_TIMEOUT + 30
+_TIME_OUTS = {"connect_timeout": CONNECTING, "read_timeout": READING, "write_timeout": READING}
+#: What drivers get: the character set, and how long they wait, each by its own names.
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "pymysql": {"charset": "utf8mb4", **_TIME_OUTS},
+    "mysqldb": {"charset": "utf8mb4", **_TIME_OUTS},
+    "mariadbconnector": _TIME_OUTS,  # which knows no other character set
+    # Its own collation, of MySQL 8, is one that MariaDB 10 does not know.
+    "mysqlconnector": {"charset": "utf8mb4", "collation": "utf8mb4_general_ci", **_TIME_OUTS},
 }
 
 
@@ -144,14 +146,8 @@ def _same_row(where: Put, inserted: Any) -> list[tuple[str, Any]]:
     return [(column.key, sa.func.if_(table.c[key] == inserted[key], column, never)) for column in own[:1]]
 
 
-def _number(orig: BaseException) -> int | None:
-    """The number of an error: drivers put it first, or have a name for it."""
-    first = orig.args[0] if orig.args else None
-    return first if isinstance(first, int) else getattr(orig, "errno", None)
-
-
 class MySQLImpl(AutocommitImpl):
-    """MySQL 8 and MariaDB 10.5 or newer, with PyMySQL or mysqlclient."""
+    """MySQL 8 and MariaDB 10.5 or newer, with each of the drivers of :data:`ARGUMENTS`."""
 
     max_parameters = 10_000
     pads = True
@@ -159,9 +155,8 @@ class MySQLImpl(AutocommitImpl):
     sequence_grant = "SELECT, INSERT ON"
 
     def engine_options(self, url: URL) -> dict[str, Any]:
-        if url.get_driver_name() not in _DRIVERS:
-            return {}
-        return {"connect_args": {name: value for name, value in ARGUMENTS.items() if name not in url.query}}
+        arguments = ARGUMENTS.get(url.get_driver_name(), {})
+        return {"connect_args": {name: value for name, value in arguments.items() if name not in url.query}}
 
     def settle(self, dbapi_connection: DBAPIConnection) -> None:
         """Times are UTC also in columns of TIMESTAMP; no commit begins a transaction or ends the connection."""
@@ -185,7 +180,7 @@ class MySQLImpl(AutocommitImpl):
         return sa.literal_column(f"(UTC_TIMESTAMP(6) + INTERVAL {microseconds} MICROSECOND)", sa.DateTime())
 
     def is_taken(self, error: BaseException) -> bool:
-        return isinstance(error, exc.DBAPIError) and error.orig is not None and _number(error.orig) == OUT_OF_RANGE
+        return isinstance(error, exc.DBAPIError) and error.orig is not None and number_of(error.orig) == OUT_OF_RANGE
 
     def move_on(self, connection: Connection, table: sa.Table) -> None:
         """MariaDB sets no sequence back. The number must be written out."""
@@ -223,16 +218,16 @@ class MySQLImpl(AutocommitImpl):
         return sa.delete(key.table).where(where).with_dialect_options(mysql_limit=limit, mariadb_limit=limit)
 
     def is_demoted(self, orig: BaseException, dbapi_connection: Any) -> bool:
-        return _number(orig) in DEMOTED
+        return number_of(orig) in DEMOTED
 
     def _is_transient(self, error: exc.DBAPIError, orig: BaseException) -> bool:
-        return _number(orig) in TRANSIENT
+        return number_of(orig) in TRANSIENT
 
     def _is_timed_out(self, orig: BaseException) -> bool:
-        return _number(orig) in TIMED_OUT
+        return number_of(orig) in TIMED_OUT
 
     def _is_refusal(self, error: exc.DBAPIError, orig: BaseException) -> bool:
-        return _number(orig) in REFUSED
+        return number_of(orig) in REFUSED
 
     def _oversize(self, error: exc.DBAPIError, engine: Engine) -> str | None:
         """A statement that is longer than ``max_allowed_packet`` makes the server hang up without a word."""

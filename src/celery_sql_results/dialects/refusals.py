@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-__all__ = ["reason_of", "wire_size"]
+__all__ = ["number_of", "reason_of", "wire_size"]
 
 #: The words of a driver end here at the latest: what follows may be a piece of the payload.
 QUOTATION = re.compile(r"[:'\"`\n]")
@@ -14,12 +14,22 @@ QUOTATION = re.compile(r"[:'\"`\n]")
 ESCAPED = (b"\x00", b"\n", b"\r", b"\x1a", b'"', b"'", b"\\")
 
 
+def number_of(error: BaseException) -> int | None:
+    """The number of an error of MySQL's family: drivers put it first, or have a name for it."""
+    first = error.args[0] if error.args else None
+    return first if isinstance(first, int) else getattr(error, "errno", None)
+
+
 def reason_of(error: BaseException) -> str:
     """What a driver says, in one line and without what it quotes: that may be a piece of the payload."""
-    codes = [str(arg) for arg in error.args if isinstance(arg, int)]
-    words = next((arg for arg in error.args if isinstance(arg, str)), "")
-    told = " ".join([*codes, QUOTATION.split(words.strip())[0].strip()]).strip()
+    number, words = number_of(error), next((arg for arg in (_bare(error), *error.args) if isinstance(arg, str)), "")
+    told = " ".join([*([] if number is None else [str(number)]), QUOTATION.split(words.strip())[0].strip()]).strip()
     return f"{type(error).__name__}: {told}" if told else type(error).__name__
+
+
+def _bare(error: BaseException) -> Any:
+    """The words of a driver of MySQL that puts the number before them once more, if it is that one."""
+    return getattr(error, "msg", None)
 
 
 def wire_size(parameters: Any, escaped: bool = False) -> int:
