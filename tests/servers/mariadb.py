@@ -34,6 +34,10 @@ class MariaDB(Server):
     program: ClassVar = "sbin/mariadbd"
     installer: ClassVar = "bin/mariadb-install-db"
     how_to_install: ClassVar = ("--skip-test-db", "--auth-root-authentication-method=normal")
+    lacks: ClassVar = {
+        **dict.fromkeys(("super_read_only", "offline_mode"), "This is MySQL's; MariaDB has read_only."),
+        "innodb_force_recovery": "MariaDB takes writes then.",
+    }
     #: Which connections there are.
     processes: ClassVar = "information_schema.processlist"
     greeting = "ready for connections"

@@ -29,14 +29,19 @@ LOCK_TIMEOUT = 120
 
 #: Errors of a server that is not the primary any more, or does not serve. A new connection may find another.
 DEMOTED = {
+    1015,
+    1036,  # a table is read-only: InnoDB was started so, says MySQL, or MariaDB
     1047,  # Galera: the node has lost its cluster, or is not ready yet
     1053,  # it is being shut down
     1290,  # --read-only, or --super-read-only of group replication
     1792,  # the transaction is read-only
     1836,  # read-only mode
     1874,  # InnoDB is read-only: a reader of Aurora
+    1881,  # InnoDB was started to rescue what is there
     3032,  # offline mode: a member that has left group replication
 }
+#: What mysql-connector gives to an error that no server has sent, such as that there is no connection any more.
+NO_NUMBER = -1
 #: Errors after which the same statement may succeed.
 #: https://mariadb.com/docs/server/reference/error-codes/mariadb-error-code-reference
 #: https://dev.mysql.com/doc/mysql-errors/8.4/en/server-error-reference.html
@@ -146,6 +151,12 @@ def _same_row(where: Put, inserted: Any) -> list[tuple[str, Any]]:
     return [(column.key, sa.func.if_(table.c[key] == inserted[key], column, never)) for column in own[:1]]
 
 
+def _is_closed(dbapi_connection: Any) -> bool:
+    """Whether mysql-connector has no connection any more. SQLAlchemy knows its words of an older release only."""
+    is_connected = getattr(dbapi_connection, "is_connected", None)
+    return is_connected is not None and not is_connected()
+
+
 class MySQLImpl(AutocommitImpl):
     """MySQL 8 and MariaDB 10.5 or newer, with each of the drivers of :data:`ARGUMENTS`."""
 
@@ -218,7 +229,8 @@ class MySQLImpl(AutocommitImpl):
         return sa.delete(key.table).where(where).with_dialect_options(mysql_limit=limit, mariadb_limit=limit)
 
     def is_demoted(self, orig: BaseException, dbapi_connection: Any) -> bool:
-        return number_of(orig) in DEMOTED
+        number = number_of(orig)
+        return number in DEMOTED or (number == NO_NUMBER and _is_closed(dbapi_connection))
 
     def _is_transient(self, error: exc.DBAPIError, orig: BaseException) -> bool:
         return number_of(orig) in TRANSIENT
