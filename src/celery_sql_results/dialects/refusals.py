@@ -22,14 +22,11 @@ def number_of(error: BaseException) -> int | None:
 
 def reason_of(error: BaseException) -> str:
     """What a driver says, in one line and without what it quotes: that may be a piece of the payload."""
-    number, words = number_of(error), next((arg for arg in (_bare(error), *error.args) if isinstance(arg, str)), "")
-    told = " ".join([*([] if number is None else [str(number)]), QUOTATION.split(words.strip())[0].strip()]).strip()
+    # The message of mysql-connector stands in its arguments with the number before it.
+    number, said = number_of(error), (getattr(error, "msg", None), *error.args)
+    words = QUOTATION.split(next((word for word in said if isinstance(word, str)), "").strip())[0].strip()
+    told = words if number is None else f"{number} {words}".strip()
     return f"{type(error).__name__}: {told}" if told else type(error).__name__
-
-
-def _bare(error: BaseException) -> Any:
-    """The words of a driver of MySQL that puts the number before them once more, if it is that one."""
-    return getattr(error, "msg", None)
 
 
 def wire_size(parameters: Any, escaped: bool = False) -> int:
