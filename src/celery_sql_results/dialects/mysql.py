@@ -40,6 +40,9 @@ DEMOTED = {
     1881,  # InnoDB was started to rescue what is there
     3032,  # offline mode: a member that has left group replication
 }
+#: Errors of a connection that was cut while MariaDB's library read or wrote, of which SQLAlchemy knows nothing.
+#: https://github.com/mariadb-corporation/mariadb-connector-c/blob/3.4/include/errmsg.h
+CUT = {5013, 5014}
 #: What mysql-connector gives to an error that no server has sent, such as that there is no connection any more.
 NO_NUMBER = -1
 #: Errors after which the same statement may succeed.
@@ -73,6 +76,7 @@ TRANSIENT = {
     1206,  # the table of locks is full
     1213,  # deadlock
     *DEMOTED,
+    *CUT,
     1317,  # the query was killed
     1637,  # too many transactions at once
     1927,
@@ -232,7 +236,7 @@ class MySQLImpl(AutocommitImpl):
 
     def is_demoted(self, orig: BaseException, dbapi_connection: Any) -> bool:
         number = number_of(orig)
-        return number in DEMOTED or (number == NO_NUMBER and _is_closed(dbapi_connection))
+        return number in DEMOTED | CUT or (number == NO_NUMBER and _is_closed(dbapi_connection))
 
     def _is_transient(self, error: exc.DBAPIError, orig: BaseException) -> bool:
         return number_of(orig) in TRANSIENT

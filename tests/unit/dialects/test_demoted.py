@@ -94,6 +94,9 @@ MYSQL: list[tuple[int, bool, Source]] = [
     (2006, False, "https://dev.mysql.com/doc/mysql-errors/8.4/en/client-error-reference.html"),
     (2055, False, "https://dev.mysql.com/doc/mysql-errors/8.4/en/client-error-reference.html"),
     (4031, False, "https://dev.mysql.com/doc/mysql-errors/8.4/en/server-error-reference.html"),
+    # The same as MariaDB's library tells it, of which SQLAlchemy knows nothing.
+    (5013, True, "https://github.com/mariadb-corporation/mariadb-connector-c/blob/3.4/include/errmsg.h"),
+    (5014, True, "https://github.com/mariadb-corporation/mariadb-connector-c/blob/3.4/include/errmsg.h"),
     # Group replication: another member was quicker.
     (3101, False, "https://dev.mysql.com/doc/mysql-errors/8.4/en/server-error-reference.html"),
 ]
