@@ -21,9 +21,18 @@ def refused(database: Database) -> Refused:
     """The errors that the server's log reports. MariaDB keeps those of statements in a log of its own, if told to."""
     if database.kind != "mariadb":
         return database.errors
+    if "a log of errors" in database.server.lacks:
+        return lambda: database.errors() + counted_by_mysql(database)
     log = statement_errors(database)
     start = log.stat().st_size
     return lambda: database.errors() + statements_that_failed(log.read_bytes()[start:].decode())
+
+
+def counted_by_mysql(database: Database) -> list[str]:
+    """The statements of which MySQL has counted errors in this database."""
+    where = f"schema_name = '{database.name}' AND sum_errors > 0"
+    table = "performance_schema.events_statements_summary_by_digest"
+    return [text for (text,) in database.execute(f"SELECT digest_text FROM {table} WHERE {where}")]
 
 
 def statement_errors(database: Database) -> Path:

@@ -15,7 +15,7 @@ from celery_sql_results import DatabaseBackend
 from celery_sql_results.models import utc_now
 from chords.actors import open_chord, part
 from servers import Database
-from servers.pool import on
+from servers.pool import needs, on
 from support import Backends, Statements
 
 SEQUENCES = ("task_id_sequence", "taskset_id_sequence")
@@ -32,6 +32,10 @@ def set_back(database: Database) -> None:
     """Let the sequences begin anew, as after a restore that has left them out."""
     if database.kind == "sqlite":
         database.execute("DELETE FROM sqlite_sequence")
+        return
+    if "sequences" in database.server.lacks:
+        for table in ("celery_taskmeta", "celery_tasksetmeta"):
+            database.execute(f"ALTER TABLE {table} AUTO_INCREMENT = 1")
         return
     for sequence in SEQUENCES:
         database.execute(f"ALTER SEQUENCE {sequence} RESTART WITH 1")
@@ -116,6 +120,7 @@ def test_a_sequence_that_is_far_behind(
     database: Database, backends: Backends, statements: Statements, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is moved on, so that the next result is one statement again; the log says so."""
+    needs(database, "sequences")
     backend = backends(result_backend_max_retries=0)
     backend.store_result("t", 1, states.SUCCESS)
     database.execute("DELETE FROM celery_taskmeta")
@@ -178,6 +183,23 @@ def test_numbers_that_the_server_counts_itself(database: Database, backends: Bac
 
     assert [old.get_result("before"), old.get_result("after")] == [1, 2]
     assert database.execute("SELECT task_id FROM celery_taskmeta WHERE id = 1") == [("before",)]
+
+
+@on("mariadb")
+def test_numbers_of_groups_and_parts_that_the_server_counts_itself(database: Database, backends: Backends) -> None:
+    old = backends(database_engine_callback=without_sequences())
+    old.store_result("before", 1, states.SUCCESS)
+    save(old, "before")
+    taken = without_sequences("SET SESSION insert_id = 1")
+    save(backends(database_engine_callback=taken, result_backend_max_retries=0), "after")
+    open_chord(old.database.rows.chords, "g", None)
+    rows = backends(database_engine_callback=taken, result_backend_max_retries=1).database.rows
+    row = {"task_id": "part", "status": states.SUCCESS, "result": b"2", "date_done": utc_now()}
+    rows.tasks.put(row, part(task_id="part"))
+
+    assert [members(old, group_id) for group_id in ("before", "after")] == [["member-before"], ["member-after"]]
+    assert tasks(database) == {"before": states.SUCCESS, "part": states.SUCCESS}
+    assert database.execute("SELECT task_id FROM celery_taskmeta_parts") == [("part",)]
 
 
 @on("postgresql", "mariadb", "sqlite")

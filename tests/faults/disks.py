@@ -38,9 +38,10 @@ def on_mariadb(server: Server, megabytes: int) -> Iterator[tuple[str, Path]]:
     """Tables only, as well: those of a database are in a folder of its name."""
     server.create_database("small")
     options = server.folder / "data" / "small" / "db.opt"
-    kept = shutil.copy(options, server.folder)
+    kept = shutil.copy(options, server.folder) if options.exists() else None  # MySQL keeps them elsewhere
     with small_disk(server, "data/small", megabytes) as folder:
-        shutil.copy(kept, options)
+        if kept:
+            shutil.copy(kept, options)
         yield "small", folder
 
 

@@ -28,6 +28,8 @@ class Server(Life):
     scheme: ClassVar[str]
     driver: str = ""
     administrator: ClassVar[str] = ""
+    #: What others of its kind have and this one has not, and the reason that is given for a test that needs it.
+    lacks: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, settings: Mapping[str, str] | None = None) -> None:
         super().__init__(settings)

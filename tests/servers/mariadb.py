@@ -1,4 +1,4 @@
-"""MariaDB, from the operating system's package."""
+"""MariaDB, from the operating system's package, and what its family has in common."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, ClassVar
 
 from servers.base import Server
@@ -25,6 +26,20 @@ class MariaDB(Server):
     driver = "pymysql"
     administrator = "root"
     account = "mysql"
+    remedy: ClassVar = REMEDY
+    #: The folder that its programs lie in, where it is not the usual one, and that of its messages in there.
+    prefix: ClassVar[Path | None] = None
+    messages: ClassVar = "share/mariadb"
+    #: The server, in that folder; what fills the folder of a new one, and how it is told to.
+    program: ClassVar = "sbin/mariadbd"
+    installer: ClassVar = "bin/mariadb-install-db"
+    how_to_install: ClassVar = ("--skip-test-db", "--auth-root-authentication-method=normal")
+    lacks: ClassVar = {
+        **dict.fromkeys(("super_read_only", "offline_mode"), "This is MySQL's; MariaDB has read_only."),
+        "innodb_force_recovery": "MariaDB takes writes then.",
+    }
+    #: Which connections there are.
+    processes: ClassVar = "information_schema.processlist"
     greeting = "ready for connections"
     defaults: ClassVar = {
         "aria_pagecache_buffer_size": "8M",
@@ -42,22 +57,36 @@ class MariaDB(Server):
 
     def check(self) -> None:
         """Raise Missing if the package or the driver is not installed."""
-        find("mariadbd", REMEDY)
-        find("mariadb-install-db", REMEDY)
+        self._find(self.program)
+        self._find(self.installer)
         if find_spec("pymysql") is None:
-            raise Missing(f"MariaDB's driver was not found. {REMEDY}")
+            raise Missing(f"The driver of MariaDB and MySQL was not found. {REMEDY}")
+
+    def _find(self, path: str) -> str:
+        if self.prefix is None:
+            return find(Path(path).name, self.remedy)
+        if not (self.prefix / path).exists():
+            raise Missing(f"{self.prefix / path} was not found. {self.remedy}")
+        return str(self.prefix / path)
 
     def _arguments(self) -> list[str]:
         own = {"datadir": self.folder / "data", "tmpdir": self.folder}  # a starting server empties a shared tmpdir
-        return ["--no-defaults", *(f"--{name}={value}" for name, value in {**own, **self.settings}.items())]
+        settings = {**own, **self._places(), **self.settings}
+        return ["--no-defaults", *(f"--{name}={value}" for name, value in settings.items())]
+
+    def _places(self) -> dict[str, Path]:
+        """Where what its programs need lies, if that is not where they look for it."""
+        if self.prefix is None:
+            return {}
+        own = {"plugin_dir": self.prefix / "lib/mysql/plugin", "lc_messages_dir": self.prefix / self.messages}
+        return {"basedir": self.prefix, **own}
 
     def _install(self) -> None:
-        how = ["--skip-test-db", "--auth-root-authentication-method=normal"]
-        self._home.run([find("mariadb-install-db", REMEDY), *self._arguments(), *how])
+        self._home.run([self._find(self.installer), *self._arguments(), *self.how_to_install])
 
     def _command(self) -> list[str]:
         own = [f"--port={self.port}", f"--socket={self.folder / 'socket'}", f"--pid-file={self.folder / 'pid'}"]
-        return [find("mariadbd", REMEDY), *self._arguments(), *own]
+        return [self._find(self.program), *self._arguments(), *own]
 
     def execute(self, sql: str, *, database: str | None = None) -> list[tuple[Any, ...]]:
         """Run one statement as administrator, in autocommit on a connection of its own, and return its rows."""
@@ -86,7 +115,7 @@ class MariaDB(Server):
         """End all connections to a database: an open transaction would make DROP wait for a day."""
         from pymysql.err import OperationalError
 
-        for (connection,) in self.execute(f"SELECT id FROM information_schema.processlist WHERE db = '{database}'"):
+        for (connection,) in self.execute(f"SELECT id FROM {self.processes} WHERE db = '{database}'"):
             with suppress(OperationalError):  # ended by itself meanwhile
                 self.execute(f"KILL {connection}")
 
@@ -104,7 +133,7 @@ class MariaDB(Server):
         seen: list[str] = []
         self.execute("TRUNCATE mysql.general_log")
         self._own_connections.clear()
-        connections = dict(self.execute("SELECT id, db FROM information_schema.processlist"))
+        connections = dict(self.execute(f"SELECT id, db FROM {self.processes}"))
         self.execute("SET GLOBAL log_output = 'TABLE', general_log = ON")
         try:
             yield seen

@@ -39,6 +39,12 @@ def or_skip(kind: str) -> Iterator[None]:
         give_up(f"{MISSING}{kind}. {missing}")
 
 
+def needs(database: Database, ability: str) -> None:
+    """Skip the test if its server lacks something that others of its kind have."""
+    if ability in database.server.lacks:
+        pytest.skip(database.server.lacks[ability])
+
+
 class Pool:
     """Servers by kind, started lazily and ended together; a context manager."""
 

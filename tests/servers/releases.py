@@ -38,11 +38,46 @@ class PostgreSQL17(PostgreSQL):
 
 
 class MariaDB11(MariaDB):
-    """MariaDB 11.8."""
+    """MariaDB 11.8, of a later release of Debian."""
+
+    remedy: ClassVar = REMEDY
+    prefix: ClassVar = TRIXIE
+    how_to_install: ClassVar = (
+        *MariaDB.how_to_install,
+        "--force",
+    )  # its own way to look up this host does not run here
 
 
 class MySQL(MariaDB):
-    """MySQL 9.7. It is of the same family: what tests say of MariaDB holds here too, unless they ask for a plugin."""
+    """MySQL 9.7. It is of the same family: what tests say of MariaDB holds here too, unless they ask for a plugin.
+
+    Roles get its default way to prove who they are, which wants TLS or a library for RSA.
+    """
+
+    remedy: ClassVar = REMEDY
+    prefix: ClassVar = SID
+    messages: ClassVar = "share/mysql"
+    program: ClassVar = "sbin/mysqld"
+    installer: ClassVar = "sbin/mysqld"
+    how_to_install: ClassVar = ("--initialize-insecure",)
+    processes: ClassVar = "performance_schema.processlist"
+    lacks: ClassVar = {
+        "sequences": "MySQL has no sequences: its tables count, and never behind the ids that they hold.",
+        "a time limit": "MySQL limits the time of SELECT only.",
+        "a log of errors": "MySQL logs no statement that failed.",
+    }
+    defaults: ClassVar = {
+        "bind_address": Server.host,
+        "disable_log_bin": "1",
+        "innodb_buffer_pool_size": "32M",
+        "innodb_flush_log_at_trx_commit": "2",
+        "innodb_flush_method": "nosync",
+        "innodb_redo_log_capacity": "32M",
+        "key_buffer_size": "1M",
+        "max_connections": "300",
+        "mysqlx": "OFF",
+        "secure_file_priv": "NULL",
+    }
 
 
 #: By the names that `--on` takes.

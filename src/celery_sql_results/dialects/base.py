@@ -110,6 +110,8 @@ class DefaultImpl:
     supports_nowait = False
     #: Idle connections must not be inherited by a fork, not even unused.
     closes_before_fork = False
+    #: How often in a row a DELETE may have ended too early without a word.
+    silent_ends = 0
     #: Texts that differ only in trailing blanks are equal.
     pads = False
     #: Waiters can be notified: there is a table for them, and a :class:`Listener`.

@@ -22,7 +22,7 @@ from .base import Put, may_replace
 from .galera import Galera, is_too_large
 from .inspection import Found, schema_of, sequence_of
 from .mysql_catalog import look_at
-from .refusals import reason_of, wire_size
+from .refusals import number_of, reason_of, wire_size
 
 #: The lock on all set-ups of one server: a table may lie in another database than the connection's.
 SETUP_LOCK = "celery_sql_results"
@@ -33,14 +33,22 @@ LOCK_TIMEOUT = 120
 DEADLOCK = 1213
 #: Errors of a server that is not the primary any more, or does not serve. A new connection may find another.
 DEMOTED = {
+    1015,
+    1036,  # a table is read-only: InnoDB was started so, says MySQL, or MariaDB
     1047,  # Galera: the node has lost its cluster, or is not ready yet
     1053,  # it is being shut down
     1290,  # --read-only, or --super-read-only of group replication
     1792,  # the transaction is read-only
     1836,  # read-only mode
     1874,  # InnoDB is read-only: a reader of Aurora
+    1881,  # InnoDB was started to rescue what is there
     3032,  # offline mode: a member that has left group replication
 }
+#: Errors of a connection that was cut while MariaDB's library read or wrote, of which SQLAlchemy knows nothing.
+#: https://github.com/mariadb-corporation/mariadb-connector-c/blob/3.4/include/errmsg.h
+CUT = {5013, 5014}
+#: What mysql-connector gives to an error that no server has sent, such as that there is no connection any more.
+NO_NUMBER = -1
 #: Errors after which the same statement may succeed.
 #: https://mariadb.com/docs/server/reference/error-codes/mariadb-error-code-reference
 #: https://dev.mysql.com/doc/mysql-errors/8.4/en/server-error-reference.html
@@ -72,6 +80,7 @@ TRANSIENT = {
     1206,  # the table of locks is full
     DEADLOCK,
     *DEMOTED,
+    *CUT,
     1317,  # the query was killed
     1637,  # too many transactions at once
     1927,
@@ -121,14 +130,16 @@ SUSPICIOUS = 1_000_000
 #: Bytes of what stands around the values of a statement.
 QUOTES = 500
 
-#: Drivers that take these arguments, and what they get: the character set, and how long a silent server is waited for,
-#: in seconds. Reading must outlast a wait for the lock of the set-up.
-_DRIVERS = {"pymysql", "mysqldb"}
-ARGUMENTS = {
-    "charset": "utf8mb4",
-    "connect_timeout": 30,
-    "read_timeout": LOCK_TIMEOUT + 30,
-    "write_timeout": LOCK_TIMEOUT + 30,
+#: How long a silent server is waited for, in seconds. Reading must outlast a wait for the lock of the set-up.
+CONNECTING, READING = 30, LOCK_TIMEOUT + 30
+_TIME_OUTS = {"connect_timeout": CONNECTING, "read_timeout": READING, "write_timeout": READING}
+#: What drivers get: the character set, and how long they wait, each by its own names.
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "pymysql": {"charset": "utf8mb4", **_TIME_OUTS},
+    "mysqldb": {"charset": "utf8mb4", **_TIME_OUTS},
+    "mariadbconnector": _TIME_OUTS,  # which knows no other character set
+    # Its own collation, of MySQL 8, is one that MariaDB 10 does not know.
+    "mysqlconnector": {"charset": "utf8mb4", "collation": "utf8mb4_general_ci", **_TIME_OUTS},
 }
 
 
@@ -148,17 +159,19 @@ def _same_row(where: Put, inserted: Any) -> list[tuple[str, Any]]:
     return [(column.key, sa.func.if_(table.c[key] == inserted[key], column, never)) for column in own[:1]]
 
 
-def _number(orig: BaseException) -> int | None:
-    """The number of an error: drivers put it first, or have a name for it."""
-    first = orig.args[0] if orig.args else None
-    return first if isinstance(first, int) else getattr(orig, "errno", None)
+def _is_closed(dbapi_connection: Any) -> bool:
+    """Whether mysql-connector has no connection any more. SQLAlchemy knows its words of an older release only."""
+    is_connected = getattr(dbapi_connection, "is_connected", None)
+    return is_connected is not None and not is_connected()
 
 
 class MySQLImpl(AutocommitImpl):
-    """MySQL 8 and MariaDB 10.5 or newer, with PyMySQL or mysqlclient."""
+    """MySQL 8 and MariaDB 10.5 or newer, with each of the drivers of :data:`ARGUMENTS`."""
 
     max_parameters = 10_000
     pads = True
+    #: MariaDB reports no error, and no row, where its time limit strikes while it plans a DELETE.
+    silent_ends = 1
     supports_nowait = True
     sequence_grant = "SELECT, INSERT ON"
 
@@ -166,9 +179,8 @@ class MySQLImpl(AutocommitImpl):
         self._galera = Galera()
 
     def engine_options(self, url: URL) -> dict[str, Any]:
-        if url.get_driver_name() not in _DRIVERS:
-            return {}
-        return {"connect_args": {name: value for name, value in ARGUMENTS.items() if name not in url.query}}
+        arguments = ARGUMENTS.get(url.get_driver_name(), {})
+        return {"connect_args": {name: value for name, value in arguments.items() if name not in url.query}}
 
     def settle(self, dbapi_connection: DBAPIConnection, dialect: sa.Dialect) -> None:
         """Times are UTC also in columns of TIMESTAMP; no commit begins a transaction or ends the connection."""
@@ -193,7 +205,7 @@ class MySQLImpl(AutocommitImpl):
         return sa.literal_column(f"(UTC_TIMESTAMP(6) + INTERVAL {microseconds} MICROSECOND)", sa.DateTime())
 
     def is_taken(self, error: BaseException) -> bool:
-        return isinstance(error, exc.DBAPIError) and error.orig is not None and _number(error.orig) == OUT_OF_RANGE
+        return isinstance(error, exc.DBAPIError) and error.orig is not None and number_of(error.orig) == OUT_OF_RANGE
 
     def move_on(self, connection: Connection, table: sa.Table) -> None:
         """MariaDB sets no sequence back. The number must be written out."""
@@ -217,7 +229,7 @@ class MySQLImpl(AutocommitImpl):
         return self._galera.is_node(connection.dialect) and bool(getattr(connection.dialect, "is_mariadb", False))
 
     def is_overtaken(self, error: exc.DBAPIError) -> bool:
-        return error.orig is not None and _number(error.orig) == DEADLOCK
+        return error.orig is not None and number_of(error.orig) == DEADLOCK
 
     def sequence_options(self, connection: Connection) -> dict[str, Any]:
         """Nodes of Galera refuse a sequence, unless each draws numbers of its own from it."""
@@ -245,16 +257,18 @@ class MySQLImpl(AutocommitImpl):
         return sa.delete(key.table).where(where).with_dialect_options(mysql_limit=limit, mariadb_limit=limit)
 
     def is_demoted(self, orig: BaseException, dbapi_connection: Any) -> bool:
-        return _number(orig) in DEMOTED or is_too_large(orig)
+        number = number_of(orig)
+        is_gone = number in DEMOTED | CUT or (number == NO_NUMBER and _is_closed(dbapi_connection))
+        return is_gone or is_too_large(orig)
 
     def _is_transient(self, error: exc.DBAPIError, orig: BaseException) -> bool:
-        return _number(orig) in TRANSIENT
+        return number_of(orig) in TRANSIENT
 
     def _is_timed_out(self, orig: BaseException) -> bool:
-        return _number(orig) in TIMED_OUT
+        return number_of(orig) in TIMED_OUT
 
     def _is_refusal(self, error: exc.DBAPIError, orig: BaseException) -> bool:
-        return _number(orig) in REFUSED
+        return number_of(orig) in REFUSED
 
     def _oversize(self, error: exc.DBAPIError, engine: Engine) -> str | None:
         """A statement that is longer than ``max_allowed_packet`` makes the server hang up without a word."""

@@ -9,6 +9,7 @@ from sqlalchemy import exc
 from sqlalchemy.engine import Connection
 
 from .inspection import RIGHTS, Found, Item, schema_of, sequence_of
+from .refusals import number_of
 
 __all__ = ["look_at"]
 
@@ -67,7 +68,7 @@ def _denied(connection: Connection, tables: Sequence[sa.Table]) -> Iterable[sa.T
     try:
         connection.exec_driver_sql(f"EXPLAIN DELETE FROM {joined} WHERE 1 = 0")  # noqa: S608 - names are quoted
     except exc.DBAPIError as error:
-        if error.orig is None or error.orig.args[0] not in DENIED:
+        if error.orig is None or number_of(error.orig) not in DENIED:
             if error.connection_invalidated:
                 raise
             return ()  # such as a server that only reads just now: the use will tell

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-__all__ = ["reason_of", "wire_size"]
+__all__ = ["number_of", "reason_of", "wire_size"]
 
 #: The words of a driver end here at the latest: what follows may be a piece of the payload.
 QUOTATION = re.compile(r"[:'\"`\n]")
@@ -14,11 +14,18 @@ QUOTATION = re.compile(r"[:'\"`\n]")
 ESCAPED = (b"\x00", b"\n", b"\r", b"\x1a", b'"', b"'", b"\\")
 
 
+def number_of(error: BaseException) -> int | None:
+    """The number of an error of MySQL's family: drivers put it first, or have a name for it."""
+    first = error.args[0] if error.args else None
+    return first if isinstance(first, int) else getattr(error, "errno", None)
+
+
 def reason_of(error: BaseException) -> str:
     """What a driver says, in one line and without what it quotes: that may be a piece of the payload."""
-    codes = [str(arg) for arg in error.args if isinstance(arg, int)]
-    words = next((arg for arg in error.args if isinstance(arg, str)), "")
-    told = " ".join([*codes, QUOTATION.split(words.strip())[0].strip()]).strip()
+    # The message of mysql-connector stands in its arguments with the number before it.
+    number, said = number_of(error), (getattr(error, "msg", None), *error.args)
+    words = QUOTATION.split(next((word for word in said if isinstance(word, str)), "").strip())[0].strip()
+    told = words if number is None else f"{number} {words}".strip()
     return f"{type(error).__name__}: {told}" if told else type(error).__name__
 
 

@@ -57,11 +57,14 @@ def delete_waiters(engine: Engine, impl: DefaultImpl, models: Models) -> int:
 
 def _delete(engine: Engine, impl: DefaultImpl, key: sa.Column[int], expired: sa.ColumnElement[bool]) -> int:
     """Delete batch after batch. Where the database can, rows that another cleanup holds are left to it."""
+    short = 0
 
     def some(limit: int) -> tuple[int, bool]:
+        nonlocal short
         with impl.connect(engine) as connection:
             count = impl.delete_some(connection, key, expired, limit)
-        return count, count < limit
+        short = short + 1 if count < limit else 0
+        return count, short > impl.silent_ends
 
     return _in_batches(impl, BATCH, some)
 

@@ -17,6 +17,7 @@ from sqlalchemy import exc
 
 from celery_sql_results.dialects import impl_for
 from servers import Database
+from servers.pool import on
 
 #: Who says something when, and the page that tells of it.
 Source = str
@@ -129,6 +130,10 @@ MYSQL: list[tuple[int, bool, Source]] = [
     # A writer that Aurora has made a reader.
     (1290, True, "https://repost.aws/knowledge-center/aurora-mysql-db-cluser-read-only-error"),
     (1792, True, "https://dev.mysql.com/doc/mysql-errors/8.4/en/server-error-reference.html"),
+    # InnoDB was started read-only, or to rescue what is there: MySQL 9.7 says 1015 or 1881, MariaDB 11.8 says 1036.
+    (1015, True, "https://dev.mysql.com/doc/mysql-errors/8.4/en/server-error-reference.html"),
+    (1036, True, "https://mariadb.com/docs/server/reference/error-codes/mariadb-error-code-reference"),
+    (1881, True, "https://dev.mysql.com/doc/mysql-errors/8.4/en/server-error-reference.html"),
     (1836, True, "https://dev.mysql.com/doc/mysql-errors/8.4/en/server-error-reference.html"),
     (1874, True, "https://dev.mysql.com/doc/mysql-errors/8.4/en/server-error-reference.html"),
     # A member that has left group replication, whose group_replication_exit_state_action is OFFLINE_MODE.
@@ -150,6 +155,15 @@ MYSQL: list[tuple[int, bool, Source]] = [
     # HAProxy, and MySQL Router, close connections and refuse new ones.
     (2003, False, "https://dev.mysql.com/doc/mysql-errors/8.4/en/client-error-reference.html"),
     (2013, False, "https://dev.mysql.com/doc/mysql-errors/8.4/en/client-error-reference.html"),
+    # The same where it is noticed between two statements, and where a connection is cut by the server's operator.
+    (2006, False, "https://dev.mysql.com/doc/mysql-errors/8.4/en/client-error-reference.html"),
+    (2055, False, "https://dev.mysql.com/doc/mysql-errors/8.4/en/client-error-reference.html"),
+    (4031, False, "https://dev.mysql.com/doc/mysql-errors/8.4/en/server-error-reference.html"),
+    # The same as MariaDB's library tells it, of which SQLAlchemy knows nothing.
+    (5013, True, "https://github.com/mariadb-corporation/mariadb-connector-c/blob/3.4/include/errmsg.h"),
+    (5014, True, "https://github.com/mariadb-corporation/mariadb-connector-c/blob/3.4/include/errmsg.h"),
+    # Group replication: another member was quicker.
+    (3101, False, "https://dev.mysql.com/doc/mysql-errors/8.4/en/server-error-reference.html"),
 ]
 
 
@@ -175,6 +189,23 @@ def test_postgresql(orig: Exception, is_left: bool, source: Source) -> None:
 @pytest.mark.parametrize("name", ["mysql", "mariadb"])
 def test_mysql(name: str, code: int, is_left: bool, source: Source) -> None:
     assert meaning(name, pymysql.err.OperationalError(code, "…"), pymysql.err.Error) == Meaning(is_left, True), source
+
+
+@on("mariadb")
+@pytest.mark.parametrize("ends", [True, False])
+def test_mysql_connector_without_a_number(database: Database, ends: bool) -> None:
+    """It says with words only that it has no connection any more; then it is asked."""
+    connector = pytest.importorskip("mysql.connector")
+    engine = sa.create_engine(database.server.url(database.name, driver="mysqlconnector"), poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        ((own,),) = connection.exec_driver_sql("SELECT CONNECTION_ID()").all()
+        if ends:
+            database.execute(f"KILL {own}")
+        raw = connection.connection.dbapi_connection
+        found = impl_for("mysql").is_demoted(connector.errors.OperationalError("not available"), raw)
+        connection.invalidate()
+
+    assert found is ends
 
 
 #: What a standby says besides, and where; of a server that is none, it means something else.

@@ -13,6 +13,7 @@ from sqlalchemy import exc
 
 from celery_sql_results.dialects import DefaultImpl, impl_for
 from celery_sql_results.dialects.refusals import reason_of, wire_size
+from servers import Database
 
 SECRET = "the payload"
 #: Nobody is there: whoever asks this server for its limits, gets no answer.
@@ -125,6 +126,22 @@ def test_more_than_postgresql_reads() -> None:
 def test_wire_size(parameters: object, escaped: bool, expected: int) -> None:
     """In bytes; what is escaped counts twice."""
     assert wire_size(parameters, escaped) == expected
+
+
+@pytest.mark.parametrize(
+    ("driver", "name"),
+    [("MySQLdb", "mysqldb"), ("mysql.connector", "mysqlconnector"), ("mariadb", "mariadbconnector")],
+)
+def test_drivers_of_mysql(mariadb: Database, driver: str, name: str) -> None:
+    """Each has its own way to tell the number and the words."""
+    pytest.importorskip(driver)
+    engine = sa.create_engine(mariadb.server.url(mariadb.name, driver=name), poolclass=sa.NullPool)
+    mariadb.execute("CREATE TABLE small (name VARCHAR(3))")
+    with engine.connect() as connection, pytest.raises(exc.DBAPIError) as caught:
+        connection.execute(sa.text("INSERT INTO small VALUES (:name)"), {"name": SECRET})
+    reason = impl_for("mysql").refusal(caught.value, engine) or ""
+
+    assert reason.partition(": ")[2] == "1406 Data too long for column"
 
 
 @pytest.mark.parametrize(
