@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from celery import Celery, group
+from celery import Celery, group, states
 
 from acceptance.conftest import MakeApp
-from acceptance.shop import make_app
 from acceptance.worker import PATIENCE, Worker, running, settings_for
 from faults.load import until
 from faults.trouble import connections
@@ -121,29 +120,28 @@ def test_a_session_each_is_too_many(postgresql: Database, make: MakeApp, tmp_pat
 
 
 def test_who_waits_has_his_turn(postgresql: Database, make: MakeApp, tmp_path: Path) -> None:
-    """Though the children have something to store all the time, and the pooler has no session beside theirs."""
-    with bounced(postgresql, "session", CHILDREN) as database:
+    """Though others store all the time, and the pooler has no session beside theirs."""
+    with bounced(postgresql, "session", 2) as database:
         settings = settings_for(tmp_path, f"sql+{database.url}", database_idle_timeout=0.5)
-        worker = Worker(tmp_path, settings, "--pool=prefork", f"--concurrency={CHILDREN}")
-        sender, found = make_app({**settings, "result_backend": "disabled://"}), threading.Event()
-        with running(worker):
-            busy = threading.Thread(target=keep_busy, args=(sender, found))
-            busy.start()
-            try:
-                until(lambda: len(connections(postgresql)) == CHILDREN, "all sessions are taken")
-                result = make(settings).tasks["add"].delay(1, 2)
-                assert result.get(timeout=PATIENCE) == 3
-            finally:
-                found.set()
-                busy.join()
-                sender.close()
+        writers = [make({**settings, "database_engine_options": {"pool_size": size}}) for size in (1, 2)]
+        for writer in writers:  # each has a pool, as a process has one
+            writer.backend.store_result("t", 1, states.SUCCESS)
+        has_found = threading.Event()
+        busy = [threading.Thread(target=keep_busy, args=(writer, has_found)) for writer in writers]
+        for thread in busy:
+            thread.start()
+        try:
+            assert make(settings).AsyncResult("t").get(timeout=PATIENCE) == 1
+        finally:
+            has_found.set()
+            for thread in busy:
+                thread.join()
 
 
 def keep_busy(app: Celery, until_set: threading.Event) -> None:
-    """Send about as many tasks as the children can run."""
-    while not until_set.wait(0.3):
-        for _ in range(CHILDREN):
-            app.tasks["nap"].delay(0.2)
+    """Store again and again, more often than a connection may be idle."""
+    while not until_set.wait(0.02):
+        app.backend.store_result("u", 1, states.SUCCESS)
 
 
 def test_transactions(postgresql: Database, make: MakeApp, tmp_path: Path) -> None:
