@@ -152,6 +152,8 @@ class MariaDB(Server):
                 databases[connection] = found[1] if found else None
             elif command == "Init DB":
                 databases[connection] = argument
+            elif argument == "SELECT @@session.autocommit":
+                continue  # mysql-connector asks that by itself
             elif command in {"Query", "Execute", "Ping"} and connection not in self._own_connections:
                 yield databases.get(connection), argument or command.upper()
 

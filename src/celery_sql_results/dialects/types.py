@@ -75,6 +75,7 @@ class NullableBlob(sa.TypeDecorator[Any]):
 
     impl = sa.LargeBinary
     cache_ok = True
+    python_type = bytes  # that of a decorator is any
 
     def bind_processor(self, dialect: sa.Dialect) -> Any:
         bind = super().bind_processor(dialect)
