@@ -14,16 +14,21 @@ __all__ = ["escaping", "shown"]
 #: Characters of one value in a line.
 LONGEST = 500
 #: A password in a URL, whatever it holds itself, or in a list of options.
-_SECRETS = re.compile(r"(://[^:/?#@\s]*:)\S*(?=@)|((?:password|passwd)=)[^\s&]*", re.IGNORECASE)
+_SECRETS = re.compile(
+    r"""(://[^:/?#@\s]*:)\S*(?=@)|((?:password|passwd|pwd)(?:=|["']\s*:\s*))(?:'[^']*'|"[^"]*"|[^\s&;]*)""",
+    re.IGNORECASE,
+)
+#: The same where the end of the URL was cut off.
+_CUT = re.compile(r"(://[^:/?#@\s]*:)\S*$")
 
 
 def shown(value: object) -> str:
     """The text of a value, escaped and clipped for one line."""
     text = value if type(value) is str else str(value)
-    if len(text) > LONGEST:
-        text = text[:LONGEST] + "…"
-    if "=" in text or "://" in text:
-        text = _SECRETS.sub(lambda found: f"{found[1] or found[2]}***", text)
+    is_cut = len(text) > LONGEST
+    text = _SECRETS.sub(lambda found: f"{found[1] or found[2]}***", text[: 2 * LONGEST])
+    if is_cut:
+        text = _CUT.sub(r"\1***", text[:LONGEST]) + "…"
     if not text.isprintable():
         text = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
     return text

@@ -11,7 +11,7 @@ from celery.exceptions import ChordError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celery_sql_results.chords import Signer
+from celery_sql_results.chords.signing import FAIL, SEND, Signer
 from chords.conftest import Posts
 from chords.post import Post
 from servers import Database
@@ -92,8 +92,8 @@ def test_a_body_that_json_cannot_write(posts: Posts, database: Database) -> None
     post = posts(**SECRETS, task_serializer="pickle", accept_content=["pickle", "json"])
     left(post, post.number({1j}).on_error(post.number()))
     assert database.execute("SELECT count(*) FROM celery_taskmeta_chords WHERE body IS NULL") == [(1,)]
-    database.execute("UPDATE celery_taskmeta_chords SET bare_body = '{}'")
-    assert sent(post) == []
+    database.execute("UPDATE celery_taskmeta_chords SET body = bare_body")
+    assert sent(post) == []  # it has no arguments: it was signed to fail, not to be sent
 
 
 texts = st.text(min_size=1)
@@ -103,13 +103,15 @@ texts = st.text(min_size=1)
 def test_signatures(secret: str, group_id: str, body: dict[str, str], other: str) -> None:
     """Of any body, with any secret: the body comes back as it was, and to nobody who has another secret."""
     text = json.dumps(body).encode()
-    stored = Signer([secret], takes_unsigned=False).signed(group_id, text)
+    stored = Signer([secret], takes_unsigned=False).signed(group_id, text, SEND)
     assert stored is not None
     assert json.loads(stored) == body | {"celery_sql_results_signature": json.loads(stored).popitem()[1]}
-    assert Signer([other, secret], takes_unsigned=False).opened(group_id, stored) == text
-    assert Signer([], takes_unsigned=False).opened(group_id, stored) == text
+    assert Signer([other, secret], takes_unsigned=False).opened(group_id, stored, SEND) == text
+    assert Signer([], takes_unsigned=False).opened(group_id, stored, SEND) == text
     for wrong in (Signer([secret + "x"], True), Signer([other + secret], True)):
         with pytest.raises(Exception, match="another secret"):
-            wrong.opened(group_id, stored)
+            wrong.opened(group_id, stored, SEND)
     with pytest.raises(Exception, match="another chord"):
-        Signer([secret], takes_unsigned=True).opened(group_id + "x", stored)
+        Signer([secret], takes_unsigned=True).opened(group_id + "x", stored, SEND)
+    with pytest.raises(Exception, match="another"):
+        Signer([secret], takes_unsigned=True).opened(group_id, stored, FAIL)

@@ -22,7 +22,7 @@ from .failing import as_json, bare
 from .handing_over import HandOver
 from .members import as_members
 from .parts import COUNTED, KEPT, part_of, stage_of
-from .signing import Signer
+from .signing import FAIL, SEND, Signer
 from .sweeping import GRACE
 
 __all__ = ["Chords"]
@@ -81,9 +81,9 @@ class Chords:
             "group_id": group_id,
             "size": None,
             "header": None,
-            "body": self._signer.signed(group_id, kept),
+            "body": self._signer.signed(group_id, kept, SEND),
             "content_type": self._encoding.content_type,
-            "bare_body": None if kept else self._signer.signed(group_id, as_json(bare(body))),
+            "bare_body": None if kept else self._signer.signed(group_id, as_json(bare(body)), FAIL),
         }
         self._writer.write(Entry(CHORD, {**row, **self._known_of(*header_result_args)}))
 

@@ -22,7 +22,7 @@ from celery_sql_results.writing import Retries
 
 from .failing import ends_only
 from .joining import Join
-from .signing import Signer
+from .signing import FAIL, SEND, Signer
 
 __all__ = ["HandOver", "lease_for"]
 
@@ -113,7 +113,8 @@ class HandOver:
         if stored is None:
             raise ChordError("the body is not kept")
         with caught() as failure:  # whoever may write rows may have written anything
-            body = maybe_signature(loads(self._signer.opened(group_id, stored)), app=self._app)
+            opened = self._signer.opened(group_id, stored, SEND if chord.body else FAIL)
+            body = maybe_signature(loads(opened), app=self._app)
         if failure.error is not None:
             self._refuse(group_id, stored, failure.error, claimant)
         else:

@@ -13,8 +13,10 @@ from collections.abc import Sequence
 
 from celery.exceptions import SecurityError
 
-__all__ = ["Signer"]
+__all__ = ["FAIL", "SEND", "Signer"]
 
+#: What a body is kept for.
+SEND, FAIL = b"send", b"fail"
 #: What stands between the JSON of a body and its signature, and what ends it.
 KEY, END = b', "celery_sql_results_signature": "', b'"}'
 
@@ -31,21 +33,22 @@ class Signer:
         self._keys = [secret.encode() for secret in secrets]
         self._takes_unsigned = takes_unsigned or not secrets
 
-    def signed(self, group_id: str, body: bytes | None) -> bytes | None:
-        """The JSON of a body with its signature."""
+    def signed(self, group_id: str, body: bytes | None, purpose: bytes) -> bytes | None:
+        """The JSON of a body with its signature: to be sent (``SEND``), or no more than to fail (``FAIL``)."""
         if body is None or not self._keys:
             return body
-        return body[:-1] + KEY + _signature(self._keys[0], group_id, body) + END
+        return body[:-1] + KEY + _signature(self._keys[0], group_id, body, purpose) + END
 
-    def opened(self, group_id: str, stored: bytes) -> bytes:
-        """The JSON of a body that was stored.
+    def opened(self, group_id: str, stored: bytes, purpose: bytes) -> bytes:
+        """The JSON of a body that was stored for a purpose.
 
         Raises:
-            SecurityError: it was not signed with one of the secrets, for this chord.
+            SecurityError: it was not signed with one of the secrets, for this chord and this purpose.
         """
         text, key, signature = bytes(stored).rpartition(KEY)
         body = text + b"}" if key else bytes(stored)
-        if key and any(hmac.compare_digest(_signature(each, group_id, body) + END, signature) for each in self._keys):
+        expected = [_signature(each, group_id, body, purpose) + END for each in self._keys if key]
+        if any(hmac.compare_digest(each, signature) for each in expected):
             return body
         if self._takes_unsigned and not (key and self._keys):
             return body
@@ -53,6 +56,6 @@ class Signer:
         raise SecurityError(f"the body {wrong}: database_chord_secrets must be the same in all processes")
 
 
-def _signature(key: bytes, group_id: str, body: bytes) -> bytes:
-    message = b"%d:%s" % (len(group_id.encode()), group_id.encode()) + body
+def _signature(key: bytes, group_id: str, body: bytes, purpose: bytes) -> bytes:
+    message = b"%s %d:%s" % (purpose, len(group_id.encode()), group_id.encode()) + body
     return hmac.new(key, message, hashlib.sha256).hexdigest().encode()

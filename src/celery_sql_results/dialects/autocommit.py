@@ -24,6 +24,7 @@ class AutocommitImpl(DefaultImpl):
     isolation_level = "AUTOCOMMIT"
     session_isolation_level = "READ COMMITTED"
     setup_attempts = 1
+    knows_taken_ids = True
     #: The statement that begins a transaction that writes.
     begin = "BEGIN"
 

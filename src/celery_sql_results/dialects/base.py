@@ -114,6 +114,8 @@ class DefaultImpl:
     silent_ends = 0
     #: Texts that differ only in trailing blanks are equal.
     pads = False
+    #: :meth:`is_taken` means the id, and nothing else.
+    knows_taken_ids = False
     #: Waiters can be notified: there is a table for them, and a :class:`Listener`.
     supports_notify = False
     #: How often the set-up is tried where no lock keeps others out.

@@ -64,7 +64,7 @@ def _put_again(put: Callable[[], bool], impl: DefaultImpl, connection: Any, tabl
                 raise
         if "id" not in table.c:
             continue
-        if attempt == 2:
+        if attempt == 2 and impl.knows_taken_ids:
             logger.warning("new ids of %s are in use already: its sequence is behind, and is moved on", table)
         with suppress(exc.DBAPIError):  # this role may not, or it takes too long: each attempt draws one, too
             impl.move_on(connection, table)

@@ -8,7 +8,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date, time, timedelta
+from decimal import Decimal
+from enum import Enum
 from typing import Any
+from uuid import UUID
 
 from celery.utils.log import get_logger
 from celery.utils.saferepr import saferepr
@@ -27,6 +31,8 @@ Redact = Callable[[str, Sequence[Any], Mapping[str, Any]], tuple[Any, Any]]
 REPR_LEVELS = 3
 #: Stands for what is not stored.
 REDACTED = "[redacted]"
+#: Values in which nothing has a name. What another object is made of, only a serializer may know.
+SINGLE = (str, bytes, bytearray, memoryview, int, float, complex, Decimal, UUID, date, time, timedelta, Enum)
 #: What may differ between two texts that show the same: tuples arrive as lists.
 AS_LISTS = str.maketrans("()", "[]")
 
@@ -103,15 +109,18 @@ def redaction_for(rule: frozenset[str] | Redact | None, app: Any) -> Redaction |
         return None
     sizes = (app.amqp.argsrepr_maxsize, app.amqp.kwargsrepr_maxsize)
     levels = getattr(app.conf, "task_repr_maxlevels", None) or REPR_LEVELS
-    return Redaction(rule, lambda task: _signature(app.tasks[task].run), sizes, levels)
+    return Redaction(rule, lambda task: _signature(app.tasks[task]), sizes, levels)
 
 
-def _signature(run: Any) -> inspect.Signature:
+def _signature(task: Any) -> inspect.Signature:
     """The signature of a task's function, as its caller sees it.
 
     Raises:
-        ValueError: it stands behind a decorator, which may pass on other arguments than it gets.
+        ValueError: it stands behind a decorator or a ``__call__``, which may pass on other arguments than it gets.
     """
+    run = task.run
+    if type(task).__call__.__module__ != "celery.app.task":
+        raise ValueError("behind __call__")
     while hasattr(run, "__wrapped__"):
         if run.__globals__["__name__"] != "celery.app.autoretry":  # which passes on what it gets
             raise ValueError("behind a decorator")
@@ -131,7 +140,7 @@ def _without(value: Any, names: Collection[str]) -> Any:
         return {key: REDACTED if key in hidden else _without(item, names) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_without(item, names) for item in value]
-    return value
+    return value if value is None or isinstance(value, SINGLE) else REDACTED
 
 
 def _nameless(value: Mapping[Any, Any]) -> Collection[str]:

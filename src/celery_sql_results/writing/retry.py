@@ -22,6 +22,8 @@ __all__ = ["Failed", "Retries", "attempt", "describe", "never"]
 T = TypeVar("T")
 logger = escaping(get_logger(__name__))
 
+#: How a line begins on one of several hosts, of psycopg 3 and of libpq.
+HOST = ("- host: ", "connection to server at ")
 #: Seconds after which a pause looks whether it is still worth waiting.
 SLICE = 0.25
 #: How often whoever calls wants an operation to be tried again at most.
@@ -154,6 +156,11 @@ def _sleep(pause: float, gives_up: Callable[[], bool]) -> bool:
 
 
 def describe(error: BaseException) -> str:
-    """The first line of the driver's own words: others may quote a row, and SQLAlchemy's add the statement."""
+    """The first line of the driver's own words: others may quote a row, and SQLAlchemy's add the statement.
+
+    Of several hosts that were tried, one line each.
+    """
     original = getattr(error, "orig", None) or error
-    return f"{type(original).__name__}: {str(original).strip().partition(chr(10))[0].rstrip()}"
+    lines = [line.strip() for line in str(original).strip().splitlines()] or [""]
+    hosts = [line for line in lines if line.startswith(HOST)]
+    return f"{type(original).__name__}: {'; '.join(hosts or lines[:1])}"

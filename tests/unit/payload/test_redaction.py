@@ -6,11 +6,12 @@ import inspect
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial, wraps
 from typing import Any
 
 import pytest
-from celery import Celery
+from celery import Celery, Task
 from celery.app.task import Context
 from celery.canvas import chunks, xmap, xstarmap
 from celery.utils.objects import Bunch
@@ -148,6 +149,40 @@ def test_a_callable() -> None:
     )
 
 
+class Tenancy(Task):  # type: ignore[misc]
+    """Takes an argument of its own before those of the function."""
+
+    def __call__(self, _tenant: str, *args: Any) -> Any:
+        return super().__call__(*args)
+
+
+def test_a_task_that_is_called_in_its_own_way() -> None:
+    """Names would be off by one."""
+    app = Celery("tests", set_as_current=False)
+
+    @app.task(name="shop.pay", shared=False, base=Tenancy)
+    def pay(password: str, user: str) -> None:
+        """Never run here."""
+
+    rule = redaction_for(frozenset({"password"}), app)
+    assert rule is not None
+    assert rule(Context(id="t", task="shop.pay", args=["acme", "s3cret", "joe"], kwargs={})) == ([REDACTED] * 3, {})
+
+
+@dataclass
+class Credentials:
+    """JSON writes it if somebody has told kombu how."""
+
+    password: str
+
+
+@pytest.mark.parametrize("value", [Credentials("s3cret"), {("password", "s3cret")}, object()])
+def test_what_an_object_holds_is_not_looked_into(value: Any) -> None:
+    """A serializer may make a mapping of it."""
+    expected = ([REDACTED, REDACTED], {"more": [REDACTED]})
+    assert stored(NAMES, [value, "pass"], {"more": [value]}) == expected
+
+
 class Trap:
     """Cannot be shown."""
 
@@ -225,7 +260,7 @@ def test_a_request_without_a_name(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_values_that_cannot_be_shown() -> None:
     """Nobody shows them."""
-    assert stored(NAMES, [Trap()], {}, argsrepr="x") == ("x", {})
+    assert stored(frozenset(), [Trap()], {}, argsrepr="x") == ("x", {})
     assert stored(NAMES, ["ann", Trap()], {}, argsrepr="x") == (["ann", REDACTED], {})
 
 

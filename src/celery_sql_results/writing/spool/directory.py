@@ -51,8 +51,7 @@ class Directory:
         self._count = count()
         self._used, self._measured = 0, -MEASURED_FOR
         try:
-            Place(Path(root))
-            self._place = Place(self.path)
+            self._place = Place(self.path.parent, self.path.name)
         except Unsafe as error:
             raise SettingError(SETTING, str(error.path), error.needed) from error
         except OSError as error:

@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import grp
 import os
+import pwd
 import stat
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 __all__ = ["Place", "Unsafe"]
+
+#: Links that are followed on the way to a directory, as by Linux.
+LINKS = 40
 
 
 class Unsafe(OSError):
@@ -42,18 +47,19 @@ class _Held:
 
 
 class Place:
-    """A directory of this process's user.
+    """A directory of this process's user in another one of his.
 
     Args:
-        path: where it is; with those above it, it is made if it is not there.
+        root: the other one; with those above it, it is made if it is not there.
+        name: how the directory is called in there.
 
     Raises:
         OSError: it cannot be made, or is not safe.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._held = _opened(path)
+    def __init__(self, root: Path, name: str) -> None:
+        self.path = root / name
+        self._held = _opened(self.path)
 
     def held(self) -> _Held:
         """The directory, open as long as the result is kept; the one that has come in its place, if it is as safe.
@@ -70,9 +76,12 @@ class Place:
 
 
 def _opened(path: Path) -> _Held:
+    root = path.parent
+    _check_way(next(each for each in root.parents if each.exists()) / root.name)
+    _make(root)
+    _check_way(root)
+    _check(root, root.stat())
     _make(path)
-    _check_above(path)
-    _check_above(path.resolve())
     held = _Held(path)
     _check(path, held.stat)
     return held
@@ -96,22 +105,51 @@ def _check(path: Path, found: os.stat_result) -> None:
         raise Unsafe(path, "a directory that this process may read and write")
 
 
-def _check_above(path: Path) -> None:
-    """Nobody but root and this user may put another directory in the place of this one, or of one above."""
-    for above in path.parents:
-        found = above.stat()
-        if found.st_uid not in {0, os.geteuid()}:
-            raise Unsafe(path, f"in a directory of root or of the user of this process: {above} belongs to another")
-        shared = stat.S_IWOTH if _is_own_group(found.st_gid) else stat.S_IWGRP | stat.S_IWOTH
-        if found.st_mode & shared and not found.st_mode & stat.S_ISVTX:
-            raise Unsafe(path, f"safe while others may write to {above} (chmod go-w {above}, or chmod +t {above})")
+def _check_way(path: Path) -> None:
+    for above, entry in _way(path):
+        _check_above(path, above, entry)
+
+
+def _way(path: Path) -> Iterator[tuple[Path, Path]]:
+    """Each directory that is passed on the way to a path, links and those that they lead through included.
+
+    Each with the entry that is taken in it.
+    """
+    here, left, links = Path("/"), list(reversed(path.parts[1:])), 0
+    while left:
+        entry = here / left.pop()
+        yield here, entry
+        if entry.is_symlink() and links < LINKS:
+            links += 1
+            target = Path(os.readlink(entry))
+            left += reversed(target.parts)
+        elif entry.name == "..":
+            here = here.parent
+        else:
+            here = entry if entry.name != entry.anchor else Path("/")
+
+
+def _check_above(path: Path, above: Path, entry: Path) -> None:
+    """Nobody but root and this user may put something else in the place of an entry of a directory above."""
+    trusted, found = {0, os.geteuid()}, above.stat()
+    if found.st_uid not in trusted:
+        raise Unsafe(path, f"in a directory of root or of the user of this process: {above} belongs to another")
+    shared = stat.S_IWOTH if _is_own_group(found.st_gid) else stat.S_IWGRP | stat.S_IWOTH
+    if not found.st_mode & shared:
+        return
+    if not found.st_mode & stat.S_ISVTX:
+        raise Unsafe(path, f"safe while others may write to {above} (chmod go-w {above}, or chmod +t {above})")
+    with suppress(FileNotFoundError):  # it is to be made
+        if entry.lstat().st_uid not in trusted:
+            raise Unsafe(path, f"reached by what is of root or of the user of this process: {entry} is another's")
 
 
 def _is_own_group(group: int) -> bool:
-    """Whether it is the group that many systems give to each user, of which nobody else is a member."""
+    """Whether it is the group that many systems give to each user, by his name, of which nobody else is a member."""
     if group != os.getegid():
         return False
     try:
-        return len(grp.getgrgid(group).gr_mem) <= 1
+        found, user = grp.getgrgid(group), pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:  # a number without a name, as in a container
         return True
+    return found.gr_name == user and set(found.gr_mem) <= {user}

@@ -86,6 +86,43 @@ def test_one_above_of_another_user_is_refused(tmp_path: Path) -> None:
         Directory(str(tmp_path / "above" / "spool"), "owner", 100)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give directories away")
+@pytest.mark.parametrize(
+    "kind", ["a link in between", "a stranger's link in a sticky directory", "a stranger's directory there"]
+)
+def test_a_way_that_others_may_change_is_refused(tmp_path: Path, kind: str) -> None:
+    """They could lead it to another directory later."""
+    (tmp_path / "data").mkdir(mode=0o700)
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    if kind == "a link in between":
+        (shared / "current").symlink_to(tmp_path / "data")
+        (tmp_path / "root").symlink_to("shared/../shared/current")
+        shared.chmod(0o777)
+        root = tmp_path / "root" / "spool"
+    else:
+        shared.chmod(0o1777)
+        root = shared / "celery" / "spool"
+        if "link" in kind:
+            root.parent.symlink_to(tmp_path / "data")
+        else:
+            root.parent.mkdir()
+        os.chown(root.parent, STRANGERS, -1, follow_symlinks=False)
+    with pytest.raises(SettingError, match=r"^database_spool_dir is .*(others may write to|another)"):
+        Directory(str(root), "owner", 100)
+    assert not root.exists()
+
+
+def test_a_way_with_links_of_ones_own(tmp_path: Path) -> None:
+    """As an administrator lays them."""
+    (tmp_path / "data").mkdir(mode=0o700)
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    (tmp_path / "spool").symlink_to("link/../link")
+    spool = Directory(str(tmp_path / "spool"), "owner", 100)
+    spool.add(b"1")
+    assert [path.read_bytes() for path in (tmp_path / "data").glob("*/*.json")] == [b"1"]
+
+
 def test_those_above_are_made_for_nobody_else(tmp_path: Path) -> None:
     """Whatever the mask of the process is."""
     before = os.umask(0)
