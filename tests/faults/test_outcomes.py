@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from celery import chord, states
-from sqlalchemy import make_url
 
 from celery_sql_results import DatabaseBackend, ResultRefused
 from concurrency.actors import quick
@@ -220,11 +219,15 @@ def test_a_traceback_in_another_script(database: Database, backends: Backends) -
 
 
 @on("postgresql")
-def test_a_traceback_in_another_script_in_a_latin1_database(database: Database, backends: Backends) -> None:
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2", "pg8000"])
+def test_a_traceback_in_another_script_in_a_latin1_database(
+    database: Database, backends: Backends, driver: str
+) -> None:
+    pytest.importorskip(driver)
     name = f"{database.name}_latin1"
     database.execute(f"CREATE DATABASE {name} ENCODING LATIN1 TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'")
-    url = make_url(database.url).set(database=name)
-    backend = backends(url.render_as_string(hide_password=False))
+    url = database.server.url(name, driver=driver)
+    backend = backends(url)
     backend.store_result("t", ValueError("wrong"), states.FAILURE, traceback=CYRILLIC)
     meta = backend.get_task_meta("t")
     close(backend)

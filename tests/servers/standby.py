@@ -29,7 +29,8 @@ class Standby(PostgreSQL):
         self.copy_from(self._primary.port)
 
     def catch_up(self) -> None:
-        """Return when everything is here that the primary has committed."""
+        """Return when everything is here that the primary has committed, also what did not wait for the disk."""
+        self._primary.execute("SELECT pg_logical_emit_message(true, 'servers', '')")  # whose commit does
         ((position,),) = self._primary.execute("SELECT pg_current_wal_lsn()::text")
         while self.execute(f"SELECT pg_last_wal_replay_lsn() >= '{position}'") != [(True,)]:
             pass

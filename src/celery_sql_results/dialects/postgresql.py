@@ -18,6 +18,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.engine.url import URL
 
 from celery_sql_results.boundaries import caught
+from celery_sql_results.connections.pool import UNSENT, connected
 from celery_sql_results.connections.quick import DirectConnection, quick_path
 
 from . import postgresql_catalog
@@ -136,6 +137,16 @@ class PostgreSQLImpl(AutocommitImpl):
         later = f"INTERVAL '{offset.days} days {offset.seconds} seconds {offset.microseconds} microseconds'"
         here = "pg_catalog.timezone('UTC', pg_catalog.statement_timestamp())"
         return sa.literal_column(f"({here} + {later})", sa.DateTime())
+
+    @contextmanager
+    def connect(self, engine: Engine) -> Iterator[Connection]:
+        """Where pg8000 cannot send a value, it is in the middle of a statement, and what ran next would be lost."""
+        with connected(engine) as connection:
+            try:
+                yield connection
+            except UNSENT:
+                connection.invalidate()
+                raise
 
     def connect_quickly(self, engine: Engine) -> AbstractContextManager[Any]:
         """The driver takes and gives the values of our columns as they are, if it is psycopg 3."""

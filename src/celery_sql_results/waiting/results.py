@@ -66,6 +66,11 @@ class AsyncResult(celery.result.AsyncResult):
             self.backend.watch([self])
         return self.on_ready.then(callback, on_error)
 
+    def forget(self) -> None:
+        """Delete the result, and call nobody back for it: before 5.6, Celery would go on to wait."""
+        self.backend.remove_pending_result(self)
+        super().forget()  # type: ignore[no-untyped-call]
+
 
 class ResultSet(celery.result.ResultSet):
     """A set of results, which asks for all its members in one query."""
