@@ -16,6 +16,7 @@ from kombu.utils.json import loads
 from sqlalchemy.exc import SQLAlchemyError
 
 from celery_sql_results.boundaries import caught
+from celery_sql_results.payload import shown
 from celery_sql_results.rows import Chord, ChordRows, Database, OpenChord
 from celery_sql_results.writing import Retries
 
@@ -153,7 +154,7 @@ class HandOver:
             logger.warning("chord %s failed too late: another process sends its body", group_id)
             return False
         try:
-            raise error if isinstance(error, ChordError) else ChordError(f"Join error: {error!r}")
+            raise error if isinstance(error, ChordError) else ChordError(f"Join error: {shown(error)}")
         except ChordError as told:  # Celery stores the traceback of what is being handled
             self._fail(body, told)
         logger.error("chord %s failed (%s)", group_id, type(error).__name__)
@@ -169,7 +170,7 @@ class HandOver:
         except SoftTimeLimitExceeded:
             raise
         except Exception as error:  # a broker or a router may raise anything
-            raise ChordError(f"Callback error: {error!r}") from error
+            raise ChordError(f"Callback error: {shown(error)}") from error
 
 
 def lease_for(conf: Any) -> timedelta:

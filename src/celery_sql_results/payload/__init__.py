@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from .compression import LIMIT
 from .encoding import Encoding
 from .exceptions import restored, stand_in, storable
 from .redaction import Redact, redaction_for
 from .results import UnreadableMeta, pending, tree, value_of
-from .text import text
+from .text import shown, text
 
 __all__ = [
-    "LIMIT",
     "Encoding",
     "Redact",
     "UnreadableMeta",
     "pending",
     "redaction_for",
     "restored",
+    "shown",
     "stand_in",
     "storable",
     "text",

@@ -8,6 +8,7 @@ surrogates are escaped, names are clipped to their column.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 from celery import states
@@ -21,13 +22,14 @@ from kombu.utils.encoding import safe_repr
 
 from celery_sql_results._compat import private
 from celery_sql_results.boundaries import caught
-from celery_sql_results.models import STATE_LENGTH, utc_now
+from celery_sql_results.errors import PayloadTooLarge
+from celery_sql_results.models import NAME_LENGTH, STATE_LENGTH, utc_now
 
-from .compression import LIMIT, decompress
+from .budget import Budget
 from .exceptions import restored
 from .pickles import PICKLE, is_pickle, unpickle
 from .results import UnreadableMeta, stamps_of, tree, trees
-from .text import name, text
+from .text import is_short, name, shown, text
 
 __all__ = ["Encoding"]
 
@@ -57,7 +59,8 @@ class Encoding:
         serializer: kombu's name of the serializer, such as ``json``.
         accept: the content types that may be read.
         compression: kombu's name of a compression, or ``None``.
-        max_decompressed: bytes that a payload may take when it is decompressed.
+        max_decompressed: bytes that the payloads of a row may take when they are decompressed; ``None`` for what
+            :class:`~.budget.Budget` says.
         redact: what may be stored as the positional and the keyword arguments of a request; ``None`` for all.
     """
 
@@ -66,7 +69,7 @@ class Encoding:
         serializer: str,
         accept: Collection[str],
         compression: str | None,
-        max_decompressed: int = LIMIT,
+        max_decompressed: int | None = None,
         redact: Callable[[Any], tuple[Any, Any]] | None = None,
     ) -> None:
         self.serializer = serializer
@@ -105,44 +108,62 @@ class Encoding:
             return self.dumps(value)
         return self.dumps(text(safe_repr(value)))
 
-    def loads(self, payload: bytes | None, content_type: str | None = None) -> Any:
+    def loads(self, payload: bytes | None, content_type: str | None = None, budget: Budget | None = None) -> Any:
         """Read a payload in the content type of its row; rows of Celery's own backend have none.
+
+        Args:
+            payload: what the row holds.
+            content_type: what that is.
+            budget: of the row, if it has other payloads.
 
         Raises:
             kombu.exceptions.ContentDisallowed: the content type is not accepted.
             kombu.exceptions.DecodeError: the payload is not in any accepted content type.
+            PayloadTooLarge: it would take more than the budget has.
         """
         if payload is None:
             return None
-        data = self._decompressed(payload)
+        budget = budget or Budget(self.max_decompressed)
+        data, is_packed = self._decompressed(payload, budget)
         if is_pickle(data):
-            return unpickle(data, trusted=PICKLE in self.accept)
+            return unpickle(data, PICKLE in self.accept, budget)
         content_type = content_type or self.content_type
         decode = self._decoders.get(content_type)
         if decode is not None and data:
             try:
-                return decode(data)
-            except SoftTimeLimitExceeded:  # of the task that reads
+                return budget.decode(decode, data, content_type, is_packed)
+            except (SoftTimeLimitExceeded, PayloadTooLarge):  # the former of the task that reads
                 raise
             except Exception:  # noqa: BLE001 - a decoder may raise anything; told below, in kombu's words
                 logger.debug("a payload is not %s", content_type)
+        return self._loads_any(data, content_type, budget, is_packed)
+
+    def _loads_any(self, data: bytes, content_type: str, budget: Budget, is_packed: bool) -> Any:
+        """Read a payload in the first type that it is of.
+
+        That may be the row's own; the app's, in case Celery's backend wrote over the row; or whatever is accepted.
+        """
         errors: list[Exception] = []
-        # The row's own type; then the app's, in case Celery's backend wrote over the row; then whatever is accepted.
-        for candidate in dict.fromkeys([content_type, *self._readable]):
+        for candidate in dict.fromkeys([content_type[:NAME_LENGTH], *self._readable]):
             try:
-                return loads(data, candidate, "utf-8", accept=self.accept)
+                decode = partial(loads, content_type=candidate, content_encoding="utf-8", accept=self.accept)
+                return budget.decode(decode, data, candidate, is_packed)
             except (ContentDisallowed, DecodeError) as error:
                 errors.append(error)
-        raise errors[0]
+        if is_short(errors[0]):
+            raise errors[0]
+        raise DecodeError(f"the row holds what cannot be read: {shown(errors[0])}") from errors[0]
 
-    def _decompressed(self, payload: bytes) -> bytes:
+    def _decompressed(self, payload: bytes, budget: Budget) -> tuple[bytes, bool]:
+        """A payload, and whether it was compressed."""
         if not isinstance(payload, (bytes, bytearray, memoryview)):  # SQLite holds anything
             raise DecodeError(f"the row holds {type(payload).__name__} where a payload should be")
         data = bytes(payload)
+        budget.store(data)
         if not data.startswith(COMPRESSED):
-            return data
+            return data, False
         method, _, body = data[len(COMPRESSED) :].partition(b"\x00")
-        return decompress(body, method.decode("ascii", "backslashreplace"), self.max_decompressed)
+        return budget.decompress(body, method.decode("ascii", "backslashreplace"), self.compression), True
 
     # -- rows ----------------------------------------------------------------------------------------------------
 
@@ -218,13 +239,13 @@ class Encoding:
             kombu.exceptions.DecodeError: it cannot be read, or is no exception where one should be.
             celery.exceptions.SecurityError: it names something that is no class of exceptions.
         """
-        value, error = _tried(self._value, row)
+        value, error = _tried(self._value, row, Budget(self.max_decompressed))
         if error is not None:
             raise error
         return value
 
-    def _value(self, row: Mapping[str, Any]) -> Any:
-        value, state = self.loads(row["result"], row.get("content_type")), row["status"]
+    def _value(self, row: Mapping[str, Any], budget: Budget) -> Any:
+        value, state = self.loads(row["result"], row.get("content_type"), budget), row["status"]
         if state not in states.EXCEPTION_STATES:
             return value
         exception = restored(value)
@@ -240,11 +261,12 @@ class Encoding:
         :class:`~.results.UnreadableMeta`.
         """
         meta: dict[str, Any] = {column: row[column] for column in _PLAIN if column in row}
-        meta["result"], error = _tried(self._value, row)
+        budget = Budget(self.max_decompressed)
+        meta["result"], error = _tried(self._value, row, budget)
         for column in _INFORMING:
             if column in row:
-                meta[column] = self._informing(row, column)
-        stamps = self._informing(row, "stamps")
+                meta[column] = self._informing(row, column, budget)
+        stamps = self._informing(row, "stamps", budget)
         if stamps:
             meta = {**stamps, **meta}
         if error is None:
@@ -252,21 +274,25 @@ class Encoding:
         meta["result"] = error
         return meta if row["status"] in states.EXCEPTION_STATES else UnreadableMeta(meta)
 
-    def _informing(self, row: Mapping[str, Any], column: str) -> Any:
+    def _informing(self, row: Mapping[str, Any], column: str, budget: Budget) -> Any:
         """A payload that only informs, or ``None`` if it cannot be read."""
         if row.get(column) is None:
             return None
         shaped = {"children": trees, "stamps": stamps_of}.get(column, _as_it_is)
-        value, error = _tried(lambda row: shaped(self.loads(row[column], row.get("content_type"))), row)
+        value, error = _tried(
+            lambda row, budget: shaped(self.loads(row[column], row.get("content_type"), budget)), row, budget
+        )
         if error is not None:
             logger.debug("%s of task %s cannot be read (%s)", column, row["task_id"], type(error).__name__)
         return value
 
 
-def _tried(read: Callable[[Mapping[str, Any]], Any], row: Mapping[str, Any]) -> tuple[Any, Exception | None]:
+def _tried(
+    read: Callable[[Mapping[str, Any], Budget], Any], row: Mapping[str, Any], budget: Budget
+) -> tuple[Any, Exception | None]:
     """What is read of a row, or the error that says why it cannot be."""
     try:
-        return read(row), None
+        return read(row, budget), None
     except SoftTimeLimitExceeded:  # of the task that reads
         raise
     except Exception as error:  # noqa: BLE001 - whoever can write to the table can put anything there

@@ -20,11 +20,16 @@ from kombu.exceptions import DecodeError
 from kombu.utils.encoding import safe_repr
 
 from celery_sql_results.boundaries import caught
+from celery_sql_results.models import NAME_LENGTH
+
+from .text import clipped, shown, text
 
 __all__ = ["restored", "stand_in", "storable"]
 
 #: Where Celery puts the classes that it makes for those that are not loaded here.
 ELSEWHERE = "celery.exceptions"
+#: How deep classes stand in one another at most.
+NESTED = 20
 #: What would end the process, the generator or the greenlet of whoever asks for a result. Greenlets need not be here.
 ENDINGS = ("builtins.SystemExit", "builtins.KeyboardInterrupt", "builtins.GeneratorExit", "greenlet.GreenletExit")
 
@@ -81,13 +86,14 @@ def restored(stored: Any) -> BaseException | None:
 def _class(module: str | None, name: str) -> Any:
     """A class of exceptions that harm nobody, by its module and its qualified name."""
     found: Any = sys.modules.get(module or "")
-    for part in name.split("."):
+    for part in name.split(".", NESTED):
         try:
             found = vars(found)[part]
         except (KeyError, TypeError):
             return _stranger(name)
     if not isinstance(found, type) or not issubclass(found, BaseException):
-        raise SecurityError(f"the row tells of a failure, but {module}.{name} is no exception: it was not called")
+        named = clipped(f"{module}.{name}", NAME_LENGTH)
+        raise SecurityError(f"the row tells of a failure, but {named} is no exception: it was not called")
     return _stranger(found.__name__) if _ends_whoever_asks(found) else found
 
 
@@ -97,7 +103,11 @@ def _made(cls: Any, message: Any) -> BaseException:
     made: Any = None
     with caught():  # a constructor of somebody else
         made = _wrapper(*arguments) if cls is UnpickleableExceptionWrapper else cls(*arguments)
-    return made if isinstance(made, BaseException) else Exception(f"{cls}({message})")
+    return made if isinstance(made, BaseException) else Exception(f"{cls}({_words(message)})")
+
+
+def _words(message: Any) -> str:
+    return message if isinstance(message, str) else shown(message)
 
 
 def _wrapper(module: Any, name: Any, arguments: Any, text: Any = None) -> BaseException:
@@ -117,5 +127,5 @@ def _ends_whoever_asks(cls: type[BaseException]) -> bool:
 
 def _stranger(name: str) -> type[Exception]:
     """A class for one that is not to be had, by its name."""
-    printable = name.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()
+    printable = clipped(text(name) or "", NAME_LENGTH)
     return create_exception_cls(printable, ELSEWHERE)  # type: ignore[no-any-return]

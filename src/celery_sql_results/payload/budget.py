@@ -1,0 +1,77 @@
+"""What the payloads of one row may come to when they are read: a small row must not fill the memory of its reader."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from celery_sql_results.errors import PayloadTooLarge
+
+from .compression import decompress
+from .costs import cost_of
+
+__all__ = ["DEPTH", "Budget"]
+
+MB = 1024 * 1024
+#: Bytes that the payloads of a row may take when they are decompressed: so many times what is stored, within bounds.
+FACTOR, LEAST, MOST = 100, 16 * MB, 256 * MB
+#: Bytes of what is made of them: so many times what is stored, or what may be decompressed. JSON, as dense as it gets,
+#: becomes 30 times as much.
+DECODED_FACTOR, DECODED_PER_BYTE, DECODED_LEAST = 400, 8, 64 * MB
+#: How deep collections may be in one another. Python's own functions go twice as deep from wherever they are called.
+DEPTH = 500
+
+
+class Budget:
+    """The budget of one row; each of its payloads adds what it takes in the database, and takes what it comes to.
+
+    Args:
+        given: bytes that they may take when they are decompressed, if the settings say so.
+    """
+
+    __slots__ = ("_decoded", "_decompressed", "_given", "_stored")
+
+    def __init__(self, given: int | None = None) -> None:
+        self._given = given
+        self._stored = self._decompressed = 0
+        self._decoded = 0.0
+
+    def store(self, payload: bytes) -> None:
+        """Count a payload as it is stored."""
+        self._stored += len(payload)
+
+    def decompress(self, body: bytes, method: str, own: str | None) -> bytes:
+        """Decompress a payload; see :func:`~.compression.decompress`."""
+        limit = min(MOST, max(LEAST, FACTOR * self._stored)) if self._given is None else self._given
+        data = decompress(body, method, max(limit - self._decompressed, 0), own)
+        self._decompressed += len(data)
+        return data
+
+    def decode(self, decode: Callable[[bytes], Any], data: bytes, content_type: str, is_packed: bool) -> Any:
+        """Decode what was stored, or was compressed (``is_packed``), if it is worth what it may come to.
+
+        Raises:
+            PayloadTooLarge: so much is not left.
+            whatever the decoder raises.
+        """
+        cost = cost_of(data, content_type, is_packed)
+        if cost > self.left:
+            raise self.exceeded(self.left)
+        value = decode(data)
+        self.spend(cost)
+        return value
+
+    @property
+    def left(self) -> float:
+        """Bytes that what is made of the payloads may still take."""
+        limit = max(DECODED_LEAST, DECODED_FACTOR * self._stored, DECODED_PER_BYTE * (self._given or 0))
+        return limit - self._decoded
+
+    def spend(self, size: float) -> None:
+        """Take ``size`` bytes."""
+        self._decoded += size
+
+    @staticmethod
+    def exceeded(limit: float) -> PayloadTooLarge:
+        """The error of a row that comes to more than ``limit`` bytes."""
+        return PayloadTooLarge(int(limit), "a payload that becomes a value")

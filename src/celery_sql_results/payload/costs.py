@@ -1,0 +1,68 @@
+"""What a payload comes to when it is decoded, told before it is."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from celery_sql_results.boundaries import caught
+
+__all__ = ["BYTES_OF_A_NODE", "cost_of"]
+
+#: Bytes that a number, a text or a collection takes at most for itself, but for what is in it.
+BYTES_OF_A_NODE = 64
+JSON, MSGPACK, YAML = "application/json", "application/x-msgpack", "application/x-yaml"
+
+#: Bytes that stand for a value of its own, or for part of one, and how much each takes: of JSON one in two or three
+#: makes an object, of YAML each makes several that remember where they stood.
+STRUCTURE: dict[str, tuple[bytes, int]] = {
+    JSON: (b'[{,:"', 48),
+    MSGPACK: (bytes(range(0x80, 0xC0)) + bytes(range(0xCA, 0xD4)), 64),
+    YAML: (b"\n[{,:-?", 1000),
+}
+#: Bytes that any other byte becomes: of msgpack, it may be a number in a list.
+EACH = {MSGPACK: 10}
+#: A text takes as many bytes for each character as its widest one.
+WIDEST = 4
+
+
+def cost_of(data: bytes, content_type: str, is_packed: bool) -> float:
+    """Bytes that decoding ``data`` takes beyond what anybody who stores as much may take.
+
+    What is stored as it is (``is_packed`` is false) becomes no more than so many times as much, and costs nothing,
+    unless it can say things twice.
+    """
+    cost = float(_decoded(data, content_type)) if is_packed else 0.0
+    if content_type == YAML and b"*" in data and b"&" in data:
+        cost += _with_aliases(data)
+    return cost
+
+
+def _decoded(data: bytes, content_type: str) -> int:
+    """Bytes of what is made of it, and of the text that it is read as."""
+    structure, weight = STRUCTURE.get(content_type, (b"", 0))
+    each = EACH.get(content_type, 2 if data.isascii() and b"\\u" not in data else 2 * WIDEST)
+    return each * len(data) + weight * (len(data) - len(data.translate(None, structure)))
+
+
+def _with_aliases(data: bytes) -> float:
+    """Bytes of what YAML makes of it, each alias written out; infinite if one is in what it stands for.
+
+    What is not YAML is told by whoever decodes it.
+    """
+    with caught():
+        import yaml
+
+        return _expanded(yaml.compose(data, yaml.SafeLoader), {}) * BYTES_OF_A_NODE
+    return 0
+
+
+def _expanded(node: Any, known: dict[int, float]) -> float:
+    """How many nodes there are, each counted as often as it is there: mappings copy what they merge."""
+    if not isinstance(node.value, list):
+        return 1 + len(node.value) // BYTES_OF_A_NODE
+    if id(node) not in known:
+        known[id(node)] = math.inf
+        parts = (part for item in node.value for part in (item if isinstance(item, tuple) else (item,)))
+        known[id(node)] = 1 + sum(_expanded(part, known) for part in parts)
+    return known[id(node)]
