@@ -91,5 +91,13 @@ class _Beginning(reprlib.Repr):
         super().__init__()
         self.maxlevel, self.maxstring, self.maxother = 2, 100, 100
 
+    def repr_int(self, x: int, level: int) -> str:
+        """Python shows no number of more than 4,300 digits, and takes long for them."""
+        return repr(x) if is_short(x, self.maxother) else f"<a number of {x.bit_length()} bits>"
+
+    def repr_instance(self, x: Any, level: int) -> str:
+        """Of an exception, which shows all that it holds, no more than its name."""
+        return f"{type(x).__name__}(…)" if isinstance(x, BaseException) else super().repr_instance(x, level)
+
 
 _beginning = _Beginning()
