@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from celery_sql_results.errors import PayloadTooLarge
 
 from .compression import decompress
@@ -47,19 +44,17 @@ class Budget:
         self._decompressed += len(data)
         return data
 
-    def decode(self, decode: Callable[[bytes], Any], data: bytes, content_type: str, is_packed: bool) -> Any:
-        """Decode what was stored, or was compressed (``is_packed``), if it is worth what it may come to.
+    def price(self, data: bytes, content_type: str, is_packed: bool) -> float:
+        """Bytes that decoding takes of what was stored, or was compressed (``is_packed``): to spend when it is done.
 
         Raises:
             PayloadTooLarge: so much is not left.
-            whatever the decoder raises.
+            kombu.exceptions.DecodeError: it would take too long.
         """
         cost = cost_of(data, content_type, is_packed)
         if cost > self.left:
             raise self.exceeded(self.left)
-        value = decode(data)
-        self.spend(cost)
-        return value
+        return cost
 
     @property
     def left(self) -> float:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
+
+from kombu.exceptions import DecodeError
 
 from celery_sql_results.boundaries import caught
 
@@ -20,6 +23,9 @@ STRUCTURE: dict[str, tuple[bytes, int]] = {
     MSGPACK: (bytes(range(0x80, 0xC0)) + bytes(range(0xCA, 0xD4)), 64),
     YAML: (b"\n[{,:-?", 1000),
 }
+#: How deep lists and mappings in brackets may be in one another in YAML, which needs none to write either.
+BRACKETS = 50
+_BRACKETS = re.compile(rb"[][{}]")
 #: Bytes that any other byte becomes: of msgpack, it may be a number in a list.
 EACH = {MSGPACK: 10}
 #: A text takes as many bytes for each character as its widest one.
@@ -33,8 +39,10 @@ def cost_of(data: bytes, content_type: str, is_packed: bool) -> float:
     unless it can say things twice.
     """
     cost = float(_decoded(data, content_type)) if is_packed else 0.0
-    if content_type == YAML and b"*" in data and b"&" in data:
-        cost += _with_aliases(data)
+    if content_type == YAML:
+        _check_depth(data)
+        if b"*" in data and b"&" in data:
+            cost += _with_aliases(data)
     return cost
 
 
@@ -43,6 +51,27 @@ def _decoded(data: bytes, content_type: str) -> int:
     structure, weight = STRUCTURE.get(content_type, (b"", 0))
     each = EACH.get(content_type, 2 if data.isascii() and b"\\u" not in data else 2 * WIDEST)
     return each * len(data) + weight * (len(data) - len(data.translate(None, structure)))
+
+
+def _check_depth(data: bytes) -> None:
+    """PyYAML looks at all brackets that are open, for each word. Where they may be many, it counts them itself."""
+    most = depth = 0
+    for found in _BRACKETS.finditer(data):
+        depth = max(depth + (1 if found[0] in b"[{" else -1), 0)
+        most = max(most, depth)
+    if most <= BRACKETS:
+        return
+    with caught() as failure:
+        import yaml
+
+        opens, closes = (yaml.FlowSequenceStartToken, yaml.FlowMappingStartToken), (yaml.FlowSequenceEndToken,)
+        depth = 0
+        for token in yaml.scan(data, yaml.SafeLoader):
+            depth += isinstance(token, opens) - isinstance(token, (*closes, yaml.FlowMappingEndToken))
+            if depth > BRACKETS:
+                raise DecodeError(f"the row holds YAML that is more than {BRACKETS} deep")
+    if isinstance(failure.error, DecodeError):
+        raise failure.error
 
 
 def _with_aliases(data: bytes) -> float:

@@ -8,7 +8,6 @@ surrogates are escaped, names are clipped to their column.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from functools import partial
 from typing import Any, TypeVar
 
 from celery import states
@@ -22,7 +21,6 @@ from kombu.utils.encoding import safe_repr
 
 from celery_sql_results._compat import private
 from celery_sql_results.boundaries import caught
-from celery_sql_results.errors import PayloadTooLarge
 from celery_sql_results.models import NAME_LENGTH, STATE_LENGTH, utc_now
 
 from .budget import Budget
@@ -44,6 +42,7 @@ _PLAIN = (
     *("task_id", "status", "traceback", "date_done"),
     *("name", "worker", "retries", "queue", "date_queued", "date_started", "parent_id", "root_id", "group_id"),
 )
+_TIMES = ("date_done", "date_queued", "date_started")
 #: Payloads that only inform.
 _INFORMING = ("children", "args", "kwargs")
 #: Errors that say why a payload cannot be read.
@@ -130,12 +129,16 @@ class Encoding:
         content_type = content_type or self.content_type
         decode = self._decoders.get(content_type)
         if decode is not None and data:
+            cost = budget.price(data, content_type, is_packed)
             try:
-                return budget.decode(decode, data, content_type, is_packed)
-            except (SoftTimeLimitExceeded, PayloadTooLarge):  # the former of the task that reads
+                value = decode(data)
+            except SoftTimeLimitExceeded:  # of the task that reads
                 raise
             except Exception:  # noqa: BLE001 - a decoder may raise anything; told below, in kombu's words
                 logger.debug("a payload is not %s", content_type)
+            else:
+                budget.spend(cost)
+                return value
         return self._loads_any(data, content_type, budget, is_packed)
 
     def _loads_any(self, data: bytes, content_type: str, budget: Budget, is_packed: bool) -> Any:
@@ -146,13 +149,17 @@ class Encoding:
         errors: list[Exception] = []
         for candidate in dict.fromkeys([content_type[:NAME_LENGTH], *self._readable]):
             try:
-                decode = partial(loads, content_type=candidate, content_encoding="utf-8", accept=self.accept)
-                return budget.decode(decode, data, candidate, is_packed)
+                cost = budget.price(data, candidate, is_packed)
+                value = loads(data, candidate, "utf-8", accept=self.accept)
             except (ContentDisallowed, DecodeError) as error:
                 errors.append(error)
+            else:
+                budget.spend(cost)
+                return value
+        del errors[1:]
         if is_short(errors[0]):
-            raise errors[0]
-        raise DecodeError(f"the row holds what cannot be read: {shown(errors[0])}") from errors[0]
+            raise errors.pop()  # who keeps it must not keep what was decompressed, as its frames do
+        raise DecodeError(f"the row holds what cannot be read: {shown(errors.pop())}")
 
     def _decompressed(self, payload: bytes, budget: Budget) -> tuple[bytes, bool]:
         """A payload, and whether it was compressed."""
@@ -261,6 +268,9 @@ class Encoding:
         :class:`~.results.UnreadableMeta`.
         """
         meta: dict[str, Any] = {column: row[column] for column in _PLAIN if column in row}
+        for column in _TIMES:
+            if isinstance(meta.get(column), str):  # of a date that is zero: no time at all
+                meta[column] = None
         budget = Budget(self.max_decompressed)
         meta["result"], error = _tried(self._value, row, budget)
         for column in _INFORMING:
@@ -296,11 +306,19 @@ def _tried(
     except SoftTimeLimitExceeded:  # of the task that reads
         raise
     except Exception as error:  # noqa: BLE001 - whoever can write to the table can put anything there
+        _drop_frames(error)
         if isinstance(error, _REASONS):
             return None, error
         told = DecodeError(f"the row of task {row['task_id']} cannot be read: {type(error).__name__}")
         told.__cause__ = error
         return None, told
+
+
+def _drop_frames(error: BaseException | None) -> None:
+    """An error that is kept in place of a value must not keep what it was read of: that may be large."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
 
 
 def _as_it_is(value: T) -> T:
