@@ -5,12 +5,12 @@ from __future__ import annotations
 from celery_sql_results.errors import PayloadTooLarge
 
 from .compression import decompress
-from .costs import cost_of
+from .costs import YAML, cost_of, cost_of_yaml
 
 __all__ = ["DEPTH", "Budget"]
 
 MB = 1024 * 1024
-#: Bytes that the payloads of a row may take when they are decompressed: so many times what is stored, within bounds.
+#: Bytes that the payloads of a row may take when they are decompressed: so many times what they took, within bounds.
 FACTOR, LEAST, MOST = 100, 16 * MB, 256 * MB
 #: Bytes of what is made of them: so many times what is stored, or what may be decompressed. JSON, as dense as it gets,
 #: becomes 30 times as much.
@@ -26,11 +26,11 @@ class Budget:
         given: bytes that they may take when they are decompressed, if the settings say so.
     """
 
-    __slots__ = ("_decoded", "_decompressed", "_given", "_stored")
+    __slots__ = ("_decoded", "_decompressed", "_given", "_packed", "_stored")
 
     def __init__(self, given: int | None = None) -> None:
         self._given = given
-        self._stored = self._decompressed = 0
+        self._stored = self._packed = self._decompressed = 0
         self._decoded = 0.0
 
     def store(self, payload: bytes) -> None:
@@ -39,22 +39,32 @@ class Budget:
 
     def decompress(self, body: bytes, method: str, own: str | None) -> bytes:
         """Decompress a payload; see :func:`~.compression.decompress`."""
-        limit = min(MOST, max(LEAST, FACTOR * self._stored)) if self._given is None else self._given
+        self._packed += len(body)
+        limit = min(MOST, max(LEAST, FACTOR * self._packed)) if self._given is None else self._given
         data = decompress(body, method, max(limit - self._decompressed, 0), own)
         self._decompressed += len(data)
         return data
 
     def price(self, data: bytes, content_type: str, is_packed: bool) -> float:
-        """Bytes that decoding takes of what was stored, or was compressed (``is_packed``): to spend when it is done.
+        """Bytes that decoding takes: to spend when it is done.
+
+        What is stored as it is, and not compressed (``is_packed``), becomes no more than so many times as much, and
+        costs nothing, unless it can say things twice.
 
         Raises:
             PayloadTooLarge: so much is not left.
             kombu.exceptions.DecodeError: it would take too long.
         """
-        cost = cost_of(data, content_type, is_packed)
+        cost = float(cost_of(data, content_type)) if is_packed else 0.0
+        self._check(cost)
+        if content_type == YAML:
+            cost += cost_of_yaml(data)
+            self._check(cost)
+        return cost
+
+    def _check(self, cost: float) -> None:
         if cost > self.left:
             raise self.exceeded(self.left)
-        return cost
 
     @property
     def left(self) -> float:

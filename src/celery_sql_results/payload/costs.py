@@ -10,7 +10,7 @@ from kombu.exceptions import DecodeError
 
 from celery_sql_results.boundaries import caught
 
-__all__ = ["BYTES_OF_A_NODE", "cost_of"]
+__all__ = ["BYTES_OF_A_NODE", "YAML", "cost_of", "cost_of_yaml"]
 
 #: Bytes that a number, a text or a collection takes at most for itself, but for what is in it.
 BYTES_OF_A_NODE = 64
@@ -32,25 +32,21 @@ EACH = {MSGPACK: 10}
 WIDEST = 4
 
 
-def cost_of(data: bytes, content_type: str, is_packed: bool) -> float:
-    """Bytes that decoding ``data`` takes beyond what anybody who stores as much may take.
-
-    What is stored as it is (``is_packed`` is false) becomes no more than so many times as much, and costs nothing,
-    unless it can say things twice.
-    """
-    cost = float(_decoded(data, content_type)) if is_packed else 0.0
-    if content_type == YAML:
-        _check_depth(data)
-        if b"*" in data and b"&" in data:
-            cost += _with_aliases(data)
-    return cost
-
-
-def _decoded(data: bytes, content_type: str) -> int:
-    """Bytes of what is made of it, and of the text that it is read as."""
+def cost_of(data: bytes, content_type: str) -> int:
+    """Bytes of what is made of ``data``, and of the text that it is read as."""
     structure, weight = STRUCTURE.get(content_type, (b"", 0))
     each = EACH.get(content_type, 2 if data.isascii() and b"\\u" not in data else 2 * WIDEST)
     return each * len(data) + weight * (len(data) - len(data.translate(None, structure)))
+
+
+def cost_of_yaml(data: bytes) -> float:
+    """Bytes of what is said by aliases; infinite if one stands in what it stands for.
+
+    Raises:
+        kombu.exceptions.DecodeError: its brackets are too deep in one another.
+    """
+    _check_depth(data)
+    return _with_aliases(data) if b"*" in data and b"&" in data else 0.0
 
 
 def _check_depth(data: bytes) -> None:
@@ -75,10 +71,7 @@ def _check_depth(data: bytes) -> None:
 
 
 def _with_aliases(data: bytes) -> float:
-    """Bytes of what YAML makes of it, each alias written out; infinite if one is in what it stands for.
-
-    What is not YAML is told by whoever decodes it.
-    """
+    """With each alias written out. What is not YAML is told by whoever decodes it."""
     with caught():
         import yaml
 
