@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from celery import states
@@ -40,31 +40,27 @@ class Join:
             return [self._value(part) for part in parts]
         header = result_from_tuple(tree(self._encoding.loads(chord.header, chord.content_type)), self._app)
         returned = {part["task_id"]: part for part in parts}
-        values = self._await_members(
-            list(dict.fromkeys(leaf.id for leaf in leaves([header]) if leaf.id not in returned))
-        )
+        values = self._await_members({leaf.id: leaf for leaf in leaves([header]) if leaf.id not in returned})
 
         def value_of(task_id: str) -> Any:
             return self._value(returned[task_id]) if task_id in returned else values[task_id]
 
         return list(_tree(header, value_of))
 
-    def _await_members(self, task_ids: Collection[str]) -> dict[str, Any]:
+    def _await_members(self, results: Mapping[str, Any]) -> dict[str, Any]:
         """The results of members that count for no part of their own: all that there is of them is what is stored.
 
-        What one of them has raised may be an error of a database as well, so none is raised here as it is. Nor
-        is what a task before them has raised: these results know of none.
+        What one of them has raised may be an error of a database as well, so none is raised here as it is.
         """
-        if not task_ids:
+        if not results:
             return {}
-        results = [self._app.AsyncResult(task_id) for task_id in task_ids]
         with allow_join_result():
             timeout = self._app.conf.result_chord_join_timeout
-            joined = self._app.ResultSet(results).join_native(timeout=timeout, propagate=False)
-            for result, value in zip(results, joined, strict=True):
+            joined = self._app.ResultSet(list(results.values())).join_native(timeout=timeout, propagate=False)
+            for result, value in zip(results.values(), joined, strict=True):
                 if isinstance(value, BaseException):  # which a task may return as well
                     _raise_if_failed(result.id, result.state, value)
-        return dict(zip(task_ids, joined, strict=True))
+        return dict(zip(results, joined, strict=True))
 
     def _value(self, part: Mapping[str, Any]) -> Any:
         value = self._encoding.value(part)
