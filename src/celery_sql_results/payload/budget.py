@@ -26,12 +26,13 @@ class Budget:
         given: bytes that they may take when they are decompressed, if the settings say so.
     """
 
-    __slots__ = ("_decoded", "_decompressed", "_given", "_packed", "_stored")
+    #: Bytes as they are stored, of compressed payloads alone, as they are decompressed, and of what is made of them. Of
+    #: nearly all rows none of this is asked for.
+    _stored = _packed = _decompressed = 0
+    _decoded = 0.0
 
     def __init__(self, given: int | None = None) -> None:
         self._given = given
-        self._stored = self._packed = self._decompressed = 0
-        self._decoded = 0.0
 
     def store(self, payload: bytes) -> None:
         """Count a payload as it is stored."""

@@ -10,7 +10,7 @@ from kombu.exceptions import DecodeError
 
 from celery_sql_results.boundaries import caught
 
-__all__ = ["BYTES_OF_A_NODE", "YAML", "cost_of", "cost_of_yaml"]
+__all__ = ["BYTES_OF_A_NODE", "JSON", "YAML", "cost_of", "cost_of_yaml"]
 
 #: Bytes that a number, a text or a collection takes at most for itself, but for what is in it.
 BYTES_OF_A_NODE = 64

@@ -24,6 +24,7 @@ from celery_sql_results.boundaries import caught
 from celery_sql_results.models import NAME_LENGTH, STATE_LENGTH, utc_now
 
 from .budget import Budget
+from .costs import JSON
 from .exceptions import restored
 from .pickles import PICKLE, is_pickle, unpickle
 from .results import UnreadableMeta, stamps_of, tree, trees
@@ -43,6 +44,8 @@ _PLAIN = (
     *("name", "worker", "retries", "queue", "date_queued", "date_started", "parent_id", "root_id", "group_id"),
 )
 _TIMES = ("date_done", "date_queued", "date_started")
+#: How a payload begins that is none, is compressed, or may be a pickle.
+_MARKS = (b"", b"\x00", b"\x80")
 #: Payloads that only inform.
 _INFORMING = ("children", "args", "kwargs")
 #: Errors that say why a payload cannot be read.
@@ -79,9 +82,9 @@ class Encoding:
         self.content_type, self._encode = _codec(serializer)
         #: What may be read, the app's own first. Pickles are told by their first bytes.
         self._readable = [known for known in dict.fromkeys([self.content_type, *sorted(accept)]) if known != PICKLE]
-        #: Nearly all rows are what they say that they are, and need none of kombu's checks.
+        #: Nearly all rows are JSON, as they say, and need none of kombu's checks.
         decoders = private("kombu.serialization:registry._decoders") or {}
-        self._decoders = {known: decoders.get(known) for known in self._readable if known in accept}
+        self._decode = decoders.get(JSON) if JSON in accept else None
 
     # -- payloads ------------------------------------------------------------------------------------------------
 
@@ -122,23 +125,26 @@ class Encoding:
         """
         if payload is None:
             return None
-        budget = budget or Budget(self.max_decompressed)
-        data, is_packed = self._decompressed(payload, budget)
-        if is_pickle(data):
-            return unpickle(data, PICKLE in self.accept, budget)
+        data = payload if type(payload) is bytes else _bytes_of(payload)
         content_type = content_type or self.content_type
-        decode = self._decoders.get(content_type)
-        if decode is not None and data:
-            cost = budget.price(data, content_type, is_packed)
+        if content_type == JSON and self._decode is not None and data[:1] not in _MARKS:
             try:
-                value = decode(data)
+                return self._decode(data)
             except SoftTimeLimitExceeded:  # of the task that reads
                 raise
             except Exception:  # noqa: BLE001 - a decoder may raise anything; told below, in kombu's words
                 logger.debug("a payload is not %s", content_type)
-            else:
-                budget.spend(cost)
-                return value
+        return self._loads_within(budget or Budget(self.max_decompressed), data, content_type)
+
+    def _loads_within(self, budget: Budget, data: bytes, content_type: str) -> Any:
+        """Read a payload that may become more than so many times what it takes in the database."""
+        budget.store(data)
+        is_packed = data.startswith(COMPRESSED)
+        if is_packed:
+            method, _, body = data[len(COMPRESSED) :].partition(b"\x00")
+            data = budget.decompress(body, method.decode("ascii", "backslashreplace"), self.compression)
+        if is_pickle(data):
+            return unpickle(data, PICKLE in self.accept, budget)
         return self._loads_any(data, content_type, budget, is_packed)
 
     def _loads_any(self, data: bytes, content_type: str, budget: Budget, is_packed: bool) -> Any:
@@ -160,17 +166,6 @@ class Encoding:
         if is_short(errors[0]):
             raise errors.pop()  # who keeps it must not keep what was decompressed, as its frames do
         raise DecodeError(f"the row holds what cannot be read: {shown(errors.pop())}")
-
-    def _decompressed(self, payload: bytes, budget: Budget) -> tuple[bytes, bool]:
-        """A payload, and whether it was compressed."""
-        if not isinstance(payload, (bytes, bytearray, memoryview)):  # SQLite holds anything
-            raise DecodeError(f"the row holds {type(payload).__name__} where a payload should be")
-        data = bytes(payload)
-        budget.store(data)
-        if not data.startswith(COMPRESSED):
-            return data, False
-        method, _, body = data[len(COMPRESSED) :].partition(b"\x00")
-        return budget.decompress(body, method.decode("ascii", "backslashreplace"), self.compression), True
 
     # -- rows ----------------------------------------------------------------------------------------------------
 
@@ -268,9 +263,8 @@ class Encoding:
         :class:`~.results.UnreadableMeta`.
         """
         meta: dict[str, Any] = {column: row[column] for column in _PLAIN if column in row}
-        for column in _TIMES:
-            if isinstance(meta.get(column), str):  # of a date that is zero: no time at all
-                meta[column] = None
+        if type(row.get("date_done")) is str or type(row.get("date_started")) is str:  # of dates that are zero
+            meta |= {column: None for column in _TIMES if isinstance(meta.get(column), str)}
         budget = Budget(self.max_decompressed)
         meta["result"], error = _tried(self._value, row, budget)
         for column in _INFORMING:
@@ -312,6 +306,13 @@ def _tried(
         told = DecodeError(f"the row of task {row['task_id']} cannot be read: {type(error).__name__}")
         told.__cause__ = error
         return None, told
+
+
+def _bytes_of(payload: object) -> bytes:
+    """A payload as every driver but one gives it. SQLite holds anything."""
+    if not isinstance(payload, (bytes, bytearray, memoryview)):
+        raise DecodeError(f"the row holds {type(payload).__name__} where a payload should be")
+    return bytes(payload)
 
 
 def _drop_frames(error: BaseException | None) -> None:
