@@ -11,7 +11,7 @@ __all__ = ["DEPTH", "Budget"]
 
 MB = 1024 * 1024
 #: Bytes that the payloads of a row may take when they are decompressed: so many times what they took, within bounds.
-FACTOR, LEAST, MOST = 100, 16 * MB, 256 * MB
+FACTOR, LEAST, MOST = 100, 8 * MB, 256 * MB
 #: Bytes of what is made of them: so many times what is stored, or what may be decompressed. JSON, as dense as it gets,
 #: becomes 30 times as much.
 DECODED_FACTOR, DECODED_PER_BYTE, DECODED_LEAST = 400, 8, 64 * MB

@@ -158,14 +158,13 @@ class Encoding:
                 cost = budget.price(data, candidate, is_packed)
                 value = loads(data, candidate, "utf-8", accept=self.accept)
             except (ContentDisallowed, DecodeError) as error:
-                errors.append(error)
+                errors.append(_without_frames(error))
             else:
                 budget.spend(cost)
                 return value
-        del errors[1:]
         if is_short(errors[0]):
-            raise errors.pop()  # who keeps it must not keep what was decompressed, as its frames do
-        raise DecodeError(f"the row holds what cannot be read: {shown(errors.pop())}")
+            raise errors[0]
+        raise DecodeError(f"the row holds what cannot be read: {shown(errors[0])}")
 
     # -- rows ----------------------------------------------------------------------------------------------------
 
@@ -300,7 +299,7 @@ def _tried(
     except SoftTimeLimitExceeded:  # of the task that reads
         raise
     except Exception as error:  # noqa: BLE001 - whoever can write to the table can put anything there
-        _drop_frames(error)
+        _without_frames(error)
         if isinstance(error, _REASONS):
             return None, error
         told = DecodeError(f"the row of task {row['task_id']} cannot be read: {type(error).__name__}")
@@ -315,11 +314,14 @@ def _bytes_of(payload: object) -> bytes:
     return bytes(payload)
 
 
-def _drop_frames(error: BaseException | None) -> None:
-    """An error that is kept in place of a value must not keep what it was read of: that may be large."""
-    while error is not None:
-        error.__traceback__ = None
-        error = error.__cause__ or error.__context__
+def _without_frames(error: T) -> T:
+    """An error that is kept, or is in a frame that it knows, must not keep what it was about: that may be large."""
+    before: list[Any] = [error]
+    for each in before:
+        if each is not None and each.__traceback__ is not None:
+            each.__traceback__ = None
+            before += (each.__cause__, each.__context__)
+    return error
 
 
 def _as_it_is(value: T) -> T:
