@@ -57,7 +57,6 @@ PSYCOPG: Final = (
 PRIVATE: Final[dict[str, str]] = {
     "kombu.serialization:registry._decoders": "results are read with kombu's checks around each, which takes longer",
     "kombu.serialization:registry._encoders": "results are written with kombu's checks around each, which takes longer",
-    "pickle:_Unpickler": "a hostile pickle can take much memory before it is refused",
     **dict.fromkeys(POOL, _PINGED),
     **dict.fromkeys((*QUICK, *PSYCOPG), _SLOWER),
 }

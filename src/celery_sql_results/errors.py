@@ -11,7 +11,7 @@
     Exception
      └── ResultRefused       the database refused a result; it is the error that is stored in its place
     kombu.exceptions.DecodeError
-     └── PayloadTooLarge     a compressed payload is larger than the settings allow
+     └── PayloadTooLarge     a row takes more memory to be read than the settings allow
 
 From Celery and kombu come ``BackendStoreError`` and ``BackendGetMetaError`` (the database could not be reached for as
 long as the settings say), ``TimeoutError``, ``EncodeError`` (a result cannot be serialized), and of values that cannot
@@ -60,10 +60,15 @@ class ResultRefused(Exception):
 
 
 class PayloadTooLarge(DecodeError):
-    """A payload takes more memory than ``database_max_decompressed_bytes`` when it is decompressed."""
+    """A payload takes more memory than ``database_max_decompressed_bytes`` allows.
 
-    def __init__(self, limit: int) -> None:
+    Args:
+        limit: bytes that were allowed.
+        kind: of what.
+    """
+
+    def __init__(self, limit: int, kind: str = "a compressed payload") -> None:
         super().__init__(
-            f"the row holds a compressed payload of more than {limit} bytes, and was not read: if that is its true "
-            "size, raise database_max_decompressed_bytes"
+            f"the row holds {kind} of more than {limit} bytes, and was not read: if that is its true size, raise "
+            "database_max_decompressed_bytes"
         )

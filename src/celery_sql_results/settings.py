@@ -27,7 +27,6 @@ from .dialects import impl_for
 from .errors import SettingError
 from .foreign import shown
 from .models import TableNames
-from .payload.compression import LIMIT
 from .payload.redaction import Redact
 from .session import ENGINE_OPTIONS, IDLE_TIMEOUT, EngineCallback
 
@@ -99,7 +98,7 @@ class Settings:
     expires: timedelta | None
     chord_expires: timedelta | None
     compression: str | None
-    max_decompressed: int
+    max_decompressed: int | None
     redact: frozenset[str] | Redact | None
     retry: RetryPolicy
     native_chords: bool
@@ -135,7 +134,7 @@ class Settings:
             expires=reader.duration("result_expires"),
             chord_expires=reader.duration(reader.first_set("result_chord_expires", "result_expires")),
             compression=reader.compression("result_compression"),
-            max_decompressed=int(reader.number("database_max_decompressed_bytes", LIMIT, least=1)),
+            max_decompressed=reader.bytes("database_max_decompressed_bytes"),
             redact=reader.redact("database_redact"),
             retry=reader.retry(),
             native_chords=reader.flag("database_native_chords", True),
@@ -263,6 +262,9 @@ class _Reader:
         if not isinstance(value, (int, float)) or isinstance(value, bool) or value < least:
             raise SettingError(setting, value, f"a number, {least} or more")
         return value
+
+    def bytes(self, setting: str) -> int | None:
+        return None if self.get(setting) is None else int(self.number(setting, 0, least=1))
 
     def one_of(self, setting: str, known: Collection[str]) -> str | None:
         value = self.get(setting)

@@ -248,6 +248,64 @@ def test_columns_of_any_type(sqlite: Database) -> None:
     assert traceback == "\\xff\\xfe"
 
 
+def nested(depth: int, by: str) -> bytes:
+    """A group of groups in one another, or of a task after as many others."""
+    before, after = {"members": (b'[["g",null],[', b"]]"), "parents": (b'[["a",', b"],null]")}[by]
+    return b'[["g",null],[' + before * depth + b'[["a",null],null]' + after * depth + b"]]"
+
+
+@pytest.mark.parametrize("by", ["members", "parents"])
+def test_groups_of_any_depth(sqlite: Database, by: str) -> None:
+    """Celery walks what is read of one again and again: either that comes to an end, or the group is not read."""
+    backend = app_on(sqlite.url).backend
+    found = []
+    for depth in (*range(0, 700, 50), *range(700, 1000, 2)):
+        payload = nested(depth, by)
+        backend.database.rows.groups.put({"taskset_id": "g", "result": payload, "content_type": JSON})
+        try:
+            found.append(len(str(GroupResult.restore("g", backend=backend, app=backend.app).as_tuple())) > depth)
+        except Exception as error:  # noqa: BLE001 - which one is the question
+            found.append(type(error))
+    close(backend)
+
+    assert (found[0], found[3]) == (True, True)
+    assert {*found} == {True, DecodeError}
+
+
+@pytest.mark.parametrize("by", ["members", "parents"])
+def test_children_of_any_depth(sqlite: Database, by: str) -> None:
+    """What a task has sent only informs: it is left out."""
+    backend = app_on(sqlite.url, result_extended=True).backend
+    put(backend, "t", children=b"[" + nested(200, by) + b"]")
+    put(backend, "deep", children=b"[" + nested(600, by) + b"]")
+    found = [AsyncResult(id_, app=backend.app).children for id_ in ("t", "deep")]
+    close(backend)
+
+    assert (len(found[0] or ()), found[1]) == (1, None)
+
+
+def test_times_that_are_zero(mariadb: Database) -> None:
+    """MariaDB holds them, and the driver reads them as texts: they are none, for a task and for a group."""
+    backend = app_on(mariadb.url, result_extended=True).backend
+    backend.store_result("t", 1, states.SUCCESS)
+    group = backend.app.GroupResult("g", [backend.app.AsyncResult("t")])
+    group.save()
+    with backend.database.engine.begin() as connection:
+        connection.execute(sa.text("SET SESSION sql_mode = ''"))
+        connection.execute(sa.text("UPDATE celery_taskmeta SET date_done = '0000-00-00', date_started = '2026-00-00'"))
+        connection.execute(sa.text("UPDATE celery_tasksetmeta SET date_done = '0000-00-00'"))
+    meta = backend.get_task_meta("t")
+    row = {"taskset_id": "g", "result": b"1", "date_done": datetime(2026, 1, 1), "content_type": JSON}
+    backend.database.rows.groups.put_unless_newer(row)
+    found = backend.app.AsyncResult("t").date_done, meta["date_done"], meta["date_started"]
+    stored = backend.database.rows.groups.fetch("g")
+    close(backend)
+
+    assert found == (None, None, None)
+    assert stored is not None
+    assert (stored["result"], stored["date_done"]) == (b"1", datetime(2026, 1, 1))
+
+
 @pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
 def test_times_that_python_does_not_have(postgresql: Database, driver: str) -> None:
     """PostgreSQL holds them: they are read as none, and whoever waits for other results gets those."""

@@ -59,7 +59,7 @@ def test_defaults() -> None:
         accept=("json",),
         expires=timedelta(days=1),
         compression=None,
-        max_decompressed=256 * 1024 * 1024,
+        max_decompressed=None,
         redact=None,
         retry=DEFAULT,
         chord_expires=timedelta(days=1),

@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from celery_sql_results.boundaries import caught
 from celery_sql_results.foreign import escaping
+from celery_sql_results.payload import bounded_repr
 from celery_sql_results.rows import Chord, ChordRows, Database, OpenChord
 from celery_sql_results.writing import Retries
 
@@ -171,7 +172,9 @@ class HandOver:
         if not self._claim(group_id, claimant):
             logger.warning("chord %s failed too late: another process sends its body", group_id)
             return False
-        self._let_fail(body, error if isinstance(error, ChordError) else ChordError(f"Join error: {error!r}"))
+        self._let_fail(
+            body, error if isinstance(error, ChordError) else ChordError(f"Join error: {bounded_repr(error)}")
+        )
         logger.error("chord %s failed (%s)", group_id, type(error).__name__)
         return True
 
@@ -195,7 +198,7 @@ class HandOver:
         except SoftTimeLimitExceeded:
             raise
         except Exception as error:  # a broker or a router may raise anything
-            raise ChordError(f"Callback error: {error!r}") from error
+            raise ChordError(f"Callback error: {bounded_repr(error)}") from error
 
 
 def lease_for(conf: Any) -> timedelta:

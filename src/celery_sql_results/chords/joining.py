@@ -9,7 +9,7 @@ from celery import states
 from celery.exceptions import ChordError
 from celery.result import ResultSet, allow_join_result, result_from_tuple
 
-from celery_sql_results.payload import Encoding, tree
+from celery_sql_results.payload import Encoding, bounded_repr, tree
 from celery_sql_results.rows import Chord
 
 from .members import leaves
@@ -70,7 +70,7 @@ class Join:
 
 def _raise_if_failed(task_id: str, state: str, value: Any) -> None:
     if state in states.PROPAGATE_STATES:
-        raise ChordError(f"Dependency {task_id} raised {value!r}") from value
+        raise ChordError(f"Dependency {task_id} raised {bounded_repr(value)}") from value
 
 
 def _tree(result: Any, value_of: Callable[[str], Any]) -> Any:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from .compression import LIMIT
 from .encoding import Encoding
 from .exceptions import restored, stand_in, storable
 from .redaction import Redact, redaction_for
 from .results import UnreadableMeta, pending, tree, value_of
-from .text import text
+from .text import bounded_repr, text
 
 __all__ = [
-    "LIMIT",
     "Encoding",
     "Redact",
     "UnreadableMeta",
+    "bounded_repr",
     "pending",
     "redaction_for",
     "restored",

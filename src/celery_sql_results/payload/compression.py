@@ -9,16 +9,16 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from kombu.compression import get_decoder
+from kombu.compression import get_decoder, get_encoder
 from kombu.exceptions import DecodeError
 
 from celery_sql_results.boundaries import caught
 from celery_sql_results.errors import PayloadTooLarge
 
-__all__ = ["LIMIT", "decompress"]
+from .text import bounded_repr
 
-#: Bytes of a decompressed payload, unless ``database_max_decompressed_bytes`` says otherwise.
-LIMIT = 256 * 1024 * 1024
+__all__ = ["decompress"]
+
 #: Bytes that a decompressor may take for itself, on top: xz's strongest preset needs 65 MB.
 OWN_MEMORY = 128 * 1024 * 1024
 #: Bytes that are handed at once to a brotli that knows no limit: four may become 16 MB.
@@ -27,28 +27,44 @@ BITE = 4
 Decompress = Callable[[bytes, int], bytes]
 
 
-def decompress(body: bytes, method: str, limit: int = LIMIT) -> bytes:
+def decompress(body: bytes, method: str, limit: int, own: str | None = None) -> bytes:
     """Decompress ``body``, a payload that kombu's ``method`` has compressed.
+
+    Args:
+        body: the payload.
+        method: a content type of kombu's, or another name that kombu has for it.
+        limit: bytes that the payload may come to.
+        own: the method that the app itself writes with. Of those that somebody has registered, this alone is read: how
+            they could be kept within a limit is not known.
 
     Raises:
         PayloadTooLarge: it would take more than ``limit`` bytes; no more are allocated.
         kombu.exceptions.DecodeError: the method is unknown or not installed here, or the payload is broken.
     """
-    data = b""
+    known, data = _content_type(method), b""
+    if known not in _METHODS and known != _content_type(own or ""):
+        raise DecodeError(f"the row is compressed as {method[:40]!r}, which cannot be decompressed within a limit")
     with caught() as failure:  # each library has exceptions of its own
-        data = _METHODS.get(method, _by_kombu(method))(body, limit)
+        data = _METHODS.get(known, _by_kombu(known))(body, limit)
     if isinstance(failure.error, PayloadTooLarge):
         raise failure.error
     if failure.error:
-        told = f"the row is compressed as {method[:40]!r}, but cannot be decompressed: {failure.error!r}"
+        told = f"the row is compressed as {method[:40]!r}, but cannot be decompressed: {bounded_repr(failure.error)}"
         raise DecodeError(told) from failure.error
     if len(data) > limit:
         raise PayloadTooLarge(limit)
     return data
 
 
+def _content_type(method: str) -> str:
+    """The content type of a method; kombu has other names for most."""
+    try:
+        return get_encoder(method)[1]  # type: ignore[no-any-return]
+    except KeyError:
+        return method
+
+
 def _by_kombu(method: str) -> Decompress:
-    """A method that somebody has registered; how it could be limited is not known."""
     return lambda body, limit: get_decoder(method)(body)
 
 

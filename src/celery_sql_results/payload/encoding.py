@@ -22,13 +22,14 @@ from kombu.utils.encoding import safe_repr
 from celery_sql_results._compat import private
 from celery_sql_results.boundaries import caught
 from celery_sql_results.foreign import escaping
-from celery_sql_results.models import STATE_LENGTH, utc_now
+from celery_sql_results.models import NAME_LENGTH, STATE_LENGTH, utc_now
 
-from .compression import LIMIT, decompress
+from .budget import Budget
+from .costs import JSON
 from .exceptions import restored
 from .pickles import PICKLE, is_pickle, unpickle
 from .results import UnreadableMeta, stamps_of, tree, trees
-from .text import name, text
+from .text import bounded_repr, is_short, name, text
 
 __all__ = ["Encoding"]
 
@@ -43,6 +44,9 @@ _PLAIN = (
     *("task_id", "status", "traceback", "date_done"),
     *("name", "worker", "retries", "queue", "date_queued", "date_started", "parent_id", "root_id", "group_id"),
 )
+_TIMES = ("date_done", "date_queued", "date_started")
+#: How a payload begins that is none, is compressed, or may be a pickle.
+_MARKS = (b"", b"\x00", b"\x80")
 #: Payloads that only inform.
 _INFORMING = ("children", "args", "kwargs")
 #: Errors that say why a payload cannot be read.
@@ -58,7 +62,8 @@ class Encoding:
         serializer: kombu's name of the serializer, such as ``json``.
         accept: the content types that may be read.
         compression: kombu's name of a compression, or ``None``.
-        max_decompressed: bytes that a payload may take when it is decompressed.
+        max_decompressed: bytes that the payloads of a row may take when they are decompressed; ``None`` for what
+            :class:`~.budget.Budget` says.
         redact: what may be stored as the positional and the keyword arguments of a request; ``None`` for all.
     """
 
@@ -67,7 +72,7 @@ class Encoding:
         serializer: str,
         accept: Collection[str],
         compression: str | None,
-        max_decompressed: int = LIMIT,
+        max_decompressed: int | None = None,
         redact: Callable[[Any], tuple[Any, Any]] | None = None,
     ) -> None:
         self.serializer = serializer
@@ -78,9 +83,9 @@ class Encoding:
         self.content_type, self._encode = _codec(serializer)
         #: What may be read, the app's own first. Pickles are told by their first bytes.
         self._readable = [known for known in dict.fromkeys([self.content_type, *sorted(accept)]) if known != PICKLE]
-        #: Nearly all rows are what they say that they are, and need none of kombu's checks.
+        #: Nearly all rows are JSON, as they say, and need none of kombu's checks.
         decoders = private("kombu.serialization:registry._decoders") or {}
-        self._decoders = {known: decoders.get(known) for known in self._readable if known in accept}
+        self._decode = decoders.get(JSON) if JSON in accept else None
 
     # -- payloads ------------------------------------------------------------------------------------------------
 
@@ -106,44 +111,61 @@ class Encoding:
             return self.dumps(value)
         return self.dumps(text(safe_repr(value)))
 
-    def loads(self, payload: bytes | None, content_type: str | None = None) -> Any:
+    def loads(self, payload: bytes | None, content_type: str | None = None, budget: Budget | None = None) -> Any:
         """Read a payload in the content type of its row; rows of Celery's own backend have none.
+
+        Args:
+            payload: what the row holds.
+            content_type: what that is.
+            budget: of the row, if it has other payloads.
 
         Raises:
             kombu.exceptions.ContentDisallowed: the content type is not accepted.
             kombu.exceptions.DecodeError: the payload is not in any accepted content type.
+            PayloadTooLarge: it would take more than the budget has.
         """
         if payload is None:
             return None
-        data = self._decompressed(payload)
-        if is_pickle(data):
-            return unpickle(data, trusted=PICKLE in self.accept)
+        data = payload if type(payload) is bytes else _bytes_of(payload)
         content_type = content_type or self.content_type
-        decode = self._decoders.get(content_type)
-        if decode is not None and data:
+        if content_type == JSON and self._decode is not None and data[:1] not in _MARKS:
             try:
-                return decode(data)
+                return self._decode(data)
             except SoftTimeLimitExceeded:  # of the task that reads
                 raise
             except Exception:  # noqa: BLE001 - a decoder may raise anything; told below, in kombu's words
                 logger.debug("a payload is not %s", content_type)
-        errors: list[Exception] = []
-        # The row's own type; then the app's, in case Celery's backend wrote over the row; then whatever is accepted.
-        for candidate in dict.fromkeys([content_type, *self._readable]):
-            try:
-                return loads(data, candidate, "utf-8", accept=self.accept)
-            except (ContentDisallowed, DecodeError) as error:
-                errors.append(error)
-        raise errors[0]
+        return self._loads_within(budget or Budget(self.max_decompressed), data, content_type)
 
-    def _decompressed(self, payload: bytes) -> bytes:
-        if not isinstance(payload, (bytes, bytearray, memoryview)):  # SQLite holds anything
-            raise DecodeError(f"the row holds {type(payload).__name__} where a payload should be")
-        data = bytes(payload)
-        if not data.startswith(COMPRESSED):
-            return data
-        method, _, body = data[len(COMPRESSED) :].partition(b"\x00")
-        return decompress(body, method.decode("ascii", "backslashreplace"), self.max_decompressed)
+    def _loads_within(self, budget: Budget, data: bytes, content_type: str) -> Any:
+        """Read a payload that may become more than so many times what it takes in the database."""
+        budget.store(data)
+        is_packed = data.startswith(COMPRESSED)
+        if is_packed:
+            method, _, body = data[len(COMPRESSED) :].partition(b"\x00")
+            data = budget.decompress(body, method.decode("ascii", "backslashreplace"), self.compression)
+        if is_pickle(data):
+            return unpickle(data, PICKLE in self.accept, budget)
+        return self._loads_any(data, content_type, budget, is_packed)
+
+    def _loads_any(self, data: bytes, content_type: str, budget: Budget, is_packed: bool) -> Any:
+        """Read a payload in the first type that it is of.
+
+        That may be the row's own; the app's, in case Celery's backend wrote over the row; or whatever is accepted.
+        """
+        errors: list[Exception] = []
+        for candidate in dict.fromkeys([content_type[:NAME_LENGTH], *self._readable]):
+            try:
+                cost = budget.price(data, candidate, is_packed)
+                value = loads(data, candidate, "utf-8", accept=self.accept)
+            except (ContentDisallowed, DecodeError) as error:
+                errors.append(_without_frames(error))
+            else:
+                budget.spend(cost)
+                return value
+        if is_short(errors[0]):
+            raise errors[0]
+        raise DecodeError(f"the row holds what cannot be read: {bounded_repr(errors[0])}")
 
     # -- rows ----------------------------------------------------------------------------------------------------
 
@@ -219,13 +241,13 @@ class Encoding:
             kombu.exceptions.DecodeError: it cannot be read, or is no exception where one should be.
             celery.exceptions.SecurityError: it names something that is no class of exceptions.
         """
-        value, error = _tried(self._value, row)
+        value, error = _tried(self._value, row, Budget(self.max_decompressed))
         if error is not None:
             raise error
         return value
 
-    def _value(self, row: Mapping[str, Any]) -> Any:
-        value, state = self.loads(row["result"], row.get("content_type")), row["status"]
+    def _value(self, row: Mapping[str, Any], budget: Budget) -> Any:
+        value, state = self.loads(row["result"], row.get("content_type"), budget), row["status"]
         if state not in states.EXCEPTION_STATES:
             return value
         exception = restored(value)
@@ -241,11 +263,14 @@ class Encoding:
         :class:`~.results.UnreadableMeta`.
         """
         meta: dict[str, Any] = {column: row[column] for column in _PLAIN if column in row}
-        meta["result"], error = _tried(self._value, row)
+        if type(row.get("date_done")) is str or type(row.get("date_started")) is str:  # of dates that are zero
+            meta |= {column: None for column in _TIMES if isinstance(meta.get(column), str)}
+        budget = Budget(self.max_decompressed)
+        meta["result"], error = _tried(self._value, row, budget)
         for column in _INFORMING:
             if column in row:
-                meta[column] = self._informing(row, column)
-        stamps = self._informing(row, "stamps")
+                meta[column] = self._informing(row, column, budget)
+        stamps = self._informing(row, "stamps", budget)
         if stamps:
             meta = {**stamps, **meta}
         if error is None:
@@ -253,29 +278,51 @@ class Encoding:
         meta["result"] = error
         return meta if row["status"] in states.EXCEPTION_STATES else UnreadableMeta(meta)
 
-    def _informing(self, row: Mapping[str, Any], column: str) -> Any:
+    def _informing(self, row: Mapping[str, Any], column: str, budget: Budget) -> Any:
         """A payload that only informs, or ``None`` if it cannot be read."""
         if row.get(column) is None:
             return None
         shaped = {"children": trees, "stamps": stamps_of}.get(column, _as_it_is)
-        value, error = _tried(lambda row: shaped(self.loads(row[column], row.get("content_type"))), row)
+        value, error = _tried(
+            lambda row, budget: shaped(self.loads(row[column], row.get("content_type"), budget)), row, budget
+        )
         if error is not None:
             logger.debug("%s of task %s cannot be read (%s)", column, row["task_id"], type(error).__name__)
         return value
 
 
-def _tried(read: Callable[[Mapping[str, Any]], Any], row: Mapping[str, Any]) -> tuple[Any, Exception | None]:
+def _tried(
+    read: Callable[[Mapping[str, Any], Budget], Any], row: Mapping[str, Any], budget: Budget
+) -> tuple[Any, Exception | None]:
     """What is read of a row, or the error that says why it cannot be."""
     try:
-        return read(row), None
+        return read(row, budget), None
     except SoftTimeLimitExceeded:  # of the task that reads
         raise
     except Exception as error:  # noqa: BLE001 - whoever can write to the table can put anything there
+        _without_frames(error)
         if isinstance(error, _REASONS):
             return None, error
         told = DecodeError(f"the row of task {row['task_id']} cannot be read: {type(error).__name__}")
         told.__cause__ = error
         return None, told
+
+
+def _bytes_of(payload: object) -> bytes:
+    """A payload as every driver but one gives it. SQLite holds anything."""
+    if not isinstance(payload, (bytes, bytearray, memoryview)):
+        raise DecodeError(f"the row holds {type(payload).__name__} where a payload should be")
+    return bytes(payload)
+
+
+def _without_frames(error: T) -> T:
+    """An error that is kept, or is in a frame that it knows, must not keep what it was about: that may be large."""
+    before: list[Any] = [error]
+    for each in before:
+        if each is not None and each.__traceback__ is not None:
+            each.__traceback__ = None
+            before += (each.__cause__, each.__context__)
+    return error
 
 
 def _as_it_is(value: T) -> T:

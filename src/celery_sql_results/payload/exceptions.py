@@ -21,11 +21,16 @@ from kombu.utils.encoding import safe_repr
 
 from celery_sql_results.boundaries import caught
 from celery_sql_results.foreign import shown
+from celery_sql_results.models import NAME_LENGTH
+
+from .text import bounded_repr, clipped, text
 
 __all__ = ["restored", "stand_in", "storable"]
 
 #: Where Celery puts the classes that it makes for those that are not loaded here.
 ELSEWHERE = "celery.exceptions"
+#: How deep classes stand in one another at most.
+NESTED = 20
 #: What would end the process, the generator or the greenlet of whoever asks for a result. Greenlets need not be here.
 ENDINGS = ("builtins.SystemExit", "builtins.KeyboardInterrupt", "builtins.GeneratorExit", "greenlet.GreenletExit")
 
@@ -82,7 +87,7 @@ def restored(stored: Any) -> BaseException | None:
 def _class(module: str | None, name: str) -> Any:
     """A class of exceptions that harm nobody, by its module and its qualified name."""
     found: Any = sys.modules.get(module or "")
-    for part in name.split("."):
+    for part in name.split(".", NESTED):
         try:
             found = vars(found)[part]
         except (KeyError, TypeError):
@@ -99,7 +104,11 @@ def _made(cls: Any, message: Any) -> BaseException:
     made: Any = None
     with caught():  # a constructor of somebody else
         made = _wrapper(*arguments) if cls is UnpickleableExceptionWrapper else cls(*arguments)
-    return made if isinstance(made, BaseException) else Exception(f"{cls}({message})")
+    return made if isinstance(made, BaseException) else Exception(f"{cls}({_words(message)})")
+
+
+def _words(message: Any) -> str:
+    return message if isinstance(message, str) else bounded_repr(message)
 
 
 def _wrapper(module: Any, name: Any, arguments: Any, text: Any = None) -> BaseException:
@@ -119,5 +128,5 @@ def _ends_whoever_asks(cls: type[BaseException]) -> bool:
 
 def _stranger(name: str) -> type[Exception]:
     """A class for one that is not to be had, by its name."""
-    printable = name.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()
+    printable = clipped(text(name) or "", NAME_LENGTH)
     return create_exception_cls(printable, ELSEWHERE)  # type: ignore[no-any-return]

@@ -8,8 +8,11 @@ from typing import Any
 
 from kombu.exceptions import ContentDisallowed, DecodeError
 
-from celery_sql_results._compat import private
 from celery_sql_results.boundaries import caught
+
+from . import plain
+from .budget import Budget
+from .text import bounded_repr
 
 __all__ = ["PICKLE", "is_pickle", "unpickle"]
 
@@ -17,22 +20,6 @@ PICKLE = "application/x-python-serialize"
 #: A pickle begins with this byte and its protocol. Of the other serializers, msgpack alone begins with it, for ``{}``.
 MARK = b"\x80"
 PROTOCOLS = (b"\x02", b"\x03", b"\x04", b"\x05")
-
-#: In Python: eight bytes can make the one in C take 32 GB for its memo.
-_InPython: Any = private("pickle:_Unpickler") or pickle.Unpickler
-
-
-class _PlainUnpickler(_InPython):  # type: ignore[misc]
-    """Reads numbers, strings and collections, and refuses whatever names a class or a function."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        raise ContentDisallowed(
-            f"the row is a pickle that names {module}.{name}: to read it, add 'pickle' to result_accept_content, "
-            "if everybody who can write to the database may run code here"
-        )
-
-    def persistent_load(self, pid: Any) -> Any:
-        raise ContentDisallowed("the row is a pickle that refers to objects outside of it")
 
 
 class _Unpickler(pickle.Unpickler):
@@ -53,16 +40,16 @@ def is_pickle(data: bytes) -> bool:
     return data[:1] == MARK and data[1:2] in PROTOCOLS
 
 
-def unpickle(data: bytes, trusted: bool) -> Any:
-    """Read a pickle; only a ``trusted`` one may name classes and functions.
+def unpickle(data: bytes, trusted: bool, budget: Budget) -> Any:
+    """Read a pickle; only a ``trusted`` one may name classes and functions, and take what it likes.
 
     Raises:
         kombu.exceptions.ContentDisallowed: it is not trusted, and holds more than plain data.
-        kombu.exceptions.DecodeError: it is broken.
+        kombu.exceptions.DecodeError: it is broken, or too large.
     """
-    unpickler = _Unpickler if trusted else _PlainUnpickler
     with caught() as failure:  # broken pickles raise almost anything
-        return unpickler(io.BytesIO(data)).load()
-    if isinstance(failure.error, ContentDisallowed):
+        return _Unpickler(io.BytesIO(data)).load() if trusted else plain.load(data, budget)
+    if isinstance(failure.error, (ContentDisallowed, DecodeError)):
         raise failure.error
-    raise DecodeError(f"the row begins like a pickle, but cannot be read as one: {failure.error}") from failure.error
+    told = f"the row begins like a pickle, but cannot be read as one: {bounded_repr(failure.error)}"
+    raise DecodeError(told) from failure.error

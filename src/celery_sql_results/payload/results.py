@@ -15,6 +15,10 @@ __all__ = ["UnreadableMeta", "pending", "stamps_of", "tree", "trees", "value_of"
 
 #: What is no id, in whatever form a serializer brings one.
 NO_IDS = (type(None), list, tuple, dict)
+#: How many calls in one another it may take to walk a tree, and how many lead to a member. Celery walks it from
+#: anywhere, and Python allows for a thousand calls.
+CALLS, CALLS_TO_A_MEMBER = 500, 2
+TOO_DEEP = "the row holds results that are too deep in one another"
 
 
 class UnreadableMeta(dict[str, Any]):
@@ -55,12 +59,14 @@ def tree(value: Any) -> Any:
         kombu.exceptions.DecodeError: it is none, or too deep for whoever walks it.
     """
     try:
-        return _tree(value)
-    except RecursionError:  # Celery walks it in the same way, and needs no more room for that
-        raise DecodeError("the row holds results that are too deep in one another") from None
+        return _tree(value, CALLS)
+    except RecursionError:  # whoever reads is deep in calls himself
+        raise DecodeError(TOO_DEEP) from None
 
 
-def _tree(value: Any) -> Any:
+def _tree(value: Any, calls: int) -> Any:
+    if calls < 0:
+        raise DecodeError(TOO_DEEP)
     if isinstance(value, ResultBase):  # bound to the backend that it was made by, if it is from a pickle
         value = value.as_tuple()  # type: ignore[attr-defined]
     pair = isinstance(value, (list, tuple)) and len(value) == 2
@@ -68,8 +74,8 @@ def _tree(value: Any) -> Any:
     id_, parent = head if isinstance(head, (list, tuple)) and len(head) == 2 else (head, None)
     if isinstance(id_, NO_IDS) or not isinstance(members, (list, tuple, type(None))):
         raise DecodeError("the row holds something else where a result should be")
-    before = _tree(parent) if parent else None
-    leaves = None if members is None else [_tree(member) for member in members]
+    before = _tree(parent, calls - 1) if parent else None
+    leaves = None if members is None else [_tree(member, calls - CALLS_TO_A_MEMBER) for member in members]
     names = (as_text(id_), before) if isinstance(head, tuple) else [as_text(id_), before]
     return (names, leaves) if isinstance(value, tuple) else [names, leaves]  # as the serializer has it
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -36,7 +37,7 @@ class GroupRows:
         """Store a row that comes late, unless the group was saved again since: it has no state that would tell."""
         found = self.fetch(row["taskset_id"])
         there, here = found and found["date_done"], row["date_done"]
-        if there is None or here is None or there <= here:
+        if not isinstance(there, datetime) or here is None or there <= here:  # some drivers read a date of zero as text
             self.put(row)
 
     def fetch(self, group_id: str) -> Row | None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 import tracemalloc
+from collections.abc import Iterator
 
+import kombu.compression
 import pytest
 from kombu.compression import compress, encoders, register
 from kombu.exceptions import DecodeError
@@ -71,19 +73,45 @@ def test_broken(method: str, payload: bytes | None) -> None:
     """Also one that ends too early."""
     broken = compress(TEXT, method)[0][:-5] if payload is None else payload
     with pytest.raises(DecodeError, match=method):
-        decompress(broken, method)
+        decompress(broken, method, MB)
 
 
 def test_an_unknown_method() -> None:
     """Or one that is not installed here."""
     with pytest.raises(DecodeError, match="compressed as 'application/x-none'"):
-        decompress(TEXT, "application/x-none")
+        decompress(TEXT, "application/x-none", MB)
 
 
-def test_a_method_of_ones_own() -> None:
-    """Whoever registers one with kombu, reads with it; the limit still holds for what it returns."""
-    register(lambda body: body[::-1], lambda body: body[::-1], "application/x-backwards")
+@pytest.mark.parametrize("alias", ["gzip", "zlib", "bzip2", "bzip", "lzma", "xz", "brotli", "zstd", "zstandard"])
+def test_other_names_of_a_method(alias: str) -> None:
+    """Kombu decompresses by them too, without a limit."""
+    bomb = compress(bytes(64 * MB), alias)[0]
 
-    assert decompress(b"olleh", "application/x-backwards") == b"hello"
+    assert decompress(compress(TEXT, alias)[0], alias, len(TEXT)) == TEXT
     with pytest.raises(PayloadTooLarge):
-        decompress(b"olleh", "application/x-backwards", 4)
+        decompress(bomb, alias, MB)
+
+
+@pytest.fixture
+def backwards() -> Iterator[str]:
+    """A method that somebody has registered with kombu."""
+    register(lambda body: body[::-1], lambda body: body[::-1], "application/x-backwards", ["backwards"])
+    yield "application/x-backwards"
+    for known in (kombu.compression._encoders, kombu.compression._decoders):
+        del known["application/x-backwards"]
+    del kombu.compression._aliases["backwards"]
+
+
+@pytest.mark.parametrize("own", ["application/x-backwards", "backwards"])
+def test_a_method_of_ones_own(backwards: str, own: str) -> None:
+    """Whoever writes with it, reads with it; the limit still holds for what it returns."""
+    assert decompress(b"olleh", backwards, MB, own) == b"hello"
+    with pytest.raises(PayloadTooLarge):
+        decompress(b"olleh", backwards, 4, own)
+
+
+@pytest.mark.parametrize("name", ["application/x-backwards", "backwards"])
+def test_a_method_of_somebody_else(backwards: str, name: str) -> None:
+    """Nobody knows how it could be kept within a limit."""
+    with pytest.raises(DecodeError, match="cannot be decompressed within a limit"):
+        decompress(b"olleh", name, MB, "gzip")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copyreg
 import io
 import os
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +79,29 @@ def test_a_pickle_with_references_is_refused() -> None:
 
     with pytest.raises(ContentDisallowed, match="outside of it"):
         JSON.loads(buffer.getvalue())
+
+
+@pytest.fixture
+def known() -> Iterator[int]:
+    """A function that `copyreg` knows by a number, and has found before."""
+    number = 0x7E
+    copyreg.add_extension("os", "mkdir", number)
+    pickle.loads(b"\x80\x02\x82\x7e.")
+    yield number
+    copyreg.remove_extension("os", "mkdir", number)
+    copyreg.clear_extension_cache()
+
+
+@pytest.mark.parametrize("opcode", [b"\x82\x7e", b"\x83\x7e\x00", b"\x84\x7e\x00\x00\x00"], ids=["1", "2", "4"])
+def test_what_copyreg_knows_is_not_found(known: int, opcode: bytes, tmp_path: Path) -> None:
+    """Python's own unpickler asks nobody for it, and calls it."""
+    path = str(tmp_path / "made").encode()
+    payload = b"\x80\x04" + opcode + b"\x8c%c" % len(path) + path + b"\x85R."
+
+    with pytest.raises(ContentDisallowed):
+        JSON.loads(payload)
+
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_broken_pickle_is_an_error_of_content() -> None:
