@@ -14,7 +14,7 @@ from kombu.exceptions import ContentDisallowed, DecodeError
 
 from celery_sql_results import DatabaseBackend
 from celery_sql_results.chords import Join
-from celery_sql_results.payload import shown
+from celery_sql_results.payload import bounded_repr
 from support import app_on
 
 #: What a reader may meet in a row that he cannot trust.
@@ -55,7 +55,7 @@ def read(data: bytes) -> None:
         found = error
     if isinstance(found, ALLOWED):
         assert len(f"{found}{found!r}") < LONGEST, "the message is long"
-    assert len(shown(found)) < LONGEST, "a value is shown at length"
+    assert len(bounded_repr(found)) < LONGEST, "a value is shown at length"
 
 
 def _task(row: dict[str, Any], column: str, payload: bytes) -> Any:
@@ -63,7 +63,7 @@ def _task(row: dict[str, Any], column: str, payload: bytes) -> Any:
     meta = backend().get_task_meta("t", cache=False)
     assert meta["status"] == row["status"]
     for child in meta["children"] or ():
-        shown(result_from_tuple(child, backend().app).as_tuple())
+        bounded_repr(result_from_tuple(child, backend().app).as_tuple())
     return meta["result"]
 
 

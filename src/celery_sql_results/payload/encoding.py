@@ -159,6 +159,8 @@ class Encoding:
                 cost = budget.price(data, candidate, is_packed)
                 value = loads(data, candidate, "utf-8", accept=self.accept)
             except (ContentDisallowed, DecodeError) as error:
+                if isinstance(error.__context__, SoftTimeLimitExceeded):  # of the task that reads
+                    raise error.__context__ from None
                 errors.append(_without_frames(error))
             else:
                 budget.spend(cost)
