@@ -19,6 +19,9 @@ FEW = {"default_pool_size": "2"}
 SETTINGS = {"connect_args": {"prepare_threshold": None}}
 
 
+pytestmark = pytest.mark.drivers("psycopg")
+
+
 @pytest.fixture(scope="module", params=["polling", "listening"])
 def stage(request: pytest.FixtureRequest, servers: Pool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """One worker for all tests; a caller polls, or listens on a direct way."""

@@ -21,7 +21,7 @@ OFTEN = 8
 CHANNEL = "celery_of_this_test"
 PATIENCE = 30.0
 
-pytestmark = on("postgresql")
+pytestmark = [on("postgresql"), pytest.mark.drivers("psycopg")]
 
 
 @pytest.fixture

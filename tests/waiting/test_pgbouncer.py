@@ -18,6 +18,9 @@ from waiting.writer import Scribe, Writer
 SETTINGS = {"database_engine_options": {"connect_args": {"prepare_threshold": None}}}
 
 
+pytestmark = pytest.mark.drivers("psycopg")
+
+
 @pytest.fixture
 def database(pgbouncer: Database) -> Database:
     """The database of these tests."""
