@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from collections.abc import Callable
 
 import pytest
 from celery import states
+from celery.signals import worker_ready, worker_shutdown
+from celery.utils.objects import Bunch
 
 from concurrency.kin import (
     TIMES,
@@ -22,7 +25,7 @@ from servers import Database
 from servers.pool import on
 from support import app_on, close, fork
 
-CHILDREN = 8
+CHILDREN, FORKS = 8, 200
 #: A parent, which differs from others in what else it does when it forks.
 Parent = Callable[[str, int], Family]
 
@@ -69,6 +72,23 @@ def in_a_child(do: Callable[[], object]) -> int:
         finally:
             os._exit(status)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@on("sqlite")
+def test_children_of_a_worker_whose_upkeep_never_rests(database: Database) -> None:
+    """A lock inside of SQLite that a thread of the parent held as it forked would never be free in the child."""
+    backend = app_on(database.url, database_upkeep_interval=0.0001, database_idle_timeout=0.0001).backend
+    backend.store_result("before", 1, states.SUCCESS)
+    worker_ready.send(Bunch(app=backend.app))
+
+    def child() -> None:
+        signal.alarm(20)
+        backend.store_result(f"child-{os.getpid()}", 1, states.SUCCESS)
+
+    found = [in_a_child(child) for _ in range(FORKS)]
+    worker_shutdown.send(Bunch(app=backend.app))
+    assert found == [0] * FORKS
+    close(backend)
 
 
 @on("postgresql", "mariadb")

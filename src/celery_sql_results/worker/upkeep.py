@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from celery.exceptions import SoftTimeLimitExceeded
@@ -16,7 +17,7 @@ from celery.utils.log import get_logger
 
 from celery_sql_results.boundaries import caught
 from celery_sql_results.foreign import escaping
-from celery_sql_results.writing import describe
+from celery_sql_results.writing import describe, still
 
 __all__ = ["Upkeep"]
 
@@ -29,12 +30,16 @@ class Upkeep(threading.Thread):
     Args:
         tasks: what to do, by what the log calls it.
         interval: seconds between two rounds; jittered, so that a fleet does not come all at once.
+        still: held during each task: what a fork waits for, if need be.
     """
 
-    def __init__(self, tasks: Mapping[str, Callable[[], object]], interval: float) -> None:
+    def __init__(
+        self, tasks: Mapping[str, Callable[[], object]], interval: float, still: AbstractContextManager[Any]
+    ) -> None:
         super().__init__(name="celery-sql-results-upkeep", daemon=True)
         self._tasks = tasks
         self._interval = interval
+        self._still = still
         self._ended = threading.Event()
         self._failing: dict[str, type[BaseException]] = {}
 
@@ -50,7 +55,7 @@ class Upkeep(threading.Thread):
         self._ended.set()
 
     def _attempt(self, name: str, task: Callable[[], object]) -> None:
-        with caught(SoftTimeLimitExceeded) as failure:  # the next round may find it mended
+        with caught(SoftTimeLimitExceeded) as failure, self._still:  # the next round may find it mended
             task()
         error = failure.error
         if error is None:
@@ -73,7 +78,8 @@ def _begin(sender: Any = None, **_: Any) -> None:
     if backend.spooled:
         logger.warning("%d results wait in the spool %s", backend.spooled, backend.spool.path)
     if backend.settings.upkeep_interval:
-        upkeep = _running[id(sender.app)] = Upkeep(tasks, backend.settings.upkeep_interval)
+        held = still if backend.database.impl.closes_before_fork else nullcontext()
+        upkeep = _running[id(sender.app)] = Upkeep(tasks, backend.settings.upkeep_interval, held)
         upkeep.start()
 
 

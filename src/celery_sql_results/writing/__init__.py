@@ -6,6 +6,7 @@ from .bounded import Late, bounded
 from .entry import CHORD, GROUP, PART, TASK, Entry
 from .retry import Retries, describe
 from .spool import Emptier, Replay, Spool
+from .still import still
 from .verdict import Judge, Verdict
 from .writer import StruckMeanwhile, Writer
 
@@ -26,4 +27,5 @@ __all__ = [
     "Writer",
     "bounded",
     "describe",
+    "still",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import nullcontext
 
 import pytest
 from celery import Celery
@@ -45,7 +46,7 @@ def test_nothing_stops_it_and_an_outage_is_one_line(caplog: pytest.LogCaptureFix
             upkeep.end()
             over.set()
 
-    upkeep = Upkeep({"failing": fail, "counting": count}, 0.001)
+    upkeep = Upkeep({"failing": fail, "counting": count}, 0.001, nullcontext())
     upkeep.start()
     assert over.wait(PATIENCE)
     upkeep.join(PATIENCE)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -16,6 +14,7 @@ from celery_sql_results.foreign import escaping
 from celery_sql_results.models import Models
 from celery_sql_results.writing.entry import Entry
 from celery_sql_results.writing.retry import Failed, attempt
+from celery_sql_results.writing.still import still
 from celery_sql_results.writing.verdict import Verdict
 
 from . import files
@@ -24,41 +23,6 @@ from .directory import Directory
 __all__ = ["Replay"]
 
 logger = escaping(get_logger(__name__))
-
-#: Seconds that a fork waits for an entry that is being stored.
-FORK_PATIENCE = 5.0
-
-
-class _Still:
-    """Held while an entry is stored, and while the process forks: a child must not inherit the middle of a statement.
-
-    SQLite keeps its locks by process, and a child would find the database locked by a thread that it does not have.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.RLock()
-        self._is_held = False
-        # After that of the engines, so that it runs before it: the connection is idle then, and is closed.
-        os.register_at_fork(before=self._hold, after_in_parent=self._let_go, after_in_child=self._begin)
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
-
-    def _hold(self) -> None:
-        self._is_held = self._lock.acquire(timeout=FORK_PATIENCE)
-
-    def _let_go(self) -> None:
-        if self._is_held:
-            self._lock.release()
-
-    def _begin(self) -> None:
-        self._lock = threading.RLock()
-
-
-_still = _Still()
 
 
 class Replay:
@@ -131,7 +95,7 @@ class Replay:
         """A failure that is about one entry only: it does not pass, and yet the database can be read."""
         if failed.verdict.time_limit or failed.verdict.passes:
             raise failed.error
-        with _still:
+        with still:
             self._reach()
         return failed
 
@@ -144,7 +108,7 @@ class Replay:
         except files.Unreadable as error:
             self._reject(name, str(error))
             return []
-        with _still:
+        with still:
             failed = attempt(lambda: self._restore(found), self._judge)
         if isinstance(failed, Failed):
             if failed.verdict.refusal is None:
