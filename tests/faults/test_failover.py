@@ -267,6 +267,7 @@ def test_a_host_without_the_database_while_another_is_away(
 ) -> None:
     """The one that is away may have it, so a write waits. If no host has it, that is told at once."""
     pytest.importorskip(driver)
+    primary.ensure()
     with PostgreSQL() as empty:
         away = free_port()
         backend = backends(several(driver, "results", away, empty.port))
