@@ -119,7 +119,7 @@ def _signature(task: Any) -> inspect.Signature:
         ValueError: it stands behind a decorator or a ``__call__``, which may pass on other arguments than it gets.
     """
     run = task.run
-    if type(task).__call__.__module__ != "celery.app.task":
+    if not type(task).__call__.__module__.startswith("celery.app."):  # a worker gives tasks another one of Celery's
         raise ValueError("behind __call__")
     while hasattr(run, "__wrapped__"):
         if run.__globals__["__name__"] != "celery.app.autoretry":  # which passes on what it gets
