@@ -187,11 +187,16 @@ class PatroniCluster(Cluster):
     # -- what is known of the nodes ------------------------------------------------------------------------------
 
     def _with_role(self, role: str) -> PatroniNode:
-        for node in self.nodes:
-            for name, (its, _state) in node.server.cluster().items():
-                if its == role:
-                    return next(other for other in self.nodes if other.name == name)
-        raise LookupError(role)
+        """The node that has a role: for a moment, nobody may."""
+        found: list[PatroniNode] = []
+
+        def look() -> bool:
+            its = {name for node in self.nodes for name, (has, _) in node.server.cluster().items() if has == role}
+            found[:] = [node for node in self.nodes if node.name in its]
+            return bool(found)
+
+        until(look, f"somebody is the {role}")
+        return found[0]
 
     @property
     def primary(self) -> PatroniNode:
