@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any, ClassVar
 
 from typing_extensions import Self
 
 from clusters.answerer import Answerer
-from clusters.cluster import Cluster, Fault
+from clusters.cluster import Fault
 from clusters.haproxy import SAYS_YES, HAProxy, Member
-from clusters.postgresql import SETTINGS, PostgreSQLNode, furnish, renew, several_hosts
+from clusters.postgresql import SETTINGS, PostgreSQLCluster, PostgreSQLNode, furnish, several_hosts
 from faults.load import until
 from servers import PostgreSQL
 from servers.proxy import Proxy
@@ -78,7 +78,7 @@ class PairNode(PostgreSQLNode):
             proxy.silent = False
 
 
-class Pair(Cluster):
+class Pair(PostgreSQLCluster):
     """The two, and an operator who promotes the standby when the primary has failed.
 
     A server that is alone acknowledges alone; else each commit is on both before it is acknowledged.
@@ -107,22 +107,10 @@ class Pair(Cluster):
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
     @property
     def url(self) -> str:
         """By several hosts, or through HAProxy."""
         return self._url
-
-    @property
-    def entrances(self) -> Sequence[str]:
-        """Also the hosts in the other order."""
-        return [self._url, several_hosts(self.nodes), several_hosts(self.nodes[::-1])]
-
-    def renew(self) -> None:
-        """Empty the database of the results."""
-        renew(self.primary, self.nodes)
 
     def version(self) -> str:
         """That of the servers."""

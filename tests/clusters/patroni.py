@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,10 +14,10 @@ from typing import Any, ClassVar
 import psycopg
 from typing_extensions import Self
 
-from clusters.cluster import Cluster, Fault
+from clusters.cluster import Fault
 from clusters.etcd import Etcd
 from clusters.haproxy import IS_PRIMARY, HAProxy, Member
-from clusters.postgresql import SETTINGS, PostgreSQLNode, furnish, renew, several_hosts
+from clusters.postgresql import SETTINGS, PostgreSQLCluster, PostgreSQLNode, furnish
 from faults.load import until
 from servers.life import Life
 from servers.process import Missing, find, free_port
@@ -137,7 +137,7 @@ class PatroniNode(PostgreSQLNode):
                 proxy.silent = False
 
 
-class PatroniCluster(Cluster):
+class PatroniCluster(PostgreSQLCluster):
     """Two nodes, of which one is synchronous, behind HAProxy that asks Patroni.
 
     Args:
@@ -162,22 +162,10 @@ class PatroniCluster(Cluster):
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
     @property
     def url(self) -> str:
         """Through HAProxy."""
         return self._haproxy.leads_to(self.nodes[0].url())
-
-    @property
-    def entrances(self) -> Sequence[str]:
-        """Also by several hosts, in either order."""
-        return [self.url, several_hosts(self.nodes), several_hosts(self.nodes[::-1])]
-
-    def renew(self) -> None:
-        """Empty the database of the results."""
-        renew(self.primary, self.nodes)
 
     def version(self) -> str:
         """That of the servers and of Patroni."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import psycopg
 
-from clusters.cluster import Node
+from clusters.cluster import Cluster, Node
 from faults.load import until
 from servers.proxy import Proxy
 
@@ -89,3 +89,23 @@ def renew(primary: PostgreSQLNode, nodes: Sequence[PostgreSQLNode]) -> None:
     for node in nodes:
         if node is not primary:
             until(lambda node=node: node.has_replayed(position), f"{node.name} has the database")
+
+
+class PostgreSQLCluster(Cluster):
+    """Nodes of which one is the primary; whatever they are made of ends with `_stack`."""
+
+    nodes: Sequence[PostgreSQLNode]
+    primary: PostgreSQLNode
+    _stack: ExitStack
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    @property
+    def entrances(self) -> Sequence[str]:
+        """Also by several hosts, in either order."""
+        return [self.url, several_hosts(self.nodes), several_hosts(self.nodes[::-1])]
+
+    def renew(self) -> None:
+        """Empty the database of the results."""
+        renew(self.primary, self.nodes)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from itertools import count
 from typing import Any
 
 import pytest
@@ -16,38 +15,16 @@ from celery_sql_results import DatabaseBackend
 from faults.actors import LONG
 from faults.conftest import Backends
 from faults.load import until
+from faults.test_readers import name, primary, standby
 from faults.trouble import as_role, disconnect
-from servers import PRIMARY, Database, PostgreSQL, Standby
-from servers.pool import on, or_skip
+from servers import Database, PostgreSQL, Standby
+from servers.pool import on
 from servers.proxy import Proxy
 from support import close
 
-#: Tell the databases of these tests apart.
-NUMBERS = count()
+__all__ = ["name", "primary", "standby"]
+
 DRIVERS = ("psycopg", "psycopg2")
-
-
-@pytest.fixture(scope="module")
-def primary() -> Iterator[PostgreSQL]:
-    """A server with a standby."""
-    with or_skip("postgresql"), PostgreSQL(PRIMARY) as server:
-        yield server
-
-
-@pytest.fixture
-def name(primary: PostgreSQL) -> str:
-    """A fresh database."""
-    primary.ensure()
-    name = f"results_{next(NUMBERS)}"
-    primary.create_database(name)
-    return name
-
-
-@pytest.fixture
-def standby(primary: PostgreSQL, name: str) -> Iterator[Standby]:
-    """A standby that has the database."""
-    with Standby(primary) as standby:
-        yield standby
 
 
 @pytest.fixture

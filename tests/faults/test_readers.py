@@ -33,6 +33,7 @@ def primary(postgresql_release: type[PostgreSQL]) -> Iterator[PostgreSQL]:
 @pytest.fixture
 def name(primary: PostgreSQL) -> str:
     """A fresh database."""
+    primary.ensure()
     name = f"results_{next(NUMBERS)}"
     primary.create_database(name)
     return name
