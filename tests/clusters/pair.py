@@ -163,14 +163,8 @@ class Pair(PostgreSQLCluster):
 
     def lose_the_primary(self) -> None:
         """Nobody gets an answer of it any more; it is replaced, and ended before it can be reached again."""
-        old = self.primary
-        old.fall_silent()
-        self.last()
-        self.promote()
-        self.last()
-        old.server.kill()
-        old.come_back()
-        self.rejoin()
+        self.primary.fall_silent()
+        self._replace()
 
     def lose_the_standby(self) -> None:
         """It hears nothing of the primary for a while, and no commit is acknowledged."""
@@ -191,8 +185,12 @@ class Pair(PostgreSQLCluster):
 
     def be_split(self) -> None:
         """The standby is promoted while clients reach the primary, which does not know, and is ended later."""
+        self.primary.link.silent = True
+        self._replace()
+
+    def _replace(self) -> None:
+        """Promote the standby after a while; the old primary is ended later, before all can reach it again."""
         old = self.primary
-        old.link.silent = True
         self.last()
         self.promote()
         self.last()

@@ -7,16 +7,10 @@ one that is not woken, or that lets the others stand still, is missed. Prints th
 import sys
 import warnings
 
+from greening import patch
+
 HOW, URL = sys.argv[1:]
-if HOW == "gevent":
-    from gevent import monkey
-
-    monkey.patch_all()
-elif HOW == "eventlet":
-    warnings.simplefilter("ignore")  # eventlet says that it is old
-    import eventlet
-
-    eventlet.monkey_patch()
+patch(HOW)
 
 import threading  # noqa: E402
 

@@ -40,23 +40,25 @@ def as_json(value: Any) -> bytes | None:
 
 def bare(body: Any) -> dict[str, Any]:
     """What is needed to let a body fail: the tasks that it is made of with what JSON can write of their options."""
-    options = {name: value for name, value in body.get("options", {}).items() if as_json(value)}
-    inner = {name: _each(bare, value) for name, value in body.get("kwargs", {}).items() if name in _TASKS}
-    kept = {name: body.get(name) for name in ("task", "subtask_type", "immutable")}
-    return {**kept, "args": [], "kwargs": inner if body.get("subtask_type") else {}, "options": options}
+    return _reduced(body, lambda _name, value: as_json(value) is not None)
 
 
 def ends_only(body: Any) -> dict[str, Any]:
     """What lets a body fail and calls nobody: the ids of its tasks, and how they hang together."""
-    options = {name: body["options"][name] for name in ("task_id",) if name in body.get("options", {})}
-    inner = {name: _each(ends_only, tasks) for name, tasks in body.get("kwargs", {}).items() if name in _TASKS}
-    kept = {name: body.get(name) for name in ("task", "subtask_type")}
-    return {**kept, "args": [], "kwargs": inner if body.get("subtask_type") else {}, "options": options}
+    return _reduced(body, lambda name, _value: name == "task_id")
 
 
 #: Where signatures hold others.
 _TASKS = ("tasks", "header", "body")
 
 
-def _each(make: Callable[[Any], Any], tasks: Any) -> Any:
-    return make(tasks) if isinstance(tasks, dict) else [make(task) for task in tasks]
+def _reduced(body: Any, keeps: Callable[[str, Any], bool]) -> dict[str, Any]:
+    """A signature without arguments, with some of its options, and the ones in it likewise."""
+
+    def each(tasks: Any) -> Any:
+        return _reduced(tasks, keeps) if isinstance(tasks, dict) else [_reduced(task, keeps) for task in tasks]
+
+    options = {name: value for name, value in body.get("options", {}).items() if keeps(name, value)}
+    inner = {name: each(tasks) for name, tasks in body.get("kwargs", {}).items() if name in _TASKS}
+    kept = {name: body.get(name) for name in ("task", "subtask_type", "immutable")}
+    return {**kept, "args": [], "kwargs": inner if body.get("subtask_type") else {}, "options": options}
