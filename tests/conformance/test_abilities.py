@@ -93,6 +93,8 @@ class WithoutListen(Proxy):
 
 def test_no_listen(database: Database, url: str) -> None:
     """Results are polled."""
+    if "pg8000" in url:
+        pytest.skip("Results are polled with it wherever.")
     with WithoutListen(database.server.port) as proxy:
         plain = "?sslmode=disable" if "psycopg" in url else ""  # what the proxy is to change, it must be able to read
         backend = app_on(url.replace(f":{database.server.port}", f":{proxy.port}") + plain).backend

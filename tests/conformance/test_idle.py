@@ -205,7 +205,8 @@ def test_who_has_waited(database: Database, backends: Backends) -> None:
     writer = backends(database_idle_timeout=SHORT, result_extended=True, database_engine_options={"pool_size": 1})
     waits = threading.Thread(target=lambda: backend.app.AsyncResult("t").get(timeout=60))
     waits.start()
-    until(lambda: backend.looker.is_told(["t"]) or database.kind == "mariadb", "it is told")
+    listens = database.kind == "postgresql" and "pg8000" not in database.url
+    until(lambda: not listens or backend.looker.is_told(["t"]), "it is told")
     store(writer, "t")
     waits.join()
     until_gone(database)

@@ -37,8 +37,9 @@ def set_back(database: Database) -> None:
         for table in ("celery_taskmeta", "celery_tasksetmeta"):
             database.execute(f"ALTER TABLE {table} AUTO_INCREMENT = 1")
         return
+    step = " INCREMENT BY 0" if "sequences as Celery makes them" in database.server.lacks else ""
     for sequence in SEQUENCES:
-        database.execute(f"ALTER SEQUENCE {sequence} RESTART WITH 1")
+        database.execute(f"ALTER SEQUENCE {sequence}{step} RESTART WITH 1")
 
 
 def tasks(database: Database) -> dict[str, str]:

@@ -54,7 +54,14 @@ def tables(release: str, bind: Bind, kind: str | None = None) -> None:
     """
     with connected(bind) as connection:
         for statement in document(release)["ddl"][kind or kind_of(connection)]:
-            connection.exec_driver_sql(statement)
+            connection.exec_driver_sql(as_it_is_there(statement, connection))
+
+
+def as_it_is_there(statement: str, connection: sa.Connection) -> str:
+    """A statement that makes what the release has made; in a Galera cluster, as whoever moves it there has to make it."""
+    if statement.startswith("CREATE SEQUENCE") and is_galera(connection):
+        return f"{statement} INCREMENT BY 0"
+    return statement
 
 
 def load(release: str, bind: Bind, kind: str | None = None) -> None:
@@ -97,6 +104,11 @@ def connected(bind: Bind) -> Iterator[sa.Connection]:
 def kind_of(connection: sa.Connection) -> str:
     """The kind of database behind a connection; URLs of MariaDB say ``mysql`` as often as ``mariadb``."""
     return "mariadb" if getattr(connection.dialect, "is_mariadb", False) else connection.dialect.name
+
+
+def is_galera(connection: sa.Connection) -> bool:
+    """Whether the server is a node of a Galera cluster."""
+    return kind_of(connection) == "mariadb" and connection.exec_driver_sql("SELECT @@wsrep_on").scalar() == 1
 
 
 def revived(column: str, value: Any) -> Any:
