@@ -25,6 +25,8 @@ __all__ = ["Galera", "GaleraNode"]
 RESULTS, ROLE, PASSWORD = "results", "app", "of-the-app"
 #: Seconds that a node which lags is behind, at most, and between two such times.
 LAG, BETWEEN = 0.4, 0.02
+#: Seconds in which all nodes must be one cluster again: where processors are short, they leave each other anew.
+UNITED = 240
 #: Seconds in which a connection of an operator gets an answer.
 PATIENCE = 5
 
@@ -161,7 +163,7 @@ class Galera(Cluster):
         """Return when all nodes run, and are one cluster."""
         for node in self.nodes:
             node.server.ensure()
-        until(partial(answers, self._is_whole), "all nodes are one cluster")
+        until(partial(answers, self._is_whole), "all nodes are one cluster", UNITED)
 
     def _is_whole(self) -> bool:
         number = str(len(self.nodes))

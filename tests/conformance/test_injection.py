@@ -55,6 +55,8 @@ def test_what_is_not_there_finds_nothing(backend: DatabaseBackend, evil: str) ->
 @pytest.mark.parametrize("evil", [text for text in EVIL if text.isascii() and "%" not in text])
 def test_names_of_tables(backends: Backends, database: Database, evil: str) -> None:
     """They come from the settings, and are quoted all the same. MariaDB allows no emoji in them."""
+    if "mariadbconnector" in database.url:
+        pytest.skip("The driver looks for parameters in such names, and sends what the server cannot read.")
     victim = backends()
     victim.store_result("mine", "untouched", states.SUCCESS)
     backend = backends(database_table_names={"task": evil, "group": f"{evil} group"[-55:]})
