@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import uuid
 from datetime import timedelta
 from typing import Any
@@ -71,3 +72,25 @@ def end_of_header(url: str, requests: list[dict[str, Any]], error: Exception | N
             backend.mark_as_done(known["id"], known["id"], request=Context(known))
         else:
             backend.mark_as_failure(known["id"], error, request=Context(known))
+
+
+def swept(url: str, number: int, size: int) -> tuple[int, int]:
+    """Put chords of two in each of whose columns lie so many bytes, and look at them twice.
+
+    Returns how many were ended, and the megabytes that this process has taken for it at most.
+    """
+    backend = backend_on(url)
+    backend.store_result("first", 1, "SUCCESS")
+    backend.sweep_chords()
+    rows = backend.database.rows.chords
+    assert rows is not None
+    before, filler = peak(), b" " * size
+    columns = {"header": filler, "body": filler, "members": filler, "bare_body": filler}
+    for each in range(number):
+        rows.open({"group_id": f"g-{each}", "size": 2, "content_type": "application/json", **columns})
+    return backend.sweep_chords() + backend.sweep_chords(), (peak() - before) // 1024
+
+
+def peak() -> int:
+    """The kilobytes that this process has had at most."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -16,9 +16,10 @@ from celery.exceptions import ChordError
 
 from celery_sql_results.chords import handing_over
 from celery_sql_results.rows import ChordRows
-from chords.actors import count_in, part
+from chords.actors import count_in, part, swept
 from chords.conftest import Posts
 from chords.post import Letter, Post
+from concurrency.nursery import Nursery
 from servers import Database
 from servers.pool import on
 
@@ -165,3 +166,12 @@ def test_a_row_that_somebody_holds(post: Post, database: Database) -> None:
         assert bodies(post) == ["free"]
     assert post.backend.sweep_chords() == 1
     assert bodies(post) == ["a-held"]
+
+
+@EVERYWHERE
+def test_large_chords(nursery: Nursery, database: Database) -> None:
+    """Whoever looks at many chords reads nothing of theirs that is larger than it can be."""
+    [outcome] = nursery.at_once([(swept, (database.url, 300, 200_000))])
+    ended, megabytes = outcome.value
+    assert (outcome.error, ended) == ("", 0)
+    assert megabytes < 20

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from threading import Event, Thread
 from typing import Any, ClassVar
@@ -162,7 +162,7 @@ class Galera(Cluster):
     def heal(self) -> None:
         """Return when all nodes run, and are one cluster."""
         for node in self.nodes:
-            node.server.ensure()
+            until(partial(returns, node.server), "a node has joined", UNITED)
         until(partial(answers, self._is_whole), "all nodes are one cluster", UNITED)
 
     def _is_whole(self) -> bool:
@@ -229,6 +229,15 @@ def answers(question: Callable[[], bool]) -> bool:
         return question()
     except pymysql.Error:
         return False
+
+
+def returns(server: Server) -> bool:
+    """Start a server that has ended. One that is refused a copy by who was to give it ends, as it joins, and is to be
+    started again, as systemd does."""
+    with suppress(RuntimeError):
+        server.ensure()
+        return True
+    return False
 
 
 def furnish(server: Server) -> None:

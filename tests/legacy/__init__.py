@@ -58,7 +58,7 @@ def tables(release: str, bind: Bind, kind: str | None = None) -> None:
 
 
 def as_it_is_there(statement: str, connection: sa.Connection) -> str:
-    """A statement that makes what the release has made; in a Galera cluster, as whoever moves it there has to make it."""
+    """A statement of a release; in a Galera cluster, as whoever moves the tables there has to write it."""
     if statement.startswith("CREATE SEQUENCE") and is_galera(connection):
         return f"{statement} INCREMENT BY 0"
     return statement

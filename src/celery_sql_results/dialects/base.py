@@ -198,6 +198,10 @@ class DefaultImpl:
         """
         return sa.bindparam(None, callable_=lambda: utc_now() + offset, type_=sa.DateTime())
 
+    def size_of(self, column: sa.ColumnElement[bytes]) -> sa.ColumnElement[int]:
+        """How many bytes a value has."""
+        return sa.func.octet_length(column, type_=sa.Integer)
+
     def counts_rows(self, engine: Engine) -> bool:
         """Whether an UPDATE tells how many rows it has changed: chords elect by that."""
         return bool(engine.dialect.supports_sane_rowcount)

@@ -110,6 +110,10 @@ class SQLiteImpl(AutocommitImpl):
         finally:
             cursor.close()
 
+    def size_of(self, column: sa.ColumnElement[bytes]) -> sa.ColumnElement[int]:
+        """``octet_length`` is there since 3.43; of a BLOB, ``length`` is the same."""
+        return sa.func.length(column, type_=sa.Integer)
+
     def upsert(self, where: Put, columns: tuple[str, ...]) -> sa.Insert:
         return on_conflict_upsert(insert, where, columns)
 

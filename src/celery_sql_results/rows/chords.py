@@ -13,6 +13,7 @@ from sqlalchemy.engine import Engine
 
 from celery_sql_results._compat import memoized_property
 from celery_sql_results.dialects import DefaultImpl, Put, as_dicts, put_under_a_free_id
+from celery_sql_results.ids import LONGEST
 from celery_sql_results.models import Models, utc_now
 
 from .tasks import Columns, batches
@@ -21,6 +22,8 @@ __all__ = ["ADDED", "Chord", "ChordRows", "OpenChord"]
 
 #: The position of a row that is no part that has returned, but says that one more is awaited.
 ADDED = -1
+#: Bytes that an id takes among the members of a chord at most, all of it escaped; whoever writes rows can put more.
+_WIDEST = 12 * LONGEST + 4
 #: The states that no other part may replace, as of a task.
 _FINAL = (states.SUCCESS,)
 
@@ -263,7 +266,9 @@ class ChordRows:
     def _opened(self) -> sa.Select[Any]:
         """The order begins with what is NULL in all of them, so that no database reads along the ids of all chords."""
         chords = self.chords.c
-        has_members = chords.members.is_not(None) if "members" in self._columns else sa.false()
+        has_members: sa.ColumnElement[bool] = sa.false()
+        if "members" in self._columns:  # what is longer than the ids of the header, nobody reads
+            has_members = self.impl.size_of(chords.members) <= chords.size * sa.literal_column(f"{_WIDEST}")
         found = sa.select(
             chords.group_id,
             sa.func.coalesce(chords.size, 0).label("size"),
