@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from importlib import import_module
 
@@ -10,5 +11,6 @@ import atheris
 with atheris.instrument_imports(include=["celery_sql_results"]):
     target = import_module(f"fuzz.{sys.argv.pop(1)}")
 
+logging.disable()  # of each chord that is refused
 atheris.Setup(sys.argv, target.read)
 atheris.Fuzz()

@@ -15,6 +15,7 @@ from kombu.exceptions import ContentDisallowed, DecodeError
 from celery_sql_results import DatabaseBackend
 from celery_sql_results.chords import Join
 from celery_sql_results.payload import bounded_repr
+from celery_sql_results.schema.found import look
 from support import app_on
 
 #: What a reader may meet in a row that he cannot trust.
@@ -95,7 +96,25 @@ def _members(row: dict[str, Any], column: str, payload: bytes) -> Any:
     return backend().sweep_chords()
 
 
-READERS = (_task, _group, _part, _header, _members)
+def _body(row: dict[str, Any], column: str, payload: bytes) -> Any:
+    """Of a chord that is complete: the upkeep reads what it is to send, or to let fail."""
+    of = "body" if column in ("result", "children") else "bare_body"
+    _put_chord(size=0, content_type=row["content_type"], **{of: payload})
+    rows = backend().database.rows.chords
+    backend()._services.chords._hand_over.take_over(rows.look("g"))
+    return rows.look("g").body  # it is closed, whatever it was
+
+
+def _version(row: dict[str, Any], column: str, payload: bytes) -> Any:
+    """Of the tables: whoever starts takes what he does not know for that of a release to come."""
+    of_text = payload.decode(errors="replace")
+    _put("celery_taskmeta_version", {"version_num": payload if column == "result" else of_text})
+    with backend().database.engine.connect() as connection:
+        found = look(connection, backend().database.models)
+    return found.is_done, found.is_ahead
+
+
+READERS = (_task, _group, _part, _header, _members, _body, _version)
 
 
 def _put_chord(**columns: Any) -> None:
