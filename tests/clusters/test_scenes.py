@@ -11,9 +11,8 @@ from clusters.conftest import Stages
 from faults.load import Verdict
 from servers.pool import or_skip
 
-#: These are for `scripts/soak --clusters`: of two pairs, the one that is noticed late meets more, and a Galera cluster
-#: on two cores may take minutes until it is whole again.
-FOR_LONG = {"pair-haproxy", "galera-haproxy", "galera-slow-haproxy"}
+#: For `scripts/soak --clusters`: of two pairs, the one that is noticed late meets more.
+FOR_LONG = {"pair-haproxy"}
 KINDS = [name for name in CLUSTERS if name not in FOR_LONG]
 SCENES = [(kind, fault) for kind in KINDS for fault in CLUSTERS[kind].cluster.faults]
 
