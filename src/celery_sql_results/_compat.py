@@ -14,13 +14,14 @@ from typing import Any, Final, Generic, TypeVar, overload
 
 from typing_extensions import Self
 
-__all__ = ["POOL", "PRIVATE", "PSYCOPG", "QUICK", "are_there", "memoized_property", "private"]
+__all__ = ["COMPILER", "POOL", "PRIVATE", "PSYCOPG", "QUICK", "are_there", "memoized_property", "private"]
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 _PINGED = "each connection is pinged before each use, which is a round trip more"
 _SLOWER = "statements go through SQLAlchemy's connections, which takes longer"
+_TRUSTING = "on PostgreSQL, who may create in a schema of the search_path can let this role run operators of theirs"
 
 #: What :mod:`.connections.pool` overrides and calls.
 POOL: Final = (
@@ -53,11 +54,18 @@ PSYCOPG: Final = (
     "psycopg.errors:error_from_result",
 )
 
+#: What :mod:`.dialects.postgresql_names` overrides.
+COMPILER: Final = (
+    "sqlalchemy.sql.compiler:SQLCompiler.visit_binary",
+    "sqlalchemy.sql.compiler:SQLCompiler.visit_sequence",
+)
+
 #: What is lost without a name. Each is written as ``module:attribute.attribute``.
 PRIVATE: Final[dict[str, str]] = {
     "kombu.serialization:registry._decoders": "results are read with kombu's checks around each, which takes longer",
     "kombu.serialization:registry._encoders": "results are written with kombu's checks around each, which takes longer",
     **dict.fromkeys(POOL, _PINGED),
+    **dict.fromkeys(COMPILER, _TRUSTING),
     **dict.fromkeys((*QUICK, *PSYCOPG), _SLOWER),
 }
 

@@ -87,6 +87,7 @@ def _create(url: str, options: dict[str, Any], callback: EngineCallback | None, 
     is_shared, timeout = impl.is_one_connection(parsed), options.get("pool_timeout", POOL_TIMEOUT)
     engine = _create_engine(url, _with_pool(options, kept, is_shared))
     impl.leave_demoted(engine)
+    impl.qualify(engine)
     event.listen(engine, "connect", lambda connection, _record: impl.on_connect(connection))
     if callback is not None:
         callback(engine)

@@ -261,9 +261,9 @@ class DefaultImpl:
         """This role, as a GRANT names it; ``None`` where :meth:`look_at` knows nothing of rights."""
         return None
 
-    def one_of(self, column: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
-        """``column`` is one of the ids that are bound as ``ids_``, a list."""
-        return column.in_(sa.bindparam("ids_", expanding=True))
+    def one_of(self, column: sa.ColumnElement[str], name: str = "ids_") -> sa.ColumnElement[bool]:
+        """``column`` is one of the ids that are bound under a name, as a list."""
+        return column.in_(sa.bindparam(name, expanding=True))
 
     @contextmanager
     def schema_lock(self, connection: Connection, name: str) -> Iterator[None]:
@@ -317,6 +317,9 @@ class DefaultImpl:
             return is_disconnect(orig, dbapi_connection, cursor) or self.is_demoted(orig, dbapi_connection)
 
         dialect.is_disconnect = is_lost
+
+    def qualify(self, engine: Engine) -> None:
+        """Let a new engine's statements mean the database's own operators, where somebody may have made others."""
 
     def is_transient(self, error: BaseException) -> bool:
         """Whether the same statement may succeed later: the connection was lost, or the server is busy."""

@@ -29,6 +29,8 @@ class Found(NamedTuple):
         has_sequence: whether the sequence of its ids is there. True where the table needs none.
         may_draw: whether this role may take a number from the sequence.
         reads_only: whether nothing can be written on this connection now, whatever the rights are.
+        strangers: who may decide what runs as this role when it uses the table, though nobody has said that it trusts
+            them: what of it is theirs, in words that follow its name.
     """
 
     columns: frozenset[str] = frozenset()
@@ -36,6 +38,7 @@ class Found(NamedTuple):
     has_sequence: bool = True
     may_draw: bool = True
     reads_only: bool = False
+    strangers: tuple[str, ...] = ()
 
 
 def sequence_of(connection: Connection, table: sa.Table) -> sa.Sequence | None:

@@ -27,6 +27,7 @@ from .autocommit import AutocommitImpl
 from .base import Put, Row
 from .contracts import Listener
 from .inspection import Found
+from .postgresql_names import qualify
 from .refusals import wire_size
 from .sqlstates import sqlstate
 from .upserts import on_conflict_upsert
@@ -39,7 +40,8 @@ AMBIGUOUS = ("0A000", "55000")
 #: It may have been promoted since it gave the error: then it has written little yet, at most one segment of its log.
 IS_STANDBY = f"""
 SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN true ELSE coalesce(
-    pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), pg_catalog.pg_last_wal_replay_lsn()) < {2**24}, false
+    pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), pg_catalog.pg_last_wal_replay_lsn())
+    OPERATOR(pg_catalog.<) {2**24}::pg_catalog.numeric, false
 ) END
 """
 #: SQLSTATEs (a class of two characters, or a code of five) after which the same statement may succeed.
@@ -136,7 +138,7 @@ class PostgreSQLImpl(AutocommitImpl):
     def now(self, offset: timedelta = timedelta()) -> sa.ColumnElement[datetime]:
         later = f"INTERVAL '{offset.days} days {offset.seconds} seconds {offset.microseconds} microseconds'"
         here = "pg_catalog.timezone('UTC', pg_catalog.statement_timestamp())"
-        return sa.literal_column(f"({here} + {later})", sa.DateTime())
+        return sa.literal_column(f"({here} OPERATOR(pg_catalog.+) {later})", sa.DateTime())
 
     @contextmanager
     def connect(self, engine: Engine) -> Iterator[Connection]:
@@ -178,10 +180,10 @@ class PostgreSQLImpl(AutocommitImpl):
         """By drawing numbers, which needs no right beside, and sets nothing back that others have drawn meanwhile."""
         sequence = table.c.id.default
         if isinstance(sequence, sa.Sequence):
-            highest = sa.select(sa.func.coalesce(sa.func.max(table.c.id), 0)).scalar_subquery()
+            highest = sa.select(sa.func.coalesce(listen.OWN.max(table.c.id, type_=sa.BigInteger), 0)).scalar_subquery()
             gap = sa.func.least(sa.literal_column(str(MOST_DRAWN)), highest - sequence.next_value())
-            drawn = sa.func.generate_series(sa.literal_column("1"), gap).table_valued("number")
-            connection.execute(sa.select(sa.func.count(sequence.next_value())).select_from(drawn), {})
+            drawn = listen.OWN.generate_series(sa.literal_column("1"), gap).table_valued("number")
+            connection.execute(sa.select(listen.OWN.count(sequence.next_value())).select_from(drawn), {})
 
     def unsynced(self, update: sa.Update) -> sa.Executable:
         return update.returning(listen.NO_WAIT)
@@ -193,8 +195,8 @@ class PostgreSQLImpl(AutocommitImpl):
         role = connection.exec_driver_sql("SELECT current_user").scalar_one()
         return connection.dialect.identifier_preparer.quote(role)
 
-    def one_of(self, column: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
-        return listen.any_of(column)
+    def one_of(self, column: sa.ColumnElement[str], name: str = "ids_") -> sa.ColumnElement[bool]:
+        return listen.any_of(column, name)
 
     def can_listen(self, engine: Engine) -> bool:
         """Only connections of psycopg and psycopg2 can be waited for."""
@@ -203,6 +205,7 @@ class PostgreSQLImpl(AutocommitImpl):
     def listener(self, engine: Engine) -> Listener:
         return listen.PostgreSQLListener(engine)
 
+    qualify = staticmethod(qualify)
     leave_row = staticmethod(listen.leave_row)
     leave_rows = staticmethod(listen.leave_rows)
     withdraw = staticmethod(listen.withdraw)

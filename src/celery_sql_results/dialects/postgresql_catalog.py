@@ -15,11 +15,28 @@ __all__ = ["look_at"]
 _DENIED = ", ".join(
     f"CASE WHEN NOT (usable AND pg_catalog.has_table_privilege(oid, '{right}')) THEN '{right}' END" for right in RIGHTS
 )
+#: Those who own a table, or a function that a trigger calls: what they have written runs as whoever uses the table. Not
+#: told of: a superuser, the owner of the database, that of a schema which the settings name, and of the roles that this
+#: one belongs to all (a superuser belongs to each, which says nothing).
+_STRANGERS = """
+SELECT pg_catalog.concat(theirs.what, pg_catalog.quote_ident(r.rolname))
+FROM (
+    SELECT c.relowner AS role, 'belongs to ' AS what
+    UNION ALL SELECT p.proowner,
+        pg_catalog.concat('has a trigger, ', pg_catalog.quote_ident(t.tgname), ', whose function belongs to ')
+    FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
+    WHERE t.tgrelid = c.oid AND NOT t.tgisinternal
+) AS theirs JOIN pg_catalog.pg_roles r ON r.oid = theirs.role
+WHERE c.relkind <> 'S' AND NOT (
+    r.rolsuper OR r.rolname = current_user OR (pg_catalog.pg_has_role(r.oid, 'MEMBER') AND NOT me.rolsuper)
+    OR r.oid = me.owner OR (r.oid = n.nspowner AND n.nspname OPERATOR(pg_catalog.=) ANY (:schemas))
+)
+"""
 #: Names are qualified, so that nobody's own functions are called. A table without a schema is the one that the
 #: search_path leads to. What lies in a schema that may not be used can be seen, but not touched. The last row is about
 #: the connection: on a standby, and where somebody has set a role or a database read-only, it only reads.
 _QUERY = sa.text(f"""
-SELECT relname, nspname, visible, columns,
+SELECT relname, nspname, visible, columns, strangers,
     CASE relkind WHEN 'S' THEN
         CASE WHEN NOT (usable AND pg_catalog.has_sequence_privilege(oid, 'USAGE')) THEN 'USAGE' END
     ELSE pg_catalog.concat_ws(' ', {_DENIED}) END AS denied
@@ -27,13 +44,17 @@ FROM (
     SELECT c.oid, c.relname, c.relkind, n.nspname, pg_catalog.pg_table_is_visible(c.oid) AS visible,
         pg_catalog.has_schema_privilege(n.oid, 'USAGE') AS usable,
         ARRAY(SELECT CAST(a.attname AS pg_catalog.text) FROM pg_catalog.pg_attribute a
-              WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS columns
-    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-    WHERE c.relname IN :names AND c.relkind IN ('r', 'p', 'v', 'f', 'S')
-        AND (n.nspname IN :schemas OR pg_catalog.pg_table_is_visible(c.oid))
+              WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS columns,
+        ARRAY({_STRANGERS}) AS strangers
+    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace, (
+        SELECT r.rolsuper, d.datdba AS owner FROM pg_catalog.pg_roles r, pg_catalog.pg_database d
+        WHERE r.rolname = current_user AND d.datname = pg_catalog.current_database()
+    ) AS me
+    WHERE c.relname OPERATOR(pg_catalog.=) ANY (:names) AND c.relkind IN ('r', 'p', 'v', 'f', 'S')
+        AND (n.nspname OPERATOR(pg_catalog.=) ANY (:schemas) OR pg_catalog.pg_table_is_visible(c.oid))
 ) AS found
-UNION ALL SELECT NULL, NULL, NULL, NULL, pg_catalog.current_setting('transaction_read_only')
-""").bindparams(sa.bindparam("names", expanding=True), sa.bindparam("schemas", expanding=True))  # noqa: S608 - constants
+UNION ALL SELECT NULL, NULL, NULL, NULL, NULL, pg_catalog.current_setting('transaction_read_only')
+""").bindparams(*(sa.bindparam(name, type_=sa.ARRAY(sa.String)) for name in ("names", "schemas")))  # noqa: S608 - constants
 
 
 def look_at(connection: Connection, tables: Sequence[sa.Table]) -> dict[sa.Table, Found]:
@@ -57,11 +78,11 @@ def look_at(connection: Connection, tables: Sequence[sa.Table]) -> dict[sa.Table
 
 
 def _found(table: Any, wanted: sa.Sequence | None, sequence: Any, reads_only: bool) -> Found:
-    columns, denied = (frozenset[str](), ()) if table is None else (frozenset(table.columns), table.denied.split())
     return Found(
-        columns,
-        tuple(denied),
+        frozenset() if table is None else frozenset(table.columns),
+        () if table is None else tuple(table.denied.split()),
         has_sequence=wanted is None or sequence is not None,
         may_draw=sequence is None or not sequence.denied,
         reads_only=reads_only,
+        strangers=() if table is None else tuple(table.strangers),
     )

@@ -34,13 +34,13 @@ __all__ = [
     "with_part",
 ]
 
-#: The ids of a statement, bound as one array: the text stays the same however many there are, and is planned once.
-IDS = sa.cast(sa.bindparam("ids_", type_=sa.ARRAY(sa.String)), sa.ARRAY(sa.String))
+#: Functions by their full names, so that nobody else's are called.
+OWN = sa.func.pg_catalog
 #: For statements that a crash may undo, such as a notification, which costs time, not a result: the commit does not
 #: wait for the disk.
-NO_WAIT = sa.func.set_config(sa.literal_column("'synchronous_commit'"), sa.literal_column("'off'"), sa.true())
+NO_WAIT = OWN.set_config(sa.literal_column("'synchronous_commit'"), sa.literal_column("'off'"), sa.true())
 #: The time by the clock of the server: those of hosts differ.
-NOW = sa.func.timezone(sa.literal_column("'UTC'"), sa.func.now(), type_=sa.DateTime)
+NOW = OWN.timezone(sa.literal_column("'UTC'"), OWN.now(), type_=sa.DateTime)
 #: The row of a waiter that is younger is as good as a new one.
 YOUNG = sa.literal_column("interval '5 seconds'", sa.Interval)
 
@@ -48,9 +48,14 @@ YOUNG = sa.literal_column("interval '5 seconds'", sa.Interval)
 PART = "part_"
 
 
-def any_of(column: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
-    """``column`` is one of the ids that are bound as ``ids_``."""
-    return column == sa.any_(IDS)
+def ids(name: str = "ids_") -> sa.Cast[Any]:
+    """The ids of a statement, bound as one array: its text is the same however many there are, and is planned once."""
+    return sa.cast(sa.bindparam(name, type_=sa.ARRAY(sa.String)), sa.ARRAY(sa.String))
+
+
+def any_of(column: sa.ColumnElement[str], name: str = "ids_") -> sa.ColumnElement[bool]:
+    """``column`` is one of the ids that are bound under a name."""
+    return column == sa.any_(ids(name))
 
 
 def unless_awaited(where: Put, columns: tuple[str, ...]) -> sa.Insert:
@@ -86,7 +91,7 @@ def leave_rows(found: sa.Select[Any], waiters: sa.Table, finished: Collection[st
 
     A row that is there already is renewed. One statement, so one round trip; it binds ``ids_`` and ``channel``.
     """
-    wanted = sa.func.unnest(IDS).table_valued("task_id").render_derived()
+    wanted = OWN.unnest(ids()).table_valued("task_id").render_derived()
     return _leaving(wanted.c.task_id, found, waiters, finished)
 
 
@@ -99,7 +104,7 @@ def _leaving(
     wanted: sa.ColumnElement[str], found: sa.Select[Any], waiters: sa.Table, finished: Collection[str]
 ) -> sa.Select[Any]:
     rows = found.cte("found")
-    final = rows.c.status.in_([sa.literal_column(f"'{state}'") for state in sorted(finished)])
+    final = sa.or_(*(rows.c.status == sa.literal_column(f"'{state}'") for state in sorted(finished)))
     done = sa.exists().where(rows.c.task_id == wanted, final)
     waiter = sa.select(wanted, sa.bindparam("channel", type_=sa.String), NOW).where(~done)
     left = insert(waiters).from_select(["awaited_id", "channel", "date_added"], waiter)
@@ -117,14 +122,15 @@ def withdraw(waiters: sa.Table) -> sa.Delete:
 
 def sweep(waiters: sa.Table) -> sa.Delete:
     """Remove the rows that nobody has renewed for ``seconds_``."""
-    age = sa.func.make_interval(0, 0, 0, 0, 0, 0, sa.bindparam("seconds_", type_=sa.Float), type_=sa.Interval)
+    seconds = sa.bindparam("seconds_", type_=sa.Float)
+    age = OWN.make_interval(0, 0, 0, 0, 0, 0, seconds, type_=sa.Interval)
     return sa.delete(waiters).where(waiters.c.date_added < NOW - age)
 
 
 def wake(waiters: sa.Table, finished: bool) -> sa.Executable:
     """Notify who waits for the task bound as ``task_id_``; when it is finished, remove their rows as well."""
     mine = waiters.c.awaited_id == sa.bindparam("task_id_")
-    notified = sa.func.pg_notify(waiters.c.channel, waiters.c.awaited_id)
+    notified = OWN.pg_notify(waiters.c.channel, waiters.c.awaited_id)
     if finished:
         return sa.delete(waiters).where(mine).returning(notified, NO_WAIT)
     return sa.select(notified, NO_WAIT).where(mine)
@@ -133,7 +139,7 @@ def wake(waiters: sa.Table, finished: bool) -> sa.Executable:
 @cache
 def notify() -> sa.Select[Any]:
     """Send the notification ``message_`` to ``channel_``."""
-    return sa.select(sa.func.pg_notify(sa.bindparam("channel_"), sa.bindparam("message_")), NO_WAIT)
+    return sa.select(OWN.pg_notify(sa.bindparam("channel_"), sa.bindparam("message_")), NO_WAIT)
 
 
 def _text(message: bytes, encoding: str) -> str:

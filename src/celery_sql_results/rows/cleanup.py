@@ -5,7 +5,7 @@ What has expired is told by the clock of the database, where it can be had: that
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -43,7 +43,8 @@ def delete_chords(engine: Engine, impl: DefaultImpl, models: Models, expires: ti
         found = _found(engine, sa.select(chords.group_id).where(expired).limit(limit))
         _delete_parts(engine, impl, models.parts, found)
         with impl.connect(engine) as connection:
-            deleted = connection.execute(sa.delete(models.chords).where(chords.group_id.in_(found))).rowcount
+            these = sa.delete(models.chords).where(impl.one_of(chords.group_id))
+            deleted = connection.execute(these, {"ids_": found}).rowcount
         return deleted, not found
 
     return _in_batches(impl, min(CHORD_BATCH, impl.max_parameters // 2), some, least=1)
@@ -71,20 +72,22 @@ def _delete(engine: Engine, impl: DefaultImpl, key: sa.Column[int], expired: sa.
 
 def _delete_parts(engine: Engine, impl: DefaultImpl, parts: sa.Table, group_ids: list[str]) -> None:
     """Delete the parts of chords, however many a chord has: those of so many tasks at once."""
-    of_chords = parts.c.group_id.in_(group_ids)
+    of_chords, of_tasks = impl.one_of(parts.c.group_id), impl.one_of(parts.c.task_id, "tasks_")
 
     def some(limit: int) -> tuple[int, bool]:
-        tasks = _found(engine, sa.select(parts.c.task_id).where(of_chords).limit(limit))
+        chosen = {"ids_": group_ids}
+        tasks = _found(engine, sa.select(parts.c.task_id).where(of_chords).limit(limit), chosen)
         with impl.connect(engine) as connection:
-            deleted = connection.execute(sa.delete(parts).where(of_chords, parts.c.task_id.in_(tasks))).rowcount
+            these = sa.delete(parts).where(of_chords, of_tasks)
+            deleted = connection.execute(these, {**chosen, "tasks_": tasks}).rowcount
         return deleted, len(tasks) < limit
 
     _in_batches(impl, min(BATCH, impl.max_parameters - len(group_ids)), some)
 
 
-def _found(engine: Engine, batch: sa.Select[Any]) -> list[str]:
+def _found(engine: Engine, batch: sa.Select[Any], values: Mapping[str, Any] | None = None) -> list[str]:
     with connected(engine) as connection:
-        return list(connection.scalars(batch))
+        return list(connection.scalars(batch, values))
 
 
 def _in_batches(impl: DefaultImpl, size: int, delete: Callable[[int], tuple[int, bool]], least: int = LEAST) -> int:

@@ -60,7 +60,7 @@ def stamp(connection: Connection, state: State) -> Iterator[sa.Executable]:
     if HEAD not in seen:
         yield table.insert().values(version_num=HEAD)
     if seen - {HEAD}:
-        yield table.delete().where(table.c.version_num.in_(sorted(seen - {HEAD})))
+        yield table.delete().where(sa.or_(*(table.c.version_num == number for number in sorted(seen - {HEAD}))))
 
 
 def _make_known_to_alembic(dialect: sa.Dialect) -> None:

@@ -23,11 +23,12 @@ from sqlalchemy.engine import Engine
 
 from celery_sql_results.dialects import DefaultImpl, connected, impl_for
 from celery_sql_results.errors import SchemaError
+from celery_sql_results.foreign import shown
 from celery_sql_results.models import Models
 
 from .found import HEAD, State, look
 from .migrate import create_missing, migrate
-from .remedy import remedy, shortcomings
+from .remedy import remedy, shortcomings, strangers
 
 __all__ = ["Columns", "prepare_models"]
 
@@ -76,6 +77,7 @@ def _prepare(engine: Engine, models: Models) -> tuple[Columns, bool]:
         logger.info("a newer release has set the tables of %s up: they are used as they are", models.task.name)
     if not state.reads_only:
         _tell(engine, state, refused)
+        _tell_of_strangers(state)
     return _usable(impl, state, impl.counts_rows(engine)), not state.reads_only
 
 
@@ -166,6 +168,18 @@ def _tell(engine: Engine, state: State, refused: exc.DBAPIError | None) -> None:
         "; ".join(found),
         sql,
     )
+
+
+def _tell_of_strangers(state: State) -> None:
+    found = strangers(state)
+    if found:
+        logger.warning(
+            "%s. What these roles write into triggers and defaults runs with the rights of this role, and owners of "
+            "tables may read and change all results. If you trust them, let the tables lie in a schema that is theirs, "
+            "and name it in database_table_schemas. Else drop the tables or triggers, or let a role that you trust own "
+            "the tables (ALTER TABLE … OWNER TO …)",
+            "; ".join(map(shown, found)),
+        )
 
 
 def _usable(impl: DefaultImpl, state: State, counts_rows: bool) -> Columns:

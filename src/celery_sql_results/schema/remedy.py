@@ -12,7 +12,7 @@ from celery_sql_results.dialects import RIGHTS, impl_for, sequence_of
 from .found import State
 from .migrate import stamp
 
-__all__ = ["remedy", "shortcomings"]
+__all__ = ["remedy", "shortcomings", "strangers"]
 
 
 def shortcomings(state: State) -> list[str]:
@@ -34,6 +34,12 @@ def _of(state: State, table: sa.Table) -> Iterator[str]:
         yield f"this role may not {', '.join(found.denied)} on {table.name}"
     if not found.may_draw:
         yield f"this role may not use the sequence of {table.name}"
+
+
+def strangers(state: State) -> list[str]:
+    """Who else decides what runs when a table is used, and of which."""
+    found = {**state.tables, state.version_table: state.version}
+    return [f"{table.name} {theirs}" for table in found for theirs in found[table].strangers]
 
 
 def remedy(connection: Connection, state: State) -> str:
