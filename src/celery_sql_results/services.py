@@ -19,7 +19,8 @@ from .chords import Chords, HandOver, Join, Members, Signer, Sweep
 from .dialects import impl_for
 from .models import Models
 from .payload import Encoding, UnreadableMeta, redaction_for
-from .rows import Columns, Database, Row, delete_chords, delete_results, delete_waiters
+from .rows import Database, Row, delete_chords, delete_results, delete_waiters
+from .schema import Prepared
 from .session import SessionManager
 from .settings import READ_RETRIES, Settings
 from .waiting import Looker, Share, Waits, looker_for
@@ -95,11 +96,11 @@ class Services:
         """The engine of this process."""
         return self._sessions.get_engine(self._settings.url, **self.of_engine)
 
-    def _prepare(self, engine: Engine, models: Models) -> Columns:
-        columns = self._sessions.prepare_models(engine, models)
+    def _prepare(self, engine: Engine, models: Models) -> Prepared:
+        prepared = self._sessions.prepare_models(engine, models)
         if self.emptier and self.spool and self.spool.may_hold_entries():  # which others have left
             self.emptier.wake(at_once=True)
-        return columns
+        return prepared
 
     def prepare_now(self, database: str) -> None:
         """Make the tables ready. One that is down keeps nobody from starting: the first use tries again."""

@@ -21,7 +21,7 @@ from .connections.pool import IDLE_TIMEOUT
 from .dialects import DefaultImpl, impl_for, pool_options
 from .errors import SettingError
 from .models import Models, models_for
-from .schema import Columns, prepare_models
+from .schema import Prepared, prepare_models
 
 __all__ = ["ENGINE_OPTIONS", "IDLE_TIMEOUT", "EngineCallback", "SessionManager", "session_cleanup"]
 
@@ -197,7 +197,7 @@ class SessionManager:
         self.prepare_models(engine)
         return maker()
 
-    def prepare_models(self, engine: Engine, models: Models | None = None) -> Columns:
+    def prepare_models(self, engine: Engine, models: Models | None = None) -> Prepared:
         """Create the tables, or add the columns that they lack, unless that was done. See :mod:`.schema`."""
         return prepare_models(engine, models or models_for())
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from itertools import count
 
 import pytest
+import sqlalchemy as sa
 from celery import states
 from celery.exceptions import BackendGetMetaError
 from celery.result import AsyncResult, GroupResult, ResultSet
@@ -15,6 +16,7 @@ from celery_sql_results import DatabaseBackend
 from faults.actors import LONG
 from faults.conftest import Backends
 from faults.load import until
+from faults.trouble import as_role, read_only
 from servers import PRIMARY, Database, PostgreSQL, Standby
 from servers.pool import on, or_skip
 from support import close
@@ -156,3 +158,27 @@ def test_a_role_that_is_set_read_only(database: Database, backends: Backends) ->
     assert reads(reader) == FOUND
     assert database.errors() == []
     assert writer.get_result("t") == 1
+
+
+@on("mariadb")
+def test_a_server_that_is_set_read_only(database: Database, backends: Backends) -> None:
+    """It is found at the start: nobody insists on what cannot be, and it is noticed when it takes writes again."""
+    role = as_role(database)
+    writer = written(backends(role.url))
+    with read_only(database):
+        reader = backends(role.url, database_idle_timeout=2.5)  # so it has an engine of its own
+        found, denied = reads(reader), denials(reader)
+    until(lambda: not reader.database.reads_only or reader.get_state("u") == "", "it is noticed")
+    reader.forget("t")
+
+    assert (found, denied < 5) == (FOUND, True)
+    assert writer.get_state("t") == states.PENDING
+
+
+def denials(backend: DatabaseBackend) -> int:
+    """How many statements the server has refused before `forget` gave up."""
+    refused = []
+    sa.event.listen(backend.database.engine, "handle_error", refused.append)
+    with pytest.raises(DBAPIError):
+        backend.forget("t")
+    return len(refused)

@@ -21,7 +21,7 @@ from .autocommit import AutocommitImpl
 from .base import Put, may_replace
 from .galera import Galera, is_too_large
 from .inspection import Found, schema_of, sequence_of
-from .mysql_catalog import look_at
+from .mysql_catalog import ONLY_READS, look_at
 from .refusals import number_of, reason_of, wire_size
 
 #: The lock on all set-ups of one server: a table may lie in another database than the connection's.
@@ -32,14 +32,11 @@ LOCK_TIMEOUT = 120
 #: A transaction was rolled back for another. On Galera, what another node does goes before, above all DDL.
 DEADLOCK = 1213
 #: Errors of a server that is not the primary any more, or does not serve. A new connection may find another.
-DEMOTED = {
+DEMOTED = ONLY_READS | {
     1015,
     1036,  # a table is read-only: InnoDB was started so, says MySQL, or MariaDB
     1047,  # Galera: the node has lost its cluster, or is not ready yet
     1053,  # it is being shut down
-    1290,  # --read-only, or --super-read-only of group replication
-    1792,  # the transaction is read-only
-    1836,  # read-only mode
     1874,  # InnoDB is read-only: a reader of Aurora
     1881,  # InnoDB was started to rescue what is there
     3032,  # offline mode: a member that has left group replication

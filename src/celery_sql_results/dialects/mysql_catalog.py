@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
+from contextlib import closing
 
 import sqlalchemy as sa
-from sqlalchemy import exc
 from sqlalchemy.engine import Connection
 
 from .inspection import RIGHTS, Found, Item, schema_of, sequence_of
 from .refusals import number_of
 
-__all__ = ["look_at"]
+__all__ = ["ONLY_READS", "look_at"]
 
 #: A statement is denied on a table, or on a column.
 DENIED = {1142, 1143}
+#: A server that only reads refuses to look at a statement that writes as well, unless the role may write all the same.
+ONLY_READS = {
+    1290,  # --read-only, or --super-read-only of group replication
+    1792,  # the transaction is read-only
+    1836,  # read-only mode
+}
 #: What drawing a number needs: https://mariadb.com/docs/server/reference/sql-structure/sequences/sequence-functions
 TO_DRAW = frozenset({"SELECT", "INSERT"})
 
@@ -28,12 +34,16 @@ def look_at(connection: Connection, tables: Sequence[sa.Table]) -> dict[sa.Table
     items: list[Item] = [*tables, *filter(None, sequences.values())]
     seen = dict(zip(items, _columns(connection, items), strict=True))
     undeletable = _denied(connection, [table for table in tables if seen[table][0]])
+    reads_only, undeletable = undeletable is None, undeletable or ()
 
     def found(table: sa.Table, sequence: sa.Sequence | None) -> Found:
         columns, rights = seen[table]
-        denied = (right for right in RIGHTS if right not in rights and (right != "DELETE" or table in undeletable))
+        denied = (
+            right for right in RIGHTS if right not in rights and (right != "DELETE" or table in (undeletable or ()))
+        )
         parts, to_draw = (columns, TO_DRAW) if sequence is None else seen[sequence]
-        return Found(columns, tuple(denied) if columns else (), bool(parts) or sequence is None, to_draw >= TO_DRAW)
+        has_sequence, may_draw = bool(parts) or sequence is None, to_draw >= TO_DRAW
+        return Found(columns, tuple(denied) if columns else (), has_sequence, may_draw, reads_only)
 
     return {table: found(table, sequence) for table, sequence in sequences.items()}
 
@@ -59,21 +69,32 @@ def _columns(connection: Connection, items: Sequence[Item]) -> list[Columns]:
     return [(frozenset(found), frozenset(may)) for found, may in zip(names, rights, strict=True)]
 
 
-def _denied(connection: Connection, tables: Sequence[sa.Table]) -> Iterable[sa.Table]:
-    """The tables from which this role may not delete. Nothing is run; of all together it may also be denied to read."""
+def _denied(connection: Connection, tables: Sequence[sa.Table]) -> Collection[sa.Table] | None:
+    """The tables from which this role may not delete; ``None`` if the server only reads.
+
+    Nothing is run; of all together it may also be denied to read.
+    """
     if not tables:
         return ()
     names = ", ".join(_quoted(connection, table) for table in tables)
     joined = f"{names} USING {names}" if len(tables) > 1 else names
-    try:
-        connection.exec_driver_sql(f"EXPLAIN DELETE FROM {joined} WHERE 1 = 0")  # noqa: S608 - names are quoted
-    except exc.DBAPIError as error:
-        if error.orig is None or number_of(error.orig) not in DENIED:
-            if error.connection_invalidated:
-                raise
-            return ()  # such as a server that only reads just now: the use will tell
-        return tables if len(tables) == 1 else [table for each in tables for table in _denied(connection, [each])]
-    return ()
+    number = _refusal(connection, f"EXPLAIN DELETE FROM {joined} WHERE 1 = 0")  # noqa: S608 - names are quoted
+    if number in ONLY_READS:
+        return None
+    if number not in DENIED or len(tables) == 1:
+        return tables if number in DENIED else ()  # else the use will tell
+    return [table for each in tables for table in _denied(connection, [each]) or ()]
+
+
+def _refusal(connection: Connection, statement: str) -> int | None:
+    """The number of the error of a statement. By the driver alone: the pool leaves a server that takes no writes."""
+    with closing(connection.connection.cursor()) as cursor:
+        try:
+            cursor.execute(statement)
+            cursor.fetchall()
+        except connection.dialect.loaded_dbapi.Error as error:
+            return number_of(error)
+    return None
 
 
 def _quoted(connection: Connection, table: sa.Table) -> str:

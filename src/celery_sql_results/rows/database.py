@@ -40,7 +40,7 @@ class Database:
         engine: gives the engine; called anew for each use, because a fork or an ``invalidate`` may change it.
         impl: how its database is spoken to.
         models: the tables.
-        prepare: makes the tables ready, and says what there is of each.
+        prepare: makes the tables ready, and says what there is of each, and whether the server only reads.
         extended: whether to read the columns of ``result_extended``.
         listens: whether waiters are notified, where the database can.
     """
@@ -50,7 +50,7 @@ class Database:
         engine: Callable[[], Engine],
         impl: DefaultImpl,
         models: Models,
-        prepare: Callable[[Engine, Models], Columns],
+        prepare: Callable[[Engine, Models], tuple[Columns, bool]],
         extended: bool,
         listens: bool,
     ) -> None:
@@ -96,8 +96,7 @@ class Database:
         return self._looked_at()
 
     def _looked_at(self) -> Rows:
-        columns = self._prepare(self.engine, self.models)
-        reads_only = self.impl.supports_notify and self.models.waiters not in columns
+        columns, reads_only = self._prepare(self.engine, self.models)
         self._look_again_at = time.monotonic() + LOOK_AGAIN if reads_only else math.inf
         if self._rows is None or columns != self._columns:
             self._rows, self._columns = self._rows_of(columns), columns

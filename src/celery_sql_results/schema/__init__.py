@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from .found import HEAD
-from .prepare import Columns, prepare_models
+from .prepare import Prepared, prepare_models
 
-__all__ = ["HEAD", "Columns", "prepare_models"]
+__all__ = ["HEAD", "Prepared", "prepare_models"]

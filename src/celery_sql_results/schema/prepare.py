@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import sqlalchemy as sa
@@ -30,13 +31,26 @@ from .found import HEAD, State, look
 from .migrate import create_missing, migrate
 from .remedy import remedy, shortcomings, strangers
 
-__all__ = ["Columns", "prepare_models"]
+__all__ = ["Columns", "Prepared", "prepare_models"]
 
 logger = get_logger(__name__)
 
 #: The columns that may be used of each table; none stands for a table that is not there, or may not be used. That of
 #: waiters is left out while the server only reads: whoever reads must not write for that.
 Columns = Mapping[sa.Table, frozenset[str]]
+
+
+class Prepared(NamedTuple):
+    """What may be used.
+
+    Attributes:
+        columns: of each table.
+        reads_only: whether the server takes no writes just now. It may be promoted: it is looked at again.
+    """
+
+    columns: Columns
+    reads_only: bool = False
+
 
 #: What is wrong where there is nothing to read, and nothing can be created.
 NO_TABLES = (
@@ -49,11 +63,11 @@ LONGEST_REASON = 300
 OVERTAKEN = 30
 
 #: Two threads that meet both look. Nothing is held meanwhile: to connect may take long.
-_prepared: WeakKeyDictionary[Engine, WeakKeyDictionary[Models, Columns]] = WeakKeyDictionary()
+_prepared: WeakKeyDictionary[Engine, WeakKeyDictionary[Models, Prepared]] = WeakKeyDictionary()
 
 
-def prepare_models(engine: Engine, models: Models) -> Columns:
-    """Make the tables of ``models`` ready and return the columns of each of them that may be used.
+def prepare_models(engine: Engine, models: Models) -> Prepared:
+    """Make the tables of ``models`` ready, and return what may be used.
 
     Raises:
         SchemaError: the tables are not there and this role may not create them.
@@ -63,12 +77,11 @@ def prepare_models(engine: Engine, models: Models) -> Columns:
     known = by_models.get(models)
     if known is not None:
         return known
-    columns, is_final = _prepare(engine, models)
-    return by_models.setdefault(models, columns) if is_final else columns
+    prepared = _prepare(engine, models)
+    return prepared if prepared.reads_only else by_models.setdefault(models, prepared)
 
 
-def _prepare(engine: Engine, models: Models) -> tuple[Columns, bool]:
-    """The columns that may be used, and whether that will stay so."""
+def _prepare(engine: Engine, models: Models) -> Prepared:
     impl = impl_for(engine.dialect.name)
     if impl.isolation_level:
         engine = engine.execution_options(isolation_level=impl.isolation_level)
@@ -78,7 +91,7 @@ def _prepare(engine: Engine, models: Models) -> tuple[Columns, bool]:
     if not state.reads_only:
         _tell(engine, state, refused)
         _tell_of_strangers(state)
-    return _usable(impl, state, impl.counts_rows(engine)), not state.reads_only
+    return Prepared(_usable(impl, state, impl.counts_rows(engine)), state.reads_only)
 
 
 def _made_ready(engine: Engine, impl: DefaultImpl, models: Models) -> tuple[State, exc.DBAPIError | None]:

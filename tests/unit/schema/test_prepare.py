@@ -55,7 +55,7 @@ def test_revisions_are_alembics() -> None:
 def test_tables_are_made_and_stamped(engine: sa.Engine, caplog: pytest.LogCaptureFixture) -> None:
     """Every column is there, and the log says so once."""
     with caplog.at_level(logging.INFO, "celery_sql_results"):
-        columns = [schema.prepare_models(engine, models_for()) for _ in range(2)][1]
+        columns = [schema.prepare_models(engine, models_for()) for _ in range(2)][1].columns
 
     assert [name for name, found in COLUMNS.items() if columns[models_for().task.metadata.tables[name]] != found] == []
     assert version(engine) == found.HEAD
@@ -112,7 +112,7 @@ def test_nothing_is_held_while_connecting(engine: sa.Engine) -> None:
     for thread in threads:
         thread.start()
     both_try = [entered.acquire(timeout=60) for _ in threads]
-    columns = schema.prepare_models(engine, models_for())
+    columns = schema.prepare_models(engine, models_for()).columns
     goes_on.set()
     for thread in threads:
         thread.join()
