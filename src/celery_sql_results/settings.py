@@ -50,6 +50,8 @@ POLL_MIN_INTERVAL, POLL_MAX_INTERVAL = 0.002, 0.25
 POLL_LEAST = 0.0005
 
 
+#: How the settings begin that Celery itself does not know, and how alike the rest of two names is that may be one.
+PREFIX, ALIKE = "database_", 0.75
 #: What an address of results is called that Celery has taken from the environment, or from ``--result-backend``.
 ENVIRONMENT = "CELERY_RESULT_BACKEND"
 
@@ -188,12 +190,13 @@ class _Reader:
     def tell_unknown(self) -> None:
         """Warn of settings that nobody here has asked for: another package may own them, but most are misspelt."""
         prefix = (getattr(self.conf, "prefix", None) or "").lower()
+        ours = {name.removeprefix(PREFIX): name for name in self.asked if name.startswith(PREFIX)}
         for key in self.conf:
             name = key.lower().removeprefix(prefix)
-            if name.startswith("database_") and name not in self.asked:
-                near = [self.named(each) for each in get_close_matches(name, self.asked, 1)]
-                hint = f", did you mean {near[0]}?" if near else ""
-                logger.warning("%s is no setting of celery-sql-results, and nobody obeys it here%s", key, hint)
+            if name.startswith(PREFIX) and name not in self.asked:
+                near = get_close_matches(name.removeprefix(PREFIX), ours, 1, ALIKE)
+                hint = f": did you mean {ours[near[0]]}?" if near else ""
+                logger.warning("%s is no setting of celery-sql-results, which does not obey it%s", key, hint)
 
     def first_set(self, setting: str, fallback: str) -> str:
         """The setting to read: the first, or the fallback where it is not set."""

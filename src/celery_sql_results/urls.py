@@ -58,7 +58,8 @@ def _lists_hosts(url: str) -> bool:
 
 def _is_unescaped(url: URL, text: str) -> bool:
     """Whether the end of a password stands where SQLAlchemy looks for a host, a database or options."""
-    query, host = text.partition("?")[2], url.host or ""
+    host = url.host or ""
+    query = text.partition("://")[2].partition(":")[2].partition("@")[2].partition("?")[2]  # behind the password
     in_database = bool(host) and "/" in (url.database or "").rpartition("@")[2] and "@" in (url.database or "")
     return bool("@" in host or in_database or (url.password is not None and IN_QUERY.match(query)))
 

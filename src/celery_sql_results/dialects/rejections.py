@@ -13,7 +13,10 @@ CREDENTIALS = (
 DATABASE = "a database that is there: create it, or name another"
 RIGHT = "a role that may connect to this database: grant it that right, or name another"
 HOST = "a server that lets this user in from this host, with or without TLS as it wants it"
-CERTIFICATE = "TLS as the server has it: its certificate, who vouches for it, and the options of the driver"
+CERTIFICATE = (
+    "options of TLS that fit the server: whether it has a certificate, for which name, and who vouches for it; "
+    "they stand in database_engine_options or in the query of the URL"
+)
 
 
 def for_words(told: str, needed: Mapping[str, str]) -> str | None:
