@@ -13,7 +13,7 @@ from acceptance.conftest import MakeApp
 from acceptance.troubleshooting import PATIENCE, TICK, failed_start, headings, quoted, said
 from acceptance.worker import Worker, running, settings_for
 from servers import RELEASES, Database, PostgreSQL
-from servers.pool import or_skip
+from servers.pool import on, or_skip
 
 MOST = 10  # lines
 
@@ -193,6 +193,30 @@ def failed_tasks(worker: Worker, number: int) -> list[str]:
         if len(lines) >= number or time.monotonic() > deadline:
             return lines
         time.sleep(TICK)
+
+
+def test_the_way_is_shown_to_whoever_looks_for_it(tmp_path: Path) -> None:
+    """At DEBUG."""
+    settings = settings_for(tmp_path, "sql+postgres://shop:secret@db/shop")
+    status, worker = failed_start(tmp_path, settings, "--loglevel=DEBUG")
+
+    assert (status, "Traceback (most recent call last)" in worker.log) == (1, True)
+
+
+@on("postgresql", "mariadb", "sqlite")
+def test_nobody_else_chatters(database: Database, tmp_path: Path, make: MakeApp) -> None:
+    """Neither Alembic while the tables are made, nor SQLAlchemy's pools when connections are lost."""
+    settings = settings_for(tmp_path, f"sql+{database.url}")
+    worker = Worker(tmp_path, settings, "--concurrency=1")
+    with running(worker):
+        add = make(settings).tasks["add"]
+        assert add.delay(1, 2).get(timeout=PATIENCE) == 3
+        database.server.shutdown()
+        database.server.restart()
+        assert add.delay(3, 4).get(timeout=PATIENCE) == 7
+    lines = [line for line in worker.log.splitlines() if "[sqlalchemy" in line or "[alembic" in line]
+
+    assert lines == []
 
 
 def test_every_quotation_is_compared() -> None:

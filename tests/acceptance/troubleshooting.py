@@ -53,9 +53,9 @@ def _place(found: str, database: Database) -> str:
     return f'127.0.0.1", port {port}' if "port" in found else f"127.0.0.1:{port}"
 
 
-def failed_start(folder: Path, settings: Settings) -> tuple[int, Worker]:
-    """A worker that has ended by itself, and its exit status."""
-    worker = Worker(folder, settings, "--concurrency=1")
+def failed_start(folder: Path, settings: Settings, *arguments: str) -> tuple[int, Worker]:
+    """The exit status of a worker that has ended by itself, and the worker."""
+    worker = Worker(folder, settings, "--concurrency=1", *arguments)
     worker.start()
     return worker.await_end(), worker
 
