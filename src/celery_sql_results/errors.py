@@ -45,12 +45,15 @@ class Described(str):
 
     __slots__ = ()
 
+    def __repr__(self) -> str:
+        return str(self)
+
 
 class SettingError(ImproperlyConfigured):
     """A setting has a value that cannot work; the message names the setting, the value and the remedy."""
 
     def __init__(self, setting: str, found: object, needed: str) -> None:
-        text = found if isinstance(found, Described) else repr(found)
+        text = repr(found)
         if "://" in text:
             text = "what looks like a URL (not shown, it may hold a password)"
         super().__init__(f"{setting} is {shown(text)}, but it must be {needed}")

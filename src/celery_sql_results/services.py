@@ -100,7 +100,8 @@ class Services:
         try:
             columns = self._sessions.prepare_models(engine, models)
         except DBAPIError as error:
-            if self.judge(error).passes:
+            verdict = self.judge(error)
+            if verdict.passes or verdict.time_limit:
                 raise
             raise self._unusable(error) from bare(error)
         if self.emptier and self.spool and self.spool.may_hold_entries():  # which others have left

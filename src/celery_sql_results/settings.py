@@ -192,10 +192,12 @@ class _Reader:
         prefix = (getattr(self.conf, "prefix", None) or "").lower()
         ours = {name.removeprefix(PREFIX): name for name in self.asked if name.startswith(PREFIX)}
         for key in self.conf:
-            name = key.lower().removeprefix(prefix)
+            is_namespaced = bool(prefix) and key.lower().startswith(prefix)
+            name = key[len(prefix) :].lower() if is_namespaced else key  # in capitals else, it is not Celery's
             if name.startswith(PREFIX) and name not in self.asked:
                 near = get_close_matches(name.removeprefix(PREFIX), ours, 1, ALIKE)
-                hint = f": did you mean {ours[near[0]]}?" if near else ""
+                right = (f"{prefix}{ours[each]}".upper() if is_namespaced else ours[each] for each in near)
+                hint = "".join(f": did you mean {each}?" for each in right)
                 logger.warning("%s is no setting of celery-sql-results, which does not obey it%s", key, hint)
 
     def first_set(self, setting: str, fallback: str) -> str:

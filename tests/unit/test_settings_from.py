@@ -108,7 +108,7 @@ def test_the_error_names_it_with_its_namespace(monkeypatch: pytest.MonkeyPatch) 
     ("misspelt", "told"),
     [
         ("database_listne", ": did you mean database_listen?"),
-        ("DATABASE_LISTN_URL", ": did you mean database_listen_url?"),
+        ("database_listn_url", ": did you mean database_listen_url?"),
         ("database_of_another_package", ""),
     ],
 )
@@ -118,6 +118,33 @@ def test_a_misspelt_name(misspelt: str, told: str, caplog: pytest.LogCaptureFixt
     lines = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
 
     assert lines == [f"{misspelt} is no setting of celery-sql-results, which does not obey it{told}"]
+
+
+def test_a_misspelt_name_in_a_namespace(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """What the module holds for others is left alone: such as Django's settings, which are in capitals as well."""
+    settings = {
+        "CELERY_DATABASE_LISTNE": False,
+        "CELERY_DATABASE_LISTEN": False,
+        "DATABASE_ROUTERS": [],
+        "DATABASE_URL": "",
+    }
+    name = module_of({"CELERY_RESULT_BACKEND": "sql+sqlite://", **settings}, monkeypatch)
+    app = app_of()
+    app.config_from_object(name, namespace="CELERY")
+    found(app)
+
+    told = "CELERY_DATABASE_LISTNE is no setting of celery-sql-results, which does not obey it"
+    assert caplog.messages == [f"{told}: did you mean CELERY_DATABASE_LISTEN?"]
+
+
+def test_what_a_module_holds_for_others(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Without a namespace: only names in small letters are Celery's."""
+    settings = {"result_backend": "sql+sqlite://", "DATABASE_ROUTERS": [], "database_listn": True}
+    app = app_of()
+    app.config_from_object(module_of(settings, monkeypatch))
+    found(app)
+
+    assert [line.partition(" is ")[0] for line in caplog.messages] == ["database_listn"]
 
 
 SETTINGS = (

@@ -13,7 +13,9 @@ import re
 from celery.exceptions import BackendStoreError
 from sqlalchemy.exc import DBAPIError
 
-from celery_sql_results.errors import DatabaseUnusable, SchemaError, SettingError
+from celery_sql_results.errors import DatabaseUnusable, Described, SchemaError, SettingError
+from celery_sql_results.foreign import shown
+from celery_sql_results.writing import describe
 
 __all__: list[str] = []
 
@@ -30,19 +32,25 @@ def _names(kind: type[BaseException]) -> set[str]:
 def _shorten(record: logging.LogRecord) -> bool:
     """Leave the traceback of one of ours out."""
     error = record.exc_info[1] if record.exc_info else None
-    if isinstance(error, OURS) and not logging.getLogger(__name__).isEnabledFor(logging.DEBUG):
-        told = str(error.orig if isinstance(error, DBAPIError) else error)
-        is_one_line = isinstance(error, (BackendStoreError, DBAPIError))
-        record.msg, record.args = record.msg.replace("%r", "%s"), (told.splitlines()[0] if is_one_line else told,)
+    if isinstance(error, OURS) and isinstance(record.args, tuple) and not _are_looked_for():
+        record.args = tuple(Described(_told(each)) if isinstance(each, OURS) else each for each in record.args)
         record.exc_info = record.exc_text = None
     return True
+
+
+def _told(error: BaseException) -> str:
+    return shown(describe(error)) if isinstance(error, DBAPIError) else str(error)
+
+
+def _are_looked_for() -> bool:
+    return logging.getLogger(__name__).isEnabledFor(logging.DEBUG)
 
 
 def _leave_out(record: logging.LogRecord) -> bool:
     """Whether a warning is not about one of ours."""
     found = OUTSIDE.search(record.getMessage())
     is_ours = found is not None and found[1] in set().union(*map(_names, OURS))
-    return not is_ours or logging.getLogger(__name__).isEnabledFor(logging.DEBUG)
+    return not is_ours or _are_looked_for()
 
 
 for name in ("celery.worker", "celery.worker.request", "multiprocessing"):  # the last is that of the pool

@@ -109,8 +109,11 @@ def _check(path: Path, found: os.stat_result) -> None:
 
 def _advice(path: Path, found: os.stat_result, command: str) -> str:
     """What to run, only where that can do no harm: what others use, such as ``/tmp``, is left as it is."""
-    is_shared = found.st_mode & stat.S_ISVTX or any(path.iterdir())
-    return "use a directory of its own" if is_shared else f"{command} {path.resolve()}, or use another directory"
+    is_own = found.st_uid == os.geteuid() != 0  # all that is of the system is root's
+    is_empty = os.access(path, os.R_OK) and not any(path.iterdir())
+    if found.st_mode & stat.S_ISVTX or not (is_own or is_empty):
+        return "use a directory of its own"
+    return f"{command} {path.resolve()}, or use another directory"
 
 
 def _check_way(path: Path) -> None:
