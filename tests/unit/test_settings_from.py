@@ -124,7 +124,6 @@ def test_a_misspelt_name_in_a_namespace(monkeypatch: pytest.MonkeyPatch, caplog:
     """What the module holds for others is left alone: such as Django's settings, which are in capitals as well."""
     settings = {
         "CELERY_DATABASE_LISTNE": False,
-        "CELERY_DATABASE_LISTEN": False,
         "DATABASE_ROUTERS": [],
         "DATABASE_URL": "",
     }
