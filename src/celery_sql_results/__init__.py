@@ -31,7 +31,15 @@ writing asks once what an error means (verdict), repeats what passes (retry), st
 from __future__ import annotations
 
 from .backend import DatabaseBackend
-from .errors import PayloadTooLarge, ResultRefused, SchemaError, SettingError, TaskIdInvalid, TaskIdTooLong
+from .errors import (
+    DatabaseUnusable,
+    PayloadTooLarge,
+    ResultRefused,
+    SchemaError,
+    SettingError,
+    TaskIdInvalid,
+    TaskIdTooLong,
+)
 from .models import Task, TaskExtended, TaskSet
 from .session import SessionManager, session_cleanup
 
@@ -39,6 +47,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "DatabaseBackend",
+    "DatabaseUnusable",
     "PayloadTooLarge",
     "ResultRefused",
     "SchemaError",

@@ -23,7 +23,7 @@ from .models import MappedClass, Task, TaskSet, models_with, row_of
 from .payload import pending, restored, stand_in, storable
 from .services import Services
 from .session import SessionManager
-from .settings import Settings
+from .settings import Settings, origin_of
 from .waiting import Looker, Wait, install, metas, when_closed
 from .writing import GROUP, TASK, Entry, StruckMeanwhile
 
@@ -64,6 +64,7 @@ class DatabaseBackend(BaseBackend):
         conf = kwargs["app"].conf
         self.settings = Settings.read(
             conf,
+            origin_of(url, dburi),
             database_url=url or dburi,
             database_short_lived_sessions=kwargs.pop("short_lived_sessions", None),
             database_engine_callback=kwargs.pop("engine_callback", None),
@@ -90,7 +91,7 @@ class DatabaseBackend(BaseBackend):
         install(self.app)
         when_closed(self.app, self._services.waits)
         if self.settings.create_tables_at_setup:
-            self._services.prepare_now(self.as_uri())
+            self._services.prepare_now()
 
     # -- the database ------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@
 
     celery.exceptions.ImproperlyConfigured
      ├── SettingError        a setting has a value that cannot work
+     ├── DatabaseUnusable    the database that a setting names will not have us, and will not by itself
      └── SchemaError         the tables are not there and may not be created
     ValueError
      └── TaskIdInvalid       no column can hold an id
@@ -26,7 +27,26 @@ from kombu.exceptions import DecodeError
 
 from .foreign import shown
 
-__all__ = ["PayloadTooLarge", "ResultRefused", "SchemaError", "SettingError", "TaskIdInvalid", "TaskIdTooLong"]
+__all__ = [
+    "DatabaseUnusable",
+    "Described",
+    "PayloadTooLarge",
+    "ResultRefused",
+    "SchemaError",
+    "SettingError",
+    "TaskIdInvalid",
+    "TaskIdTooLong",
+    "bare",
+]
+
+
+class Described(str):
+    """What stands for a value that is not shown, such as "a URL with two hosts"."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
 
 
 class SettingError(ImproperlyConfigured):
@@ -37,6 +57,14 @@ class SettingError(ImproperlyConfigured):
         if "://" in text:
             text = "what looks like a URL (not shown, it may hold a password)"
         super().__init__(f"{setting} is {shown(text)}, but it must be {needed}")
+
+
+class DatabaseUnusable(ImproperlyConfigured):
+    """The database will not have us as we come, now or later: a wrong password, no such database, no such directory.
+
+    The message names the setting, the database without its password, what the driver said, and what is needed. The
+    driver's error is the cause.
+    """
 
 
 class SchemaError(ImproperlyConfigured):
@@ -72,3 +100,10 @@ class PayloadTooLarge(DecodeError):
             f"the row holds {kind} of more than {limit} bytes, and was not read: if that is its true size, raise "
             "database_max_decompressed_bytes"
         )
+
+
+def bare(error: BaseException) -> BaseException:
+    """The driver's own error, without the wrapper and the way that it took: whoever is told wants its words."""
+    orig = getattr(error, "orig", None) or error
+    orig.__cause__ = orig.__context__ = None
+    return orig.with_traceback(None)

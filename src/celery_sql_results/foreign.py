@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import re
+from typing import Any
 
-__all__ = ["escaping", "shown"]
+__all__ = ["escaping", "named", "shown"]
 
 #: Characters of one value in a line.
 LONGEST = 500
@@ -32,6 +33,11 @@ def shown(value: object) -> str:
     if not text.isprintable():
         text = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
     return text
+
+
+def named(url: Any) -> str:
+    """A URL of SQLAlchemy as it may be shown: without its password, and the query that may hold one."""
+    return shown(url.set(query={}).render_as_string(hide_password=True))
 
 
 def _show(record: logging.LogRecord) -> bool:

@@ -11,12 +11,13 @@ from celery.exceptions import BackendGetMetaError
 from celery.result import result_from_tuple
 from celery.utils.log import get_logger
 from sqlalchemy.engine import Engine, make_url
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from celery_sql_results.foreign import escaping
+from celery_sql_results.foreign import escaping, shown
 
 from .chords import Chords, HandOver, Join, Members, Signer, Sweep
 from .dialects import impl_for
+from .errors import DatabaseUnusable, bare
 from .models import Models
 from .payload import Encoding, UnreadableMeta, redaction_for
 from .rows import Database, Row, delete_chords, delete_results, delete_waiters
@@ -25,7 +26,7 @@ from .session import SessionManager
 from .settings import READ_RETRIES, Settings
 from .waiting import Looker, Share, Waits, looker_for
 from .worker import GRACE, seconds_until_killed, told_to_stop
-from .writing import Emptier, Entry, Judge, Replay, Retries, Spool, Writer
+from .writing import Emptier, Entry, Judge, Replay, Retries, Spool, Writer, describe
 
 __all__ = ["Services"]
 
@@ -65,7 +66,7 @@ class Services:
         self.database = database = Database(
             self.engine, impl, models, self._prepare, settings.extended, settings.listen
         )
-        self.judge = Judge(impl, self.engine)
+        self.judge = Judge(impl, self.engine, lambda: database.was_reached and self.spool is None)
         self.retries = retries = Retries(self.judge, settings.retry)
         self.spool = self._spool_of(settings)
         self.writer = writer = Writer(database, self.judge, retries, payload, self.spool)
@@ -97,12 +98,23 @@ class Services:
         return self._sessions.get_engine(self._settings.url, **self.of_engine)
 
     def _prepare(self, engine: Engine, models: Models) -> Prepared:
-        prepared = self._sessions.prepare_models(engine, models)
+        try:
+            prepared = self._sessions.prepare_models(engine, models)
+        except DBAPIError as error:
+            verdict = self.judge(error)
+            if verdict.passes or verdict.time_limit:
+                raise
+            raise self._unusable(error) from bare(error)
         if self.emptier and self.spool and self.spool.may_hold_entries():  # which others have left
             self.emptier.wake(at_once=True)
         return prepared
 
-    def prepare_now(self, database: str) -> None:
+    def _unusable(self, error: DBAPIError) -> DatabaseUnusable:
+        needed = self.judge.needed(error)
+        found = f"{self._settings.origin} is {self.database.name}, which cannot be used ({shown(describe(error))})"
+        return DatabaseUnusable(f"{found}. Needed: {needed}" if needed else found)
+
+    def prepare_now(self) -> None:
         """Make the tables ready. One that is down keeps nobody from starting: the first use tries again."""
         try:
             with self.retries.at_most(READ_RETRIES):
@@ -110,7 +122,8 @@ class Services:
         except SQLAlchemyError as error:
             if not self.judge(error).passes:
                 raise
-            logger.warning("the result database %s cannot be reached yet, first use will try again", database)
+            reached = (self.database.name, describe(error))
+            logger.warning("the result database %s cannot be reached yet, first use will try again (%s)", *reached)
 
     def cleanup(self, expires: timedelta | None) -> None:
         """Delete what has expired: results after ``expires``, chords and rows of waiters after times of their own."""
@@ -149,7 +162,8 @@ class Services:
         except SQLAlchemyError as error:
             if not self.judge(error).passes:
                 raise
-            raise BackendGetMetaError("the result database cannot be reached", task_id=task_id) from error
+            reason = f"{self.database.name} cannot be reached ({shown(describe(error))})"
+            raise BackendGetMetaError(f"the result database {reason}", task_id=task_id) from bare(error)
 
     def meta(self, row: Row) -> dict[str, Any]:
         """What Celery calls the meta of a task."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
@@ -19,9 +20,10 @@ from .boundaries import undone
 from .connections.engines import Engines
 from .connections.pool import IDLE_TIMEOUT
 from .dialects import DefaultImpl, impl_for, pool_options
-from .errors import SettingError
+from .errors import Described, SettingError
 from .models import Models, models_for
 from .schema import Prepared, prepare_models
+from .urls import checked_url
 
 __all__ = ["ENGINE_OPTIONS", "IDLE_TIMEOUT", "EngineCallback", "SessionManager", "session_cleanup"]
 
@@ -33,6 +35,15 @@ LEVEL = "isolation_level"
 #: What a connection pool does unless ``database_engine_options`` says otherwise.
 ENGINE_OPTIONS: dict[str, Any] = {"pool_pre_ping": True, "pool_recycle": 3600}
 
+#: The options of ``create_engine`` that somebody may have meant:
+#: https://docs.sqlalchemy.org/en/20/core/engines.html#sqlalchemy.create_engine
+KNOWN_OPTIONS = (
+    *("connect_args", "creator", "echo", "echo_pool", "enable_from_linting", "execution_options", "hide_parameters"),
+    *("insertmanyvalues_page_size", "isolation_level", "json_deserializer", "json_serializer", "label_length"),
+    *("logging_name", "max_identifier_length", "max_overflow", "module", "paramstyle", "pool", "pool_logging_name"),
+    *("pool_pre_ping", "pool_recycle", "pool_reset_on_return", "pool_size", "pool_timeout", "pool_use_lifo"),
+    *("poolclass", "plugins", "query_cache_size", "skip_autocommit_rollback", "use_insertmanyvalues"),
+)
 #: Options that mean nothing to a pool that keeps no connection.
 _POOL_OPTIONS = ("pool_size", "max_overflow", "pool_timeout", "pool_use_lifo", "pool_recycle", "pool_pre_ping")
 #: Seconds for which SQLAlchemy lets somebody wait for a connection, unless ``pool_timeout`` says otherwise.
@@ -128,16 +139,16 @@ def _commit_each_statement(engine: Engine, impl: DefaultImpl) -> None:
 
 
 def _create_engine(url: str, options: dict[str, Any]) -> Engine:
+    checked_url("dburi", url, "module" not in options)
     try:
         return create_engine(url, **options)
-    except (TypeError, exc.ArgumentError) as error:
-        if isinstance(error, exc.NoSuchModuleError):
-            needed = "a URL of a database that SQLAlchemy or an installed dialect of it knows"
-            raise SettingError("database_url", make_url(url).drivername, needed) from error
-        raise SettingError("database_engine_options", sorted(options), f"options of create_engine ({error})") from error
-    except ModuleNotFoundError as error:
-        needed = f"a URL whose driver is installed: {error.name} is not (pip install {error.name})"
-        raise SettingError("database_url", make_url(url).drivername, needed) from error
+    except (TypeError, exc.ArgumentError) as error:  # not over the URL: that was checked
+        unknown = [name for name in options if f"'{name}'" in str(error)]
+        found = Described(f"a dict with {', '.join(map(repr, unknown))}" if unknown else "a dict (not shown)")
+        near = [each for name in unknown for each in get_close_matches(name, KNOWN_OPTIONS, 1)]
+        needed = f"such as {', '.join(map(repr, near))}" if near else f"as SQLAlchemy and the driver know them: {error}"
+        needed = f"a dict of options of create_engine, {needed}"
+        raise SettingError("database_engine_options", found, needed) from None
 
 
 class SessionManager:

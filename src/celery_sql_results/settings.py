@@ -8,29 +8,29 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from collections.abc import Collection, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from difflib import get_close_matches
 from os import PathLike
 from typing import Any, NamedTuple
-from urllib.parse import parse_qsl
 
 from celery.utils.imports import symbol_by_name
+from celery.utils.log import get_logger
 from kombu.compression import encoders, get_encoder
-from kombu.serialization import registry
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from kombu.exceptions import SerializerNotInstalled
+from kombu.serialization import dumps, registry
 
-from .dialects import impl_for
-from .errors import SettingError
-from .foreign import shown
+from .errors import Described, SettingError
+from .foreign import escaping, shown
 from .models import TableNames
 from .payload.redaction import Redact
 from .session import ENGINE_OPTIONS, IDLE_TIMEOUT, EngineCallback
+from .urls import checked_url
 
-__all__ = ["Policy", "RetryPolicy", "Settings"]
+__all__ = ["Policy", "RetryPolicy", "Settings", "origin_of"]
+
+logger = escaping(get_logger(__name__))
 
 #: Longest table name: PostgreSQL's limit of 63, less ``_version``.
 LONGEST_TABLE_NAME = 55
@@ -50,18 +50,17 @@ POLL_MIN_INTERVAL, POLL_MAX_INTERVAL = 0.002, 0.25
 POLL_LEAST = 0.0005
 
 
-def _lists_hosts(url: str) -> bool:
-    """Whether hosts and ports stand in one list, as in libpq's own URLs: SQLAlchemy fails, or takes ports for names."""
-    place, _, query = url.rpartition("@")[2].rpartition("://")[2].partition("?")
-    in_query = [value for name, value in parse_qsl(query) if name == "host" and "," in value]
-    return bool(re.search(r":\d+,", place.partition("/")[0])) or any(re.search(r":\d+(,|$)", each) for each in in_query)
+#: How the settings begin that Celery itself does not know, and how alike the rest of two names is that may be one.
+PREFIX, ALIKE = "database_", 0.75
+#: What an address of results is called that Celery has taken from the environment, or from ``--result-backend``.
+ENVIRONMENT = "CELERY_RESULT_BACKEND"
 
 
-def _is_for_asyncio(url: URL) -> bool:
-    """Whether the driver that a URL names is. What cannot be loaded is told by whoever makes the engine."""
-    with suppress(ArgumentError, ImportError):
-        return url.get_dialect().is_async
-    return False
+def origin_of(url: object, dburi: object) -> str:
+    """What a user has written the URL of a backend into."""
+    if url is None:
+        return "database_url" if dburi is None else "dburi"
+    return f"the environment's {ENVIRONMENT}" if str(url) in os.environ.get(ENVIRONMENT, "") else "result_backend"
 
 
 class Policy(NamedTuple):
@@ -85,7 +84,8 @@ class RetryPolicy:
 class Settings:
     """The settings of one backend."""
 
-    url: str = field(repr=False)  # which may hold a password, like the next
+    url: str = field(repr=False)  # which may hold a password, like the next but one
+    origin: str  # what the user has written the URL into
     engine_options: Mapping[str, Any] = field(repr=False)
     engine_callback: EngineCallback | None
     short_lived_sessions: bool
@@ -113,15 +113,18 @@ class Settings:
     upkeep_interval: float
 
     @classmethod
-    def read(cls, conf: Any, **given: Any) -> Settings:
+    def read(cls, conf: Any, origin: str | None = None, **given: Any) -> Settings:
         """Read ``conf``, the configuration of an app; what is ``given`` by the name of a setting overrides it.
+
+        ``origin`` is what the user has written the URL into, unless it is ``database_url``.
 
         Raises:
             SettingError: a value cannot work.
         """
         reader = _Reader(conf, given)
-        return cls(
-            url=reader.url("database_url"),
+        found = cls(
+            url=reader.url("database_url", origin),
+            origin=reader.named(origin or "database_url"),
             engine_options=reader.engine_options(),
             engine_callback=reader.callback("database_engine_callback", "a callable that takes an engine"),
             short_lived_sessions=reader.flag("database_short_lived_sessions", False),
@@ -148,6 +151,8 @@ class Settings:
             spool_max_bytes=reader.number("database_spool_max_bytes", SPOOL_MAX_BYTES),
             upkeep_interval=reader.number("database_upkeep_interval", UPKEEP_INTERVAL),
         )
+        reader.tell_unknown()
+        return found
 
 
 @dataclass(frozen=True)
@@ -156,8 +161,10 @@ class _Reader:
 
     conf: Any
     given: Mapping[str, Any]
+    asked: set[str] = field(default_factory=set)
 
     def get(self, setting: str, default: Any = None) -> Any:
+        self.asked.add(setting)
         value = self.given.get(setting)
         value = self.conf.get(setting) if value is None else value
         return default if value is None else value
@@ -166,24 +173,32 @@ class _Reader:
         """Whether somebody has set it; ``None`` asks for the default."""
         return self.conf.value_set_for(setting) and self.conf.get(setting) is not None
 
-    def url(self, setting: str) -> str:
-        found = self.get(setting)
-        needed = "a URL of SQLAlchemy, such as sql+postgresql+psycopg://user@host/db (or let result_backend be one)"
-        if not isinstance(found, str) or not found:
-            raise SettingError(setting, found, needed)
-        url = found.removeprefix("sql+").removeprefix("db+")
-        form = impl_for(url.partition(":")[0].partition("+")[0]).several_hosts
-        if form and _lists_hosts(url):
-            needed = f"a URL that names each of several hosts by itself: …/db{form}"
-            raise SettingError(setting, "a URL with a list of hosts (not shown, it may hold a password)", needed)
-        try:
-            parsed = make_url(url)
-        except (ArgumentError, ValueError):
-            raise SettingError(setting, "not a URL (not shown, it may hold a password)", needed) from None
-        if _is_for_asyncio(parsed):
-            needed = "a URL whose driver is not for asyncio, such as psycopg, PyMySQL or sqlite3"
-            raise SettingError(setting, parsed.drivername, needed)
-        return url
+    def url(self, setting: str, origin: str | None = None) -> str:
+        """The URL in a setting, or in what is its ``origin``."""
+        options = self.get("database_engine_options") or {}
+        return checked_url(self.named(origin or setting), self.get(setting), "module" not in options)
+
+    def named(self, setting: str) -> str:
+        """A setting as the user has written it, whose app may have a namespace."""
+        whole = f"{getattr(self.conf, 'prefix', None) or ''}{setting}".upper()
+        return next((key for key in self.conf if key.upper() == whole), setting)
+
+    def wrong(self, setting: str, found: object, needed: str) -> SettingError:
+        """The error over a setting."""
+        return SettingError(self.named(setting), found, needed)
+
+    def tell_unknown(self) -> None:
+        """Warn of settings that nobody here has asked for: another package may own them, but most are misspelt."""
+        prefix = (getattr(self.conf, "prefix", None) or "").lower()
+        ours = {name.removeprefix(PREFIX): name for name in self.asked if name.startswith(PREFIX)}
+        for key in self.conf:
+            is_namespaced = bool(prefix) and key.lower().startswith(prefix)
+            name = key[len(prefix) :].lower() if is_namespaced else key  # in capitals else, it is not Celery's
+            if name.startswith(PREFIX) and name not in self.asked:
+                near = get_close_matches(name.removeprefix(PREFIX), ours, 1, ALIKE)
+                right = (f"{prefix}{ours[each]}".upper() if is_namespaced else ours[each] for each in near)
+                hint = "".join(f": did you mean {each}?" for each in right)
+                logger.warning("%s is no setting of celery-sql-results, which does not obey it%s", key, hint)
 
     def first_set(self, setting: str, fallback: str) -> str:
         """The setting to read: the first, or the fallback where it is not set."""
@@ -192,21 +207,24 @@ class _Reader:
     def flag(self, setting: str, default: bool) -> bool:
         value = self.get(setting, default)
         if value not in (True, False):
-            raise SettingError(setting, value, "True or False")
+            raise self.wrong(setting, value, "True or False")
         return bool(value)
 
-    def mapping(self, setting: str, keys: Collection[str] | None = None) -> dict[str, Any]:
+    def mapping(self, setting: str, keys: Collection[str]) -> dict[str, Any]:
         value = self.get(setting, {})
-        if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-            raise SettingError(setting, type(value).__name__, "a dict with names as keys")  # it may hold a password
-        if keys is not None and not set(value) <= set(keys):
-            raise SettingError(setting, value, f"a dict with no other keys than {', '.join(map(repr, keys))}")
+        if not isinstance(value, Mapping) or not set(value) <= set(keys):
+            raise self.wrong(setting, value, f"a dict with no other keys than {', '.join(map(repr, keys))}")
         return dict(value)
 
     def engine_options(self) -> dict[str, Any]:
-        """The defaults, on top the setting, on top what a caller gave."""
-        configured = _Reader(self.conf, {}).mapping("database_engine_options")
-        return {**ENGINE_OPTIONS, **configured, **self.mapping("database_engine_options")}
+        """The defaults, on top the setting, on top what a caller gave. What they are may be a password."""
+        setting, options = "database_engine_options", dict(ENGINE_OPTIONS)
+        for value in (self.conf.get(setting) or {}, self.get(setting, {})):
+            if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+                found = Described(f"a {type(value).__name__} (not shown)")
+                raise self.wrong(setting, found, "a dict with names as keys")
+            options.update(value)
+        return options
 
     def names(self) -> TableNames:
         names = self._strings("database_table_names", LONGEST_TABLE_NAME)
@@ -220,14 +238,14 @@ class _Reader:
         )
         if chosen.clash is not None:
             needed = f"a dict of other names: in one schema, {chosen.clash!r} would be two things of this backend"
-            raise SettingError("database_table_names", {"task": chosen.task, "group": chosen.group}, needed)
+            raise self.wrong("database_table_names", {"task": chosen.task, "group": chosen.group}, needed)
         return chosen
 
     def _strings(self, setting: str, longest: int) -> dict[str, str | None]:
         value = self.mapping(setting, ("task", "group"))
         for name in value.values():
             if name is not None and not (isinstance(name, str) and 0 < len(name) <= longest):
-                raise SettingError(setting, value, f"a dict of names of 1 to {longest} characters")
+                raise self.wrong(setting, value, f"a dict of names of 1 to {longest} characters")
         return value
 
     def callback(self, setting: str, needed: str) -> Any:
@@ -236,9 +254,9 @@ class _Reader:
             try:
                 value = symbol_by_name(value)
             except (ImportError, AttributeError, ValueError) as error:
-                raise SettingError(setting, value, f"the import path of a callable ({shown(error)})") from None
+                raise self.wrong(setting, value, f"the import path of a callable ({shown(error)})") from None
         if value is not None and not callable(value):
-            raise SettingError(setting, value, f"{needed}, or its import path")
+            raise self.wrong(setting, value, f"{needed}, or its import path")
         return value
 
     def redact(self, setting: str) -> frozenset[str] | Redact | None:
@@ -254,13 +272,13 @@ class _Reader:
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             value = timedelta(seconds=value)
         if value is not None and (not isinstance(value, timedelta) or value < timedelta(0)):
-            raise SettingError(setting, value, "a number of seconds, a timedelta, or 0 or None to keep for ever")
+            raise self.wrong(setting, value, "a number of seconds, a timedelta, or 0 or None to keep for ever")
         return value or None
 
     def number(self, setting: str, default: float, least: float = 0) -> float:
         value = self.get(setting, default)
         if not isinstance(value, (int, float)) or isinstance(value, bool) or value < least:
-            raise SettingError(setting, value, f"a number, {least} or more")
+            raise self.wrong(setting, value, f"a number, {least} or more")
         return value
 
     def bytes(self, setting: str) -> int | None:
@@ -269,7 +287,7 @@ class _Reader:
     def one_of(self, setting: str, known: Collection[str]) -> str | None:
         value = self.get(setting)
         if value and value not in known:
-            raise SettingError(setting, value, f"one of {', '.join(sorted(known))}")
+            raise self.wrong(setting, value, f"one of {', '.join(sorted(known))}")
         return value or None
 
     def compression(self, setting: str) -> str | None:
@@ -279,21 +297,27 @@ class _Reader:
         try:
             get_encoder(value)
         except (KeyError, TypeError):
-            raise SettingError(setting, value, f"'gzip' or another of {', '.join(sorted(encoders()))}") from None
+            raise self.wrong(setting, value, f"'gzip' or another of {', '.join(sorted(encoders()))}") from None
         return value  # type: ignore[no-any-return]
 
     def serializer(self, setting: str) -> str:
-        """A serializer that kombu knows by name."""
-        return self.one_of(setting, registry.name_to_type) or SERIALIZER
+        """A serializer that kombu knows by name, and that is installed."""
+        name = self.one_of(setting, registry.name_to_type) or SERIALIZER
+        try:
+            dumps(None, name)
+        except SerializerNotInstalled:
+            needed = f'a serializer that is installed (pip install "celery[{name}]")'
+            raise self.wrong(setting, name, needed) from None
+        return name
 
     def accepted(self, setting: str) -> Collection[str]:
         """Serializers that kombu knows, by name or by content type."""
         value = self.get(setting, (SERIALIZER,))
         if isinstance(value, str) or not isinstance(value, Collection):
-            raise SettingError(setting, value, "a list of serializers")
+            raise self.wrong(setting, value, "a list of serializers")
         known = [*registry.name_to_type, *registry.type_to_name]
         if not all(name in known for name in value):
-            raise SettingError(setting, value, f"a list of serializers; known are {', '.join(sorted(known))}")
+            raise self.wrong(setting, value, f"a list of serializers; known are {', '.join(sorted(known))}")
         return value
 
     def secrets(self, setting: str) -> tuple[str, ...]:
@@ -301,13 +325,13 @@ class _Reader:
         value = self.get(setting, ())
         found = (value,) if isinstance(value, str) else value
         if not isinstance(found, (list, tuple)) or not all(isinstance(each, str) and each for each in found):
-            raise SettingError(setting, type(value).__name__, "a text, or a list of texts of which the first signs")
+            raise self.wrong(setting, type(value).__name__, "a text, or a list of texts of which the first signs")
         return tuple(found)
 
     def directory(self, setting: str) -> str | None:
         value = self.get(setting)
         if value is not None and not (isinstance(value, (str, PathLike)) and os.path.isabs(value)):
-            raise SettingError(setting, value, "an absolute path of a directory of this machine")
+            raise self.wrong(setting, value, "an absolute path of a directory of this machine")
         return None if value is None else os.fspath(value)
 
     def retry(self) -> RetryPolicy:

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from celery import states
 from celery.result import AsyncResult, GroupResult
-from sqlalchemy.exc import OperationalError
 
+from celery_sql_results import DatabaseUnusable
 from faults.load import until
 from servers import Database, PgBouncer, PostgreSQL
 from servers.pool import or_skip
@@ -53,7 +53,7 @@ def test_statement_mode(database: Database, caplog: pytest.LogCaptureFixture) ->
     assert isinstance(database.server, PostgreSQL)
     with or_skip("pgbouncer"), PgBouncer(database.server, {"pool_mode": "statement"}) as bouncer:
         url = bouncer.url(database.name, driver="psycopg")
-        with pytest.raises(OperationalError, match="statement pooling mode"):
+        with pytest.raises(DatabaseUnusable, match="statement pooling mode"):
             _ = app_on(url, result_backend_base_sleep_between_retries_ms=600_000).backend
 
     assert caplog.messages == []

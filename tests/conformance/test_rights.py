@@ -54,6 +54,11 @@ def complaints(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in ours if record.levelno >= logging.WARNING]
 
 
+def statements_in(message: str, before: str) -> list[str]:
+    """The SQL that a message holds after some words: one line for each table."""
+    return re.split(r";\s", message.partition(before)[2].removesuffix(";"))
+
+
 @databases
 def test_on_full_tables(database: Database, backends: Backends, clerk: str, caplog: pytest.LogCaptureFixture) -> None:
     """No warning, no statement that fails."""
@@ -95,8 +100,8 @@ def test_the_sql_of_the_warning_works(
     old_tables(database, release)
     backend = backends(clerk)
     [warning] = complaints(caplog)
-    for statement in warning.partition(":\n")[2].split(";\n"):
-        database.execute(statement.rstrip(";"))
+    for statement in statements_in(warning, ":\n"):
+        database.execute(statement)
     caplog.clear()
     backend.session_manager.invalidate(clerk, **backend.engine_options)
 
@@ -110,8 +115,8 @@ def test_on_no_tables(database: Database, clerk: str) -> None:
     with pytest.raises(SchemaError) as caught:
         _ = app_on(clerk).backend
     message = str(caught.value)
-    for statement in message.partition("run:\n")[2].split(";\n"):
-        database.execute(statement.rstrip(";"))
+    for statement in statements_in(message, "run:\n"):
+        database.execute(statement)
     backend = app_on(clerk).backend
     found = works(backend)
     backend.session_manager.invalidate(clerk, **backend.engine_options)
@@ -248,7 +253,7 @@ def assert_does_without(
 
     assert abilities(backend) == whole - LOST.get((name, right), {"notifications"})
     [warning] = complaints(caplog)
-    grants = [text.rstrip(";") for text in warning.partition(":\n")[2].split(";\n")]
+    grants = statements_in(warning, ":\n")
     assert [grant.split()[0] for grant in grants] == ["GRANT"]
     database.execute(grants[0])
     caplog.clear()

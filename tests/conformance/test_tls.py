@@ -12,8 +12,8 @@ import pytest
 from celery import states
 from celery.result import AsyncResult
 from sqlalchemy import make_url
-from sqlalchemy.exc import DBAPIError, OperationalError
 
+from celery_sql_results import DatabaseUnusable
 from faults.load import until
 from servers import RELEASES, Database, MariaDB, PostgreSQL
 from servers.pool import on, or_skip
@@ -124,7 +124,7 @@ def test_every_connection_is_encrypted(server: PostgreSQL, driver: str, way: str
 def test_a_client_without_tls(server: PostgreSQL, driver: str, caplog: pytest.LogCaptureFixture) -> None:
     """It is told so at once, and tries nothing again."""
     without: dict[str, Any] = {"ssl_context": False} if driver == "pg8000" else {"sslmode": "disable"}
-    with pytest.raises(DBAPIError, match="no encryption"):
+    with pytest.raises(DatabaseUnusable, match="no encryption"):
         _ = app_on(url_of(server, driver), database_engine_options={"connect_args": without}, **NO_PATIENCE).backend
 
     assert caplog.messages == []
@@ -135,7 +135,7 @@ def test_a_server_that_is_not_trusted(server: PostgreSQL, driver: str, caplog: p
     """Nothing is sent to it, and nothing is tried again."""
     with RELEASES["postgresql-15"]() as other:
         options = verifying(driver, str(other.folder / "certificate"))
-        with pytest.raises(DBAPIError, match="certificate verify failed"):
+        with pytest.raises(DatabaseUnusable, match="certificate verify failed"):
             _ = app_on(url_of(server, driver), database_engine_options=options, **NO_PATIENCE).backend
 
     assert caplog.messages == []
@@ -154,7 +154,7 @@ def test_options_that_cannot_work(
     server: PostgreSQL, driver: str, options: dict[str, str], told: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     args = {name: value.format(certificate=server.folder / "certificate") for name, value in options.items()}
-    with pytest.raises(OperationalError, match=told):
+    with pytest.raises(DatabaseUnusable, match=told):
         _ = app_on(url_of(server, driver), database_engine_options={"connect_args": args}, **NO_PATIENCE).backend
 
     assert caplog.messages == []
@@ -181,7 +181,7 @@ def test_a_server_without_it_is_refused_at_once(database: Database, driver: str)
     database.execute("SELECT pg_reload_conf()")
     url = database.server.url(database.name, driver=driver)
     try:
-        with pytest.raises(OperationalError, match="does not support SSL"):
+        with pytest.raises(DatabaseUnusable, match="does not support SSL"):
             _ = app_on(url, database_engine_options={"connect_args": {"sslmode": "require"}}, **NO_PATIENCE).backend
     finally:
         database.execute("ALTER SYSTEM RESET ssl")

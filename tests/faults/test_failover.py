@@ -13,9 +13,9 @@ from celery import states
 from celery.exceptions import BackendStoreError
 from celery.result import AsyncResult, GroupResult
 from sqlalchemy import make_url
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError
 
-from celery_sql_results import DatabaseBackend
+from celery_sql_results import DatabaseBackend, DatabaseUnusable
 from celery_sql_results.dialects import impl_for
 from faults.conftest import Backends
 from faults.load import until
@@ -277,7 +277,7 @@ def test_a_host_without_the_database_while_another_is_away(
         assert backend.get_result("t") == 2
         close(backend)
 
-        with pytest.raises(OperationalError, match="does not exist"):
+        with pytest.raises(DatabaseUnusable, match="does not exist"):
             store(backends(several(driver, "nowhere", primary.port, empty.port)))
 
 

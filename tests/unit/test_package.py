@@ -19,6 +19,7 @@ def test_public_names() -> None:
     """No more and no less than what is promised, and each is there and documented."""
     expected = [
         "DatabaseBackend",
+        "DatabaseUnusable",
         "PayloadTooLarge",
         "ResultRefused",
         "SchemaError",

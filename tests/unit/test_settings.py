@@ -48,6 +48,7 @@ def test_defaults() -> None:
     """What an app gets that sets nothing but the URL."""
     expected = Settings(
         url=URL,
+        origin="database_url",
         engine_options={"pool_pre_ping": True, "pool_recycle": 3600},
         engine_callback=None,
         short_lived_sessions=False,
@@ -243,7 +244,7 @@ def test_a_wrong_url_is_not_shown() -> None:
     [
         ("nosuch://host/db", "knows"),
         ("postgresql+nosuch://host/db", "knows"),
-        ("oracle+oracledb://host/db", "pip install oracledb"),
+        ("oracle+oracledb://host/db", "oracledb is not, and its documentation says which package brings it"),
     ],
 )
 def test_a_database_without_a_driver(url: str, needed: str) -> None:

@@ -29,6 +29,7 @@ __all__ = [
     "as_dicts",
     "connected",
     "impl_for",
+    "known_databases",
     "pool_options",
     "put_under_a_free_id",
     "schema_of",
@@ -42,6 +43,11 @@ _IMPLS: Final[dict[str, DefaultImpl]] = {
     "sqlite": SQLiteImpl(),
 }
 _DEFAULT: Final = DefaultImpl()
+
+
+def known_databases() -> tuple[str, ...]:
+    """SQLAlchemy's names of those that have a file here."""
+    return tuple(_IMPLS)
 
 
 def impl_for(dialect_name: str) -> DefaultImpl:

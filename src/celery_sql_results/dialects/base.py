@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 import sqlalchemy as sa
@@ -124,6 +125,8 @@ class DefaultImpl:
     sequence_grant = ""
     #: How the query of a URL names several hosts with ports of their own, where drivers can be given them.
     several_hosts: str | None = None
+    #: The drivers that may be used, by SQLAlchemy's names, each with what pip installs for it.
+    drivers: Mapping[str, str] = MappingProxyType({})
     #: Most values that one statement may carry: here as many ids, of four bytes a character, as 64 KB take.
     max_parameters = 100
 
@@ -342,6 +345,10 @@ class DefaultImpl:
             some = key.in_(found[start : start + self.max_parameters // 2])
             connection.execute(sa.delete(key.table).where(some, where))
         return len(found)
+
+    def needed(self, error: exc.DBAPIError, url: URL) -> str | None:
+        """What must be changed before a connection can succeed. ``None`` where that is unknown, or it may pass."""
+        return None
 
     def is_timed_out(self, error: BaseException) -> bool:
         """Whether the server ended a statement because it took longer than is allowed there: less may fit in."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 import sqlalchemy as sa
@@ -23,6 +24,7 @@ from .galera import Galera, is_too_large
 from .inspection import Found, schema_of, sequence_of
 from .mysql_catalog import ONLY_READS, look_at
 from .refusals import number_of, reason_of, wire_size
+from .rejections import CERTIFICATE, CREDENTIALS, DATABASE, HOST, RIGHT, for_words
 
 #: The lock on all set-ups of one server: a table may lie in another database than the connection's.
 SETUP_LOCK = "celery_sql_results"
@@ -127,6 +129,17 @@ SUSPICIOUS = 1_000_000
 #: Bytes of what stands around the values of a statement.
 QUOTES = 500
 
+#: Numbers of a server that will not have us, and what is needed.
+REJECTIONS = {
+    1045: CREDENTIALS,
+    1698: CREDENTIALS,
+    1049: DATABASE,
+    1044: RIGHT,
+    1130: HOST,
+}
+#: What drivers say of a server that they will not have, whatever the number.
+TLS = dict.fromkeys(("certificate verify failed", "SSL connection error", "TLS/SSL error"), CERTIFICATE)
+
 #: How long a silent server is waited for, in seconds. Reading must outlast a wait for the lock of the set-up.
 CONNECTING, READING = 30, LOCK_TIMEOUT + 30
 _TIME_OUTS = {"connect_timeout": CONNECTING, "read_timeout": READING, "write_timeout": READING}
@@ -166,6 +179,14 @@ class MySQLImpl(AutocommitImpl):
     """MySQL 8 and MariaDB 10.5 or newer, with each of the drivers of :data:`ARGUMENTS`."""
 
     max_parameters = 10_000
+    drivers: Mapping[str, str] = MappingProxyType(
+        {
+            "pymysql": '"celery-sql-results[mysql]"',
+            "mysqldb": "mysqlclient",
+            "mysqlconnector": "mysql-connector-python",
+            "mariadbconnector": "mariadb",
+        }
+    )
     pads = True
     #: MariaDB reports no error, and no row, where its time limit strikes while it plans a DELETE.
     silent_ends = 1
@@ -260,6 +281,11 @@ class MySQLImpl(AutocommitImpl):
 
     def _is_transient(self, error: exc.DBAPIError, orig: BaseException) -> bool:
         return number_of(orig) in TRANSIENT
+
+    def needed(self, error: exc.DBAPIError, url: URL) -> str | None:
+        if error.statement or error.orig is None:
+            return None
+        return REJECTIONS.get(number_of(error.orig) or 0) or for_words(str(error.orig), TLS)
 
     def _is_timed_out(self, orig: BaseException) -> bool:
         return number_of(orig) in TIMED_OUT

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 import sqlalchemy as sa
@@ -29,6 +30,7 @@ from .contracts import Listener
 from .inspection import Found
 from .postgresql_names import qualify
 from .refusals import wire_size
+from .rejections import CERTIFICATE, CREDENTIALS, DATABASE, HOST, RIGHT, for_words
 from .sqlstates import sqlstate
 from .upserts import on_conflict_upsert
 
@@ -80,14 +82,19 @@ REFUSED = (
     "P0001",  # a trigger says no
     "54",  # program limit exceeded
 )
-#: What a server says that will not have us, or whoever connects of a server that he will not have. While connecting,
-#: libpq hands over the words and no SQLSTATE; in other languages than English they are taken for a server that is away.
-REJECTIONS = (
-    *("authentication failed", "no password supplied", "does not exist", "no pg_hba.conf entry", "permission denied"),
-    *("is not permitted to log in", "does not support SSL", "invalid sslmode value"),
-    *("certificate verify failed", "does not match host name", "certificate required", "unknown ca"),
-    *("certificate file", "private key file"),
-)
+#: What a server says that will not have us, or whoever connects of a server that he will not have, and what is needed.
+#: While connecting, libpq hands over the words and no SQLSTATE; in other languages than English they are taken for a
+#: server that is away.
+REJECTIONS = {
+    **dict.fromkeys(("authentication failed", "no password supplied", "is not permitted to log in"), CREDENTIALS),
+    **dict.fromkeys(("certificate file", "private key file", "certificate verify failed"), CERTIFICATE),
+    **dict.fromkeys(("does not match host name", "certificate required", "unknown ca"), CERTIFICATE),
+    **dict.fromkeys(("does not support SSL", "invalid sslmode value"), CERTIFICATE),
+    "no pg_hba.conf entry": HOST,
+    "permission denied": RIGHT,
+    "role ": CREDENTIALS,  # as the next, it does not exist
+    "does not exist": DATABASE,
+}
 #: What PgBouncer in statement mode says, where drivers hand it over: it then closes the connection.
 WITHOUT_TRANSACTIONS = "transaction blocks not allowed in statement pooling mode"
 #: What stands before the words about each attempt: a driver may try several hosts, and again without TLS.
@@ -112,6 +119,9 @@ class PostgreSQLImpl(AutocommitImpl):
     supports_nowait = True
     supports_notify = True
     several_hosts = "?host=a:1&host=b:2"
+    drivers: Mapping[str, str] = MappingProxyType(
+        {"psycopg": '"celery-sql-results[postgresql]"', "psycopg2": "psycopg2-binary", "pg8000": "pg8000"}
+    )
     sequence_grant = "USAGE ON SEQUENCE"
     max_parameters = 1_000_000  # an array is one parameter, however long
 
@@ -249,6 +259,11 @@ class PostgreSQLImpl(AutocommitImpl):
         if state is None:
             return isinstance(error, (exc.OperationalError, exc.InterfaceError)) and not _is_rejected(str(orig))
         return state.startswith(TRANSIENT) or (state == CLOSED and error.statement is None)
+
+    def needed(self, error: exc.DBAPIError, url: URL) -> str | None:
+        """Only of an error that is no statement's: while connecting, libpq gives nothing but words."""
+        told = str(error.orig)
+        return for_words(told, REJECTIONS) if not error.statement and _is_rejected(told) else None
 
     def _is_timed_out(self, orig: BaseException) -> bool:
         """An operator's cancel has the same SQLSTATE. In other languages than English it is taken for a time-out."""

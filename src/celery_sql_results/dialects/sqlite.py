@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 from weakref import finalize
 
@@ -20,6 +21,7 @@ from celery_sql_results.connections.shared import SharedConnection
 from .autocommit import AutocommitImpl
 from .base import Put
 from .contracts import ChangeCounter
+from .rejections import of_file
 from .upserts import on_conflict_upsert
 
 #: What SQLite says when the same statement may succeed later. Before Python 3.11 there is no code beside the words.
@@ -69,6 +71,7 @@ class SQLiteImpl(AutocommitImpl):
     """SQLite 3.24 or newer, with Python's own driver."""
 
     session_isolation_level = "SERIALIZABLE"
+    drivers: Mapping[str, str] = MappingProxyType({"pysqlite": ""})
     begin = "BEGIN IMMEDIATE"  # to wait for the writer before it now, because a reader that turns writer cannot
     #: SQLite keeps its locks per process and forgets them in a fork: https://www.sqlite.org/howtocorrupt.html
     closes_before_fork = True
@@ -134,6 +137,12 @@ class SQLiteImpl(AutocommitImpl):
 
     def _is_transient(self, error: exc.DBAPIError, orig: BaseException) -> bool:
         return isinstance(orig, sqlite3.OperationalError) and any(words in str(orig) for words in TRANSIENT)
+
+    def needed(self, error: exc.DBAPIError, url: URL) -> str | None:
+        if "file is not a database" in str(error.orig):
+            return "a file that SQLite has made, or a path where there is none yet"
+        is_closed = any(words in str(error.orig) for words in ("unable to open", "readonly database"))
+        return of_file(url.database) if is_closed and url.database and not url.database.startswith("file:") else None
 
     def _is_refusal(self, error: exc.DBAPIError, orig: BaseException) -> bool:
         return isinstance(orig, sqlite3.DataError) or "CHECK constraint" in str(orig)

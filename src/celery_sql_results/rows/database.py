@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
 from celery_sql_results.dialects import DefaultImpl
+from celery_sql_results.foreign import named
 from celery_sql_results.models import Models
 
 from .chords import ChordRows
@@ -68,6 +69,16 @@ class Database:
     def engine(self) -> Engine:
         """The engine. Nothing is connected by asking for it."""
         return self._engine()
+
+    @property
+    def name(self) -> str:
+        """What the database is called in errors and in the log: its URL without a password."""
+        return named(self.engine.url)
+
+    @property
+    def was_reached(self) -> bool:
+        """Whether the tables have been looked at, by this process or the one that it was forked from."""
+        return self._rows is not None
 
     @property
     def is_in_this_process(self) -> bool:

@@ -17,7 +17,7 @@ from celery_sql_results.dialects import DefaultImpl, impl_for
 
 from .found import HEAD, State
 
-__all__ = ["create_missing", "migrate", "stamp"]
+__all__ = ["create_missing", "migrate", "stamp", "steps"]
 
 SCRIPTS = Path(__file__).parent / "migrations"
 
@@ -44,11 +44,16 @@ def migrate(connection: Connection, impl: DefaultImpl, state: State) -> None:
 
 def create_missing(connection: Connection, state: State) -> None:
     """Create the tables that are not there beside those of a newer release, whose version stays."""
-    from .migrations import steps_for
-
     for table in state.missing:
-        for step in steps_for(connection, table):
+        for step in steps(connection, table):
             connection.execute(step)
+
+
+def steps(connection: Connection, table: sa.Table) -> Iterator[sa.Executable]:
+    """The statements that make a table complete."""
+    with _quiet():
+        from .migrations import steps_for
+    yield from steps_for(connection, table)
 
 
 def stamp(connection: Connection, state: State) -> Iterator[sa.Executable]:

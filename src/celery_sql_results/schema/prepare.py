@@ -23,8 +23,8 @@ from sqlalchemy import exc
 from sqlalchemy.engine import Engine
 
 from celery_sql_results.dialects import DefaultImpl, connected, impl_for
-from celery_sql_results.errors import SchemaError
-from celery_sql_results.foreign import shown
+from celery_sql_results.errors import SchemaError, bare
+from celery_sql_results.foreign import named, shown
 from celery_sql_results.models import Models
 
 from .found import HEAD, State, look
@@ -173,9 +173,9 @@ def _tell(engine: Engine, state: State, refused: exc.DBAPIError | None) -> None:
     if not state.is_usable:
         why = " ".join(str(refused.orig).split())[:LONGEST_REASON] if refused else "; ".join(found)
         raise SchemaError(
-            f"the result tables are not complete and could not be created ({why}). "
+            f"the result tables of {named(engine.url)} are not complete and could not be created ({shown(why)}). "
             f"Let a role that may create tables run:\n{sql}"
-        ) from refused
+        ) from refused and bare(refused)
     logger.warning(
         "%s. The backend does without, until a role that may create and alter tables and grant rights has run:\n%s",
         "; ".join(found),

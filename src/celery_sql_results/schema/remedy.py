@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -10,7 +12,7 @@ from sqlalchemy.engine import Connection
 from celery_sql_results.dialects import RIGHTS, impl_for, sequence_of
 
 from .found import State
-from .migrate import stamp
+from .migrate import stamp, steps
 
 __all__ = ["remedy", "shortcomings", "strangers"]
 
@@ -43,32 +45,39 @@ def strangers(state: State) -> list[str]:
 
 
 def remedy(connection: Connection, state: State) -> str:
-    """The statements for a role that may create tables and grant rights, each ended by a semicolon."""
-    return ";\n".join([*_ddl(connection, state), *_grants(connection, state)]) + ";"
+    """The statements for a role that may create tables and grant rights, each ended by a semicolon.
+
+    One line for each table, so that they do not fill a log.
+    """
+    lines = [[*_ddl(connection, state, table), *_grants(connection, state, table)] for table in state.tables]
+    lines.append([_compiled(connection, step) for step in _stamp(connection, state)])
+    return "\n".join(" ".join(f"{statement};" for statement in line) for line in lines if line)
 
 
-def _ddl(connection: Connection, state: State) -> Iterator[str]:
-    from .migrations import steps_for
-
-    if state.is_done:
-        return
-    tables = state.missing if state.is_ahead else [*state.tables]
-    steps: list[sa.Executable] = [step for table in tables for step in steps_for(connection, table)]
-    if not state.is_ahead:
-        steps += stamp(connection, state)
-    for step in steps:
-        yield str(step.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True})).strip()  # type: ignore[attr-defined]
+def _ddl(connection: Connection, state: State, table: sa.Table) -> Iterator[str]:
+    if not state.is_done and (table in state.missing or not state.is_ahead):
+        yield from (_compiled(connection, step) for step in steps(connection, table))
 
 
-def _grants(connection: Connection, state: State) -> Iterator[str]:
+def _stamp(connection: Connection, state: State) -> Iterator[sa.Executable]:
+    if not (state.is_done or state.is_ahead):
+        yield from stamp(connection, state)
+
+
+def _compiled(connection: Connection, step: sa.Executable) -> str:
+    compiled: Any = step.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True})  # type: ignore[attr-defined]
+    return re.sub(r"\s*\n\s*", " ", str(compiled).strip())
+
+
+def _grants(connection: Connection, state: State, table: sa.Table) -> Iterator[str]:
     impl = impl_for(connection.dialect.name)
     grantee, quoted = impl.grantee(connection), connection.dialect.identifier_preparer
     if grantee is None:
         return
-    for table, found in state.tables.items():
-        rights = found.denied if found.columns else RIGHTS
-        if rights:
-            yield f"GRANT {', '.join(rights)} ON {quoted.format_table(table)} TO {grantee}"
-        sequence = sequence_of(connection, table)
-        if sequence is not None and not (found.columns and found.has_sequence and found.may_draw):
-            yield f"GRANT {impl.sequence_grant} {quoted.format_sequence(sequence)} TO {grantee}"
+    found = state.tables[table]
+    rights = found.denied if found.columns else RIGHTS
+    if rights:
+        yield f"GRANT {', '.join(rights)} ON {quoted.format_table(table)} TO {grantee}"
+    sequence = sequence_of(connection, table)
+    if sequence is not None and not (found.columns and found.has_sequence and found.may_draw):
+        yield f"GRANT {impl.sequence_grant} {quoted.format_sequence(sequence)} TO {grantee}"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from . import upkeep  # it listens to the signals of a worker
+from . import brief, upkeep  # they listen to what a worker logs, and to its signals
 from .begun import GRACE, seconds_until_killed
 from .shutdown import told_to_stop
 
-__all__ = ["GRACE", "seconds_until_killed", "told_to_stop", "upkeep"]
+__all__ = ["GRACE", "brief", "seconds_until_killed", "told_to_stop", "upkeep"]

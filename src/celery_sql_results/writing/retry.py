@@ -22,8 +22,8 @@ __all__ = ["Failed", "Retries", "attempt", "describe", "never"]
 T = TypeVar("T")
 logger = escaping(get_logger(__name__))
 
-#: How a line begins on one of several hosts, of psycopg 3 and of libpq.
-HOST = ("- host: ", "connection to server at ")
+#: How a line begins on one of several attempts, of psycopg 3 and of libpq: on other hosts, or without TLS.
+HOST = ("- host: ", "connection failed: ", "connection to server at ")
 #: Seconds after which a pause looks whether it is still worth waiting.
 SLICE = 0.25
 #: How often whoever calls wants an operation to be tried again at most.

@@ -7,11 +7,12 @@ from itertools import count
 
 from celery.exceptions import BackendStoreError, SoftTimeLimitExceeded
 
+from celery_sql_results.errors import bare
 from celery_sql_results.rows import Database
 
 from .entry import CHORD, GROUP, PART, TASK, Entry
 from .mentions import Mentions
-from .retry import Failed, Retries, attempt, never
+from .retry import Failed, Retries, attempt, describe, never
 from .spool import Spool
 from .stand_ins import Encode, put_stand_in
 from .verdict import Judge, Verdict
@@ -152,7 +153,8 @@ class Writer:
             return self._settle(entry, None, in_a_hurry)
         if entry.kind == TASK and left.verdict.passes:
             ids = {"task_id": entry.row["task_id"], "state": entry.row["status"]}
-            raise BackendStoreError("the result database cannot be reached", **ids) from left.error
+            reason = f"{self._database.name} cannot be reached ({describe(left.error)})"
+            raise BackendStoreError(f"the result database {reason}", **ids) from bare(left.error)
         raise left.error
 
     def _attempts(self, entry: Entry, in_a_hurry: Callable[[], bool], failed: Failed | None = None) -> Failed | None:

@@ -28,7 +28,10 @@ def steps_for(connection: Connection, table: sa.Table) -> Iterator[ExecutableDDL
         yield CreateSequence(_sequence(connection, table, new=not found.columns), if_not_exists=others)
     if not found.columns:
         yield CreateTable(table, if_not_exists=others)
-        yield from (CreateIndex(index, if_not_exists=others) for index in table.indexes)
+        yield from (
+            CreateIndex(index, if_not_exists=others)
+            for index in sorted(table.indexes, key=lambda index: str(index.name))
+        )
         return
     for column in table.columns:
         if column.name not in found.columns:

@@ -53,9 +53,10 @@ class Directory:
         try:
             self._place = Place(self.path.parent, self.path.name)
         except Unsafe as error:
-            raise SettingError(SETTING, str(error.path), error.needed) from error
+            raise SettingError(SETTING, os.path.realpath(error.path), error.needed) from None
         except OSError as error:
-            raise SettingError(SETTING, root, f"a directory, or a path where one can be made ({error})") from error
+            needed = f"a directory, or a path where one can be made ({error})"
+            raise SettingError(SETTING, os.path.realpath(root), needed) from None
 
     def names(self) -> list[str]:
         """The entries, oldest first."""

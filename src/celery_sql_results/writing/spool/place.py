@@ -98,11 +98,22 @@ def _make(path: Path) -> None:
 def _check(path: Path, found: os.stat_result) -> None:
     user = os.geteuid()
     if found.st_uid != user:
-        raise Unsafe(path, f"a directory that belongs to the user of this process: chown {user} {path}")
+        advice = _advice(path, found, f"chown {user}")
+        raise Unsafe(path, f"a directory that belongs to the user of this process: {advice}")
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise Unsafe(path, f"a directory to which nobody but its owner may write: chmod go-w {path}")
+        advice = _advice(path, found, "chmod go-w")
+        raise Unsafe(path, f"a directory to which nobody but its owner may write: {advice}")
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
         raise Unsafe(path, "a directory that this process may read and write")
+
+
+def _advice(path: Path, found: os.stat_result, command: str) -> str:
+    """What to run, only where that can do no harm: what others use, such as ``/tmp``, is left as it is."""
+    is_own = found.st_uid == os.geteuid() != 0  # all that is of the system is root's
+    is_empty = os.access(path, os.R_OK) and not any(path.iterdir())
+    if found.st_mode & stat.S_ISVTX or not (is_own or is_empty):
+        return "use a directory of its own"
+    return f"{command} {path.resolve()}, or use another directory"
 
 
 def _check_way(path: Path) -> None:
@@ -138,7 +149,7 @@ def _check_above(path: Path, above: Path, entry: Path) -> None:
     if not found.st_mode & shared:
         return
     if not found.st_mode & stat.S_ISVTX:
-        raise Unsafe(path, f"safe while others may write to {above} (chmod go-w {above}, or chmod +t {above})")
+        raise Unsafe(path, f"safe while others may write to {above}: {_advice(above, found, 'chmod go-w')}")
     with suppress(FileNotFoundError):  # it is to be made
         if entry.lstat().st_uid not in trusted:
             raise Unsafe(path, f"reached by what is of root or of the user of this process: {entry} is another's")

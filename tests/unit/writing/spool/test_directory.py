@@ -43,13 +43,28 @@ def test_only_the_owner_may_read(spool: Directory) -> None:
     assert (mode(spool.path.parent), mode(spool.path), found) == (0o700, 0o700, {0o600})
 
 
-@pytest.mark.parametrize("others", [0o720, 0o702, 0o777, 0o1777])
-def test_a_directory_that_others_may_write_to_is_refused(tmp_path: Path, others: int) -> None:
-    """They could plant results."""
-    tmp_path.chmod(others)
+@pytest.mark.parametrize(
+    ("others", "is_used", "advice"),
+    [
+        (0o720, False, "chmod go-w {path}, or use another directory"),
+        (0o702, False, "chmod go-w {path}, or use another directory"),
+        (0o777, True, "use a directory of its own"),
+        (0o1777, False, "use a directory of its own"),
+    ],
+)
+def test_a_directory_that_others_may_write_to_is_refused(
+    tmp_path: Path, others: int, is_used: bool, advice: str
+) -> None:
+    """They could plant results. What others use as well, such as `/tmp`, is left as it is, however it is named."""
+    path = tmp_path / "spool"
+    path.mkdir()
+    (path / "of others").mkdir() if is_used else None
+    path.chmod(others)
+    with pytest.raises(SettingError) as told:
+        Directory(f"{tmp_path}/../{tmp_path.name}/spool", "owner", 100)
 
-    with pytest.raises(SettingError, match=r"^database_spool_dir is .* chmod go-w"):
-        Directory(str(tmp_path), "owner", 100)
+    needed = f"a directory to which nobody but its owner may write: {advice.format(path=path)}"
+    assert str(told.value) == f"database_spool_dir is '{path}', but it must be {needed}"
 
 
 def test_a_directory_of_another_user_is_refused(tmp_path: Path) -> None:
