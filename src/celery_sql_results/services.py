@@ -23,7 +23,7 @@ from .rows import Columns, Database, Row, delete_chords, delete_results, delete_
 from .session import SessionManager
 from .settings import READ_RETRIES, Settings
 from .waiting import Looker, Share, Waits, looker_for
-from .worker import GRACE, seconds_until_killed, told_to_stop
+from .worker import GRACE, began_at, seconds_until_killed, told_to_stop
 from .writing import Emptier, Entry, Judge, Replay, Retries, Spool, Writer
 
 __all__ = ["Services"]
@@ -149,6 +149,11 @@ class Services:
             if not self.judge(error).passes:
                 raise
             raise BackendGetMetaError("the result database cannot be reached", task_id=task_id) from error
+
+    def row(self, task_id: str, result: Any, state: str, traceback: str | None, children: Any, request: Any) -> Row:
+        """The columns that one write of a task sets."""
+        began, extended = began_at(request), self._settings.extended
+        return self.encoding.to_row(task_id, result, state, traceback, children, request, began, extended)
 
     def meta(self, row: Row) -> dict[str, Any]:
         """What Celery calls the meta of a task."""

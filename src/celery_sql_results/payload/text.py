@@ -39,6 +39,8 @@ def text(value: object, longest: int | None = None, *, ascii: bool = False) -> s
 
 def name(value: object) -> str | None:
     """A text that fits the columns of names and ids."""
+    if type(value) is str and len(value) <= NAME_LENGTH and value.isascii() and "\x00" not in value:
+        return value  # nearly all are, and every row has several
     return text(value, NAME_LENGTH)
 
 

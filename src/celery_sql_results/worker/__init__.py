@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from . import upkeep  # it listens to the signals of a worker
-from .begun import GRACE, seconds_until_killed
+from .begun import GRACE, began_at, seconds_until_killed
 from .shutdown import told_to_stop
 
-__all__ = ["GRACE", "seconds_until_killed", "told_to_stop", "upkeep"]
+__all__ = ["GRACE", "began_at", "seconds_until_killed", "told_to_stop", "upkeep"]

@@ -1,0 +1,76 @@
+"""What is recorded of a task beside its outcome, from its request and from the header that says when it was sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime, timezone
+from functools import partial
+from typing import Any
+
+from celery_sql_results.ids import as_text
+from celery_sql_results.models import utc_now
+
+from .text import name
+
+__all__ = ["SENT", "is_of", "of_sending", "recorded", "sent_at"]
+
+#: The header of a message that says when its task was first sent, and which that is: what a task sends with the headers
+#: that it came with is another.
+SENT = "celery_sql_results_sent"
+#: The largest number of retries that a column holds.
+MOST = 2**31 - 1
+
+
+def of_sending(task_id: str) -> str:
+    """The header :data:`SENT` of a task that is sent now: the time in UTC in ISO 8601, a blank, and the id."""
+    return f"{utc_now().isoformat()} {task_id}"
+
+
+def sent_at(header: object, task_id: object) -> datetime | None:
+    """The time in UTC when a task was sent, as its header says; ``None`` if that is none, or of another task."""
+    if not isinstance(header, str):
+        return None
+    time, _, of = header.partition(" ")
+    if of != task_id:
+        return None
+    try:
+        found = datetime.fromisoformat(time)
+        return found if found.tzinfo is None else found.astimezone(timezone.utc).replace(tzinfo=None)
+    except (ValueError, OverflowError):  # anybody may send anything
+        return None
+
+
+def is_of(request: Any, task_id: str) -> bool:
+    """Whether a request is that of the task: one may store a state of another, as with ``update_state``."""
+    of = getattr(request, "id", None)
+    return of is None or of == task_id or as_text(of) == task_id
+
+
+def recorded(request: Any, began: datetime | None) -> dict[str, Any]:
+    """What is known of a task, by the columns for it.
+
+    Args:
+        request: of Celery, or of celery-batches, whose has nearly everything in a ``request_dict``.
+        began: when it began, in UTC, if that is known.
+    """
+    told = getattr(request, "request_dict", None)
+    get = told.get if isinstance(told, Mapping) else partial(getattr, request)
+    delivery, retries = get("delivery_info", None), get("retries", None)
+    row = {
+        "name": name(get("task", None)),
+        "worker": name(get("hostname", None)),
+        "retries": retries if type(retries) is int and 0 <= retries <= MOST else None,
+        "queue": name(delivery.get("routing_key")) if isinstance(delivery, Mapping) else None,
+        "date_queued": sent_at(_header(get), get("id", None)),
+        "date_started": began,
+        "parent_id": name(get("parent_id", None)),
+        "root_id": name(get("root_id", None)),
+        "group_id": name(get("group", None)),
+    }
+    return {column: value for column, value in row.items() if value is not None}
+
+
+def _header(get: Callable[[str, Any], Any]) -> Any:
+    """That which says when; with Celery's first protocol, headers are kept apart."""
+    found, headers = get(SENT, None), get("headers", None)
+    return headers.get(SENT) if found is None and isinstance(headers, Mapping) else found
