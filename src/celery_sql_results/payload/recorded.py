@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timezone
-from functools import partial
 from typing import Any
 
 from celery_sql_results.ids import as_text
@@ -19,6 +18,11 @@ __all__ = ["SENT", "is_of", "of_sending", "recorded", "sent_at"]
 SENT = "celery_sql_results_sent"
 #: The largest number of retries that a column holds.
 MOST = 2**31 - 1
+#: Columns of texts, and what they are called in a request.
+_TEXTS = (
+    *(("name", "task"), ("worker", "hostname")),
+    *(("parent_id", "parent_id"), ("root_id", "root_id"), ("group_id", "group")),
+)
 
 
 def of_sending(task_id: str) -> str:
@@ -47,30 +51,35 @@ def is_of(request: Any, task_id: str) -> bool:
 
 
 def recorded(request: Any, began: datetime | None) -> dict[str, Any]:
-    """What is known of a task, by the columns for it.
+    """What is known of a task, by the columns for it; it is a part of each write, so it is quick.
 
     Args:
         request: of Celery, or of celery-batches, whose has nearly everything in a ``request_dict``.
         began: when it began, in UTC, if that is known.
     """
-    told = getattr(request, "request_dict", None)
-    get = told.get if isinstance(told, Mapping) else partial(getattr, request)
-    delivery, retries = get("delivery_info", None), get("retries", None)
-    row = {
-        "name": name(get("task", None)),
-        "worker": name(get("hostname", None)),
-        "retries": retries if type(retries) is int and 0 <= retries <= MOST else None,
-        "queue": name(delivery.get("routing_key")) if isinstance(delivery, Mapping) else None,
-        "date_queued": sent_at(_header(get), get("id", None)),
-        "date_started": began,
-        "parent_id": name(get("parent_id", None)),
-        "root_id": name(get("root_id", None)),
-        "group_id": name(get("group", None)),
-    }
-    return {column: value for column, value in row.items() if value is not None}
+    known: Mapping[str, Any] = getattr(request, "__dict__", {})
+    if "task" not in known:
+        known = known.get("request_dict") or known
+    row: dict[str, Any] = {}
+    for column, attribute in _TEXTS:
+        value = known.get(attribute)
+        if value is not None:
+            row[column] = name(value)
+    delivery, retries, header = known.get("delivery_info"), known.get("retries", 0), _header(known)
+    if isinstance(delivery, dict) and (queue := delivery.get("routing_key")) is not None:
+        row["queue"] = name(queue)
+    if type(retries) is int and 0 <= retries <= MOST:
+        row["retries"] = retries
+    if header is not None and (queued := sent_at(header, known.get("id"))) is not None:
+        row["date_queued"] = queued
+    if began is not None:
+        row["date_started"] = began
+    return row
 
 
-def _header(get: Callable[[str, Any], Any]) -> Any:
+def _header(known: Mapping[str, Any]) -> Any:
     """That which says when; with Celery's first protocol, headers are kept apart."""
-    found, headers = get(SENT, None), get("headers", None)
-    return headers.get(SENT) if found is None and isinstance(headers, Mapping) else found
+    found = known.get(SENT)
+    if found is None and isinstance(headers := known.get("headers"), Mapping):
+        return headers.get(SENT)
+    return found
