@@ -28,7 +28,8 @@ def text(value: object, longest: int | None = None, *, ascii: bool = False) -> s
     """
     if value is None:
         return None
-    value = as_text(value)
+    if type(value) is not str:
+        value = as_text(value)
     if "\x00" in value:
         value = value.replace("\x00", "\\x00")
     if not value.isascii():
