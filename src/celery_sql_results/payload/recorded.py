@@ -65,6 +65,8 @@ def recorded(request: Any, began: datetime | None) -> dict[str, Any]:
         value = known.get(attribute)
         if value is not None:
             row[column] = name(value)
+    if "parent_id" in row and known["parent_id"] == known.get("id"):  # as Celery says of a task that is tried again
+        del row["parent_id"]
     delivery, retries, header = known.get("delivery_info"), known.get("retries", 0), _header(known)
     if isinstance(delivery, dict) and (queue := delivery.get("routing_key")) is not None:
         row["queue"] = name(queue)
