@@ -60,13 +60,7 @@ def recorded(request: Any, began: datetime | None) -> dict[str, Any]:
     known: Mapping[str, Any] = getattr(request, "__dict__", {})
     if "task" not in known:
         known = known.get("request_dict") or known
-    row: dict[str, Any] = {}
-    for column, attribute in _TEXTS:
-        value = known.get(attribute)
-        if value is not None:
-            row[column] = name(value)
-    if "parent_id" in row and known["parent_id"] == known.get("id"):  # as Celery says of a task that is tried again
-        del row["parent_id"]
+    row = _texts(known)
     delivery, retries, header = known.get("delivery_info"), known.get("retries", 0), _header(known)
     if isinstance(delivery, dict) and (queue := delivery.get("routing_key")) is not None:
         row["queue"] = name(queue)
@@ -76,6 +70,17 @@ def recorded(request: Any, began: datetime | None) -> dict[str, Any]:
         row["date_queued"] = queued
     if began is not None:
         row["date_started"] = began
+    return row
+
+
+def _texts(known: Mapping[str, Any]) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    for column, attribute in _TEXTS:
+        value = known.get(attribute)
+        if value is not None:
+            row[column] = name(value)
+    if "parent_id" in row and known["parent_id"] == known.get("id"):  # as Celery says of a task that is tried again
+        del row["parent_id"]
     return row
 
 
