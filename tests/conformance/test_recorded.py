@@ -85,12 +85,13 @@ def test_an_id_that_is_no_text(backend: DatabaseBackend) -> None:
 
 def test_columns_that_are_not_there(database: Database, backends: Backends, caplog: pytest.LogCaptureFixture) -> None:
     """Somebody else's table: what it lacks is left out, and the rest recorded."""
-    backends().store_result("before", 1, states.SUCCESS)
+    before = backends()
+    before.store_result("before", 1, states.SUCCESS)
+    close(before)
     for column in ("queue", "date_queued"):
         database.execute(f"ALTER TABLE celery_taskmeta DROP COLUMN {column}")
-    database.execute(
-        "UPDATE celery_taskmeta_version SET version_num = '9999'"
-    )  # of a release to come, which nobody mends
+    newer = "UPDATE celery_taskmeta_version SET version_num = '9999'"  # of a release to come, after which nobody mends
+    database.execute(newer)
     backend = backends()
     backend.store_result("t", 1, states.SUCCESS, request=request())
     there = {name: value for name, value in KNOWN.items() if name != "queue"}

@@ -76,9 +76,9 @@ def test_a_request_of_celery_batches() -> None:
     """It has the message in a dict, and a name where Celery has a task."""
     known = vars(request(**{SENT: "2026-07-21T12:00:00 t"}))
 
-    assert recorded(SimpleNamespace(id="t", name="shop.pay", request_dict=known), None) == recorded(
-        request(**known), None
-    )
+    of_batches = SimpleNamespace(id="t", name="shop.pay", request_dict=known)
+
+    assert recorded(of_batches, None) == recorded(request(**known), None)
 
 
 @pytest.mark.parametrize("retries", [2**31, -1, "2", None, 1.5, True])
