@@ -143,7 +143,8 @@ class DatabaseBackend(BaseBackend):
             TaskIdInvalid: no column can hold the id.
         """
         stored_id("task", task_id)
-        will_send(task_id)
+        if self.settings.records:
+            will_send(task_id)
         return {}
 
     def store_result(

@@ -152,8 +152,8 @@ class Services:
 
     def row(self, task_id: str, result: Any, state: str, traceback: str | None, children: Any, request: Any) -> Row:
         """The columns that one write of a task sets."""
-        began, extended = began_at(request), self._settings.extended
-        return self.encoding.to_row(task_id, result, state, traceback, children, request, began, extended)
+        known, extended = request if self._settings.records else None, self._settings.extended
+        return self.encoding.to_row(task_id, result, state, traceback, children, known, began_at(known), extended)
 
     def meta(self, row: Row) -> dict[str, Any]:
         """What Celery calls the meta of a task."""

@@ -175,3 +175,13 @@ def test_an_app_with_another_backend(backend: DatabaseBackend) -> None:
 
     assert "celery_sql_results_sent" not in sent(other.backend, task_id="u")
     assert "celery_sql_results_sent" in sent(backend, task_id="v")
+
+
+def test_it_can_be_turned_off(backends: Backends) -> None:
+    """Then rows hold the outcome, and messages nothing of ours; unless `result_extended` asks for it."""
+    off, extended = (backends(database_record_tasks=False, result_extended=extended) for extended in (False, True))
+    for backend, task_id in ((off, "t"), (extended, "u")):
+        backend.store_result(task_id, 1, states.SUCCESS, request=request(task_id))
+
+    assert (told(off), told(extended, "u")) == (dict.fromkeys(KNOWN), KNOWN)
+    assert ["celery_sql_results_sent" in sent(backend, task_id="v") for backend in (off, extended)] == [False, True]
