@@ -14,9 +14,9 @@ Parameters = Mapping[str, Any] | Sequence[Any]
 class Driver:
     """One connection in autocommit on which the backend's own statements are repeated, parameters already encoded."""
 
-    def __init__(self, backend: Any) -> None:
-        self._backend = backend
-        self._engine = backend.database.engine
+    def __init__(self, ours: Any) -> None:
+        self._ours = ours
+        self._engine = ours.app.backend.database.engine
         dialect = self._engine.dialect
         arguments, keywords = dialect.create_connect_args(self._engine.url)
         self._connection = dialect.connect(*arguments, **keywords)
@@ -26,13 +26,13 @@ class Driver:
     def store(self, task_id: str, result: Any, state: str) -> None:
         """Send the upsert of our backend for this state."""
         if state not in self._statements:
-            self._learn(state, lambda known_id: self._backend.store_result(known_id, result, state))
+            self._learn(state, lambda known_id: self._ours.store(known_id, result, state))
         self._execute(state, task_id).close()
 
     def read(self, task_id: str) -> Any:
         """Send the query of our backend, and leave the row as it is."""
         if "read" not in self._statements:
-            self._learn("read", lambda known_id: self._backend.get_task_meta(known_id, cache=False))
+            self._learn("read", self._ours.read)
         cursor = self._execute("read", task_id)
         row = cursor.fetchone()
         cursor.close()

@@ -10,7 +10,6 @@ from celery_sql_results import TaskExtended, session_cleanup
 DATABASE = "sqlite:///results.db"
 
 app = Celery("read_with_sql", backend=f"sql+{DATABASE}")
-app.conf.result_extended = True  # rows hold the name, the worker, the retries, … of a task
 app.conf.update(task_always_eager=True, task_store_eager_result=True)  # no broker and no worker needed here
 
 

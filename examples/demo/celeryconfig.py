@@ -9,7 +9,7 @@ from demo import broker
 _folder = os.environ["DEMO_FOLDER"]
 
 result_backend = os.environ["DEMO_RESULTS"]  # such as "sql+postgresql+psycopg://user@host/db"
-result_extended = True  # a row also holds the task's name, worker, retries and more
+result_extended = True  # a row also holds the task's arguments
 result_cache_max = -1  # so that whatever is read here comes from the database
 
 broker_url = broker.URL  # in real life "redis://…" or "amqp://…"

@@ -21,6 +21,7 @@ from .chords import ends_of, is_over, mark, mark_outcome, part_with, request_of
 from .ids import asked_id, stored_id
 from .models import MappedClass, Task, TaskSet, models_with, row_of
 from .payload import pending, restored, stand_in, storable
+from .publishing import keep_for, will_send
 from .services import Services
 from .session import SessionManager
 from .settings import Settings, origin_of
@@ -137,12 +138,14 @@ class DatabaseBackend(BaseBackend):
     # -- tasks ---------------------------------------------------------------------------------------------------
 
     def on_task_call(self, producer: Any, task_id: str) -> dict[str, Any]:
-        """Refuse, when a task is published, an id under which its result could not be stored.
+        """A task is published: its message is to say when; refuse an id under which its result could not be stored.
 
         Raises:
             TaskIdInvalid: no column can hold the id.
         """
         stored_id("task", task_id)
+        if self.settings.records:
+            will_send(task_id)
         return {}
 
     def store_result(
@@ -176,9 +179,7 @@ class DatabaseBackend(BaseBackend):
         self, task_id: str, result: Any, state: str, traceback: str | None = None, request: Any = None, **kwargs: Any
     ) -> Any:
         services, children = self._services, self.current_task_children(request)
-        row = services.encoding.to_row(
-            stored_id("task", task_id), result, state, traceback, children, request, self.settings.extended
-        )
+        row = services.row(stored_id("task", task_id), result, state, traceback, children, request)
         if type(self)._update_result is not DatabaseBackend._update_result:
             row = self._updated(row, result, state, traceback, request)
         part = part_with(request, row)
@@ -192,7 +193,7 @@ class DatabaseBackend(BaseBackend):
         task = self.task_cls(row["task_id"])
         vars(task).update(row)
         self._update_result(task, *args)
-        return row_of(task)
+        return {**row, **row_of(task)}  # its class need not map all columns
 
     def _update_result(
         self, task: Any, result: Any, state: str, traceback: str | None = None, request: Any = None
@@ -318,6 +319,7 @@ class DatabaseBackend(BaseBackend):
 
     def apply_chord(self, header_result_args: tuple[Any, ...], body: Any, **kwargs: Any) -> None:
         """Begin a chord, before its parts are sent."""
+        keep_for(ends_of(body))
         if self.settings.native_chords and self._services.chords.are_there:
             self._services.chords.open(header_result_args, body)
         else:

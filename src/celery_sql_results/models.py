@@ -38,12 +38,14 @@ NAME_LENGTH = 155
 #: Characters of a state.
 STATE_LENGTH = 50
 
-#: What is written while ``result_extended`` is off. The rest of the table stays NULL.
+#: What tells the outcome of a task.
 TASK_COLUMNS = ("task_id", "status", "result", "date_done", "traceback", "children", "content_type")
 EXTENDED_COLUMNS = (
     *("name", "args", "kwargs", "worker", "retries", "queue", "stamps"),
     *("date_queued", "date_started", "parent_id", "root_id", "group_id"),
 )
+#: What is recorded beside the outcome, also while ``result_extended`` is off.
+RECORDED_COLUMNS = tuple(name for name in EXTENDED_COLUMNS if name not in ("args", "kwargs", "stamps"))
 #: What is written of a part of a chord.
 PART_COLUMNS = ("group_id", "task_id", "position", "status", "result", "content_type")
 

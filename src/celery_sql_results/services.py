@@ -25,7 +25,7 @@ from .schema import Prepared
 from .session import SessionManager
 from .settings import READ_RETRIES, Settings
 from .waiting import Looker, Share, Waits, looker_for
-from .worker import GRACE, seconds_until_killed, told_to_stop
+from .worker import GRACE, began_at, seconds_until_killed, told_to_stop
 from .writing import Emptier, Entry, Judge, Replay, Retries, Spool, Writer, describe
 
 __all__ = ["Services"]
@@ -164,6 +164,11 @@ class Services:
                 raise
             reason = f"{self.database.name} cannot be reached ({shown(describe(error))})"
             raise BackendGetMetaError(f"the result database {reason}", task_id=task_id) from bare(error)
+
+    def row(self, task_id: str, result: Any, state: str, traceback: str | None, children: Any, request: Any) -> Row:
+        """The columns that one write of a task sets."""
+        known, extended = request if self._settings.records else None, self._settings.extended
+        return self.encoding.to_row(task_id, result, state, traceback, children, known, began_at(known), extended)
 
     def meta(self, row: Row) -> dict[str, Any]:
         """What Celery calls the meta of a task."""

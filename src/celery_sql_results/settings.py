@@ -93,6 +93,7 @@ class Settings:
     names: TableNames
     create_tables_at_setup: bool
     extended: bool
+    records: bool
     serializer: str
     accept: Collection[str]
     expires: timedelta | None
@@ -132,6 +133,7 @@ class Settings:
             names=reader.names(),
             create_tables_at_setup=reader.flag("database_create_tables_at_setup", True),
             extended=reader.flag("result_extended", False),
+            records=reader.flag("database_record_tasks", True) or reader.flag("result_extended", False),
             serializer=reader.serializer("result_serializer"),
             accept=reader.accepted(reader.first_set("result_accept_content", "accept_content")),
             expires=reader.duration("result_expires"),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from collections.abc import Mapping
 from typing import Any
 
-from celery import Celery, Task
+from celery import Celery, Task, chain, chord
 from celery.result import allow_join_result
 
 import acceptance.broker  # noqa: F401  makes the broker known
@@ -63,13 +64,41 @@ def spawn(self: Task, number: int) -> list[str]:
     return [self.app.tasks["add"].delay(n, 1).id for n in range(number)]
 
 
+def swap(self: Task, x: int, y: int) -> Any:
+    """Let another task take the place of this one."""
+    raise self.replace(self.app.tasks["add"].s(x, y))
+
+
+def swap_for_two(self: Task, x: int, y: int) -> Any:
+    """Let two tasks take the place of this one, one after the other."""
+    add = self.app.tasks["add"]
+    raise self.replace(chain(add.s(x, y), add.s(1)))
+
+
+def swap_for_many(self: Task, x: int, y: int) -> Any:
+    """Let a chord take the place of this one."""
+    add = self.app.tasks["add"]
+    raise self.replace(chord([add.s(x, y), add.s(1, 1)], self.app.tasks["total"].s()))
+
+
+def forward(self: Task) -> str:
+    """Send another task with the headers that this one came with."""
+    result: Any = self.app.tasks["add"].apply_async((1, 1), headers=self.request.headers)
+    return str(result.id)
+
+
+def die() -> None:
+    """End the process in which this runs."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def make_app(settings: Mapping[str, Any]) -> Celery:
     """An app with all tasks, as it is in a worker and in whoever calls."""
     app = Celery("shop", set_as_current=False)
     app.conf.update(settings)
-    for task in (add, total, fail, nap, misbehave):
+    for task in (add, total, fail, nap, misbehave, die):
         app.task(name=task.__name__)(task)
-    for task in (retry, spawn, follow, ask):
+    for task in (retry, spawn, follow, ask, swap, swap_for_two, swap_for_many, forward):
         app.task(name=task.__name__, bind=True)(task)
     return app
 

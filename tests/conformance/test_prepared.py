@@ -43,6 +43,8 @@ def metas(backend: DatabaseBackend, value: object, **more: Any) -> list[dict[str
     found = []
     for _ in range(OFTEN):
         task_id = uuid()
+        if "request" in more:
+            more["request"].id = task_id
         backend.store_result(task_id, value, states.SUCCESS, **more)
         found.append(backend.get_task_meta(task_id, cache=False))
     return found

@@ -110,16 +110,17 @@ def test_arguments_that_are_too_large(strict: Backends, caplog: pytest.LogCaptur
     meta, (said,) = backend.get_task_meta("t"), complaints(caplog)
 
     assert (meta["status"], meta["result"], meta["args"]) == (states.SUCCESS, "a result", None)
-    assert said.endswith("stored without what result_extended adds and without children")
+    assert (meta["name"], meta["worker"]) == ("shop.pay", "celery@shop-1")
+    assert said.endswith("stored without children, arguments and stamps")
 
 
 def test_both_are_too_large(strict: Backends) -> None:
-    """A marker, and nothing else."""
+    """A marker, and what is short."""
     backend = strict(result_extended=True)
     backend.store_result("t", LARGE, states.SUCCESS, request=request(args=[LARGE]))
     meta = backend.get_task_meta("t")
 
-    assert (type(meta["result"]), meta["args"], meta["name"]) == (ResultRefused, None, None)
+    assert (type(meta["result"]), meta["args"], meta["name"]) == (ResultRefused, None, "shop.pay")
 
 
 def test_what_informs_is_kept_beside_a_marker(strict: Backends) -> None:

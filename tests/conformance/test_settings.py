@@ -17,7 +17,7 @@ from sqlalchemy.pool import NullPool
 
 from celery_sql_results import DatabaseBackend, SessionManager, session_cleanup
 from celery_sql_results.connections.quick import DirectConnection
-from celery_sql_results.models import EXTENDED_COLUMNS
+from celery_sql_results.models import EXTENDED_COLUMNS, RECORDED_COLUMNS
 from servers import Database
 from servers.pool import on, without
 from support import SERIALIZERS, Backends, app_on, close, request
@@ -245,12 +245,13 @@ def test_whoever_listens_is_told(postgresql: Database, name: str) -> None:
     assert (len(told), type(connection)) == ((0, DirectConnection) if name == "do_connect" else (1, sa.Connection))
 
 
-def test_extended_off_writes_only_tasks_columns(backend: DatabaseBackend) -> None:
-    """The others are there and stay NULL."""
-    backend.store_result("t", 1, states.SUCCESS, request=request())
-    stored = row(backend)
+def test_extended_off_stores_no_arguments_and_no_stamps(backend: DatabaseBackend) -> None:
+    """Their columns are there and stay NULL."""
+    stamped = {"stamped_headers": ["tenant"], "stamps": {"tenant": ["acme"]}}
+    backend.store_result("t", 1, states.SUCCESS, request=request(**stamped))
+    stored, only_extended = row(backend), set(EXTENDED_COLUMNS) - set(RECORDED_COLUMNS)
 
-    assert {name: stored[name] for name in EXTENDED_COLUMNS} == dict.fromkeys(EXTENDED_COLUMNS)
+    assert {name: stored[name] for name in only_extended} == {"args": None, "kwargs": None, "stamps": None}
 
 
 def test_extended_on(backends: Backends) -> None:
@@ -292,9 +293,9 @@ def test_extended_on_and_off_share_a_table(backends: Backends) -> None:
     """Turning it on needs no DDL; off again, its columns stay as they were."""
     on_, off = backends(result_extended=True), backends()
     on_.store_result("t", 1, states.STARTED, request=request())
-    off.store_result("t", 2, states.SUCCESS, request=request(task="other"))
+    off.store_result("t", 2, states.SUCCESS, request=request(args=["other"]))
 
-    assert (off.get_result("t"), on_.get_task_meta("t")["name"]) == (2, "shop.pay")
+    assert (off.get_result("t"), on_.get_task_meta("t")["args"]) == (2, [1, "zwei"])
 
 
 def test_serializers(backends: Backends) -> None:

@@ -71,6 +71,7 @@ AXES: dict[str, dict[str, Settings]] = {
     "kept": {
         "plain": {},
         "extended": {"result_extended": True},
+        "outcome-only": {"database_record_tasks": False},
         "redacted": {"result_extended": True, "database_redact": ["token"]},
     },
     "serializer": {

@@ -26,6 +26,7 @@ from faults.conftest import Apps
 from faults.keepers import app_with_spool, complaints, emptied, replay, replay_and_die, states_in, store_one, waiting
 from servers import Database
 from servers.pool import on
+from support import request
 
 away = on("postgresql", "mariadb")
 
@@ -58,7 +59,7 @@ def test_kept_and_stored_by_the_process_that_kept_it(
 ) -> None:
     """After its next write. One warning for each, which shows no content."""
     database.server.shutdown()
-    backend.store_result("t", {"secret": "payload"}, states.SUCCESS)
+    backend.store_result("t", {"secret": "payload"}, states.SUCCESS, request=request())
     backend.mark_as_failure("u", ValueError("wrong"), traceback="line 1")
     kept, said, size = backend.spooled, complaints(caplog), sum(path.stat().st_size for path in waiting(folder))
     done = utc_now()
@@ -71,6 +72,7 @@ def test_kept_and_stored_by_the_process_that_kept_it(
     assert said[1].endswith(f"kept in the spool {backend.spool.path}, {size} bytes now")  # type: ignore[union-attr]
     assert "payload" not in caplog.text
     assert backend.get_result("t") == {"secret": "payload"}
+    assert backend.app.AsyncResult("t").worker == "celery@shop-1"
     assert (repr(backend.get_result("u")), backend.get_traceback("u")) == ("ValueError('wrong')", "line 1")
     assert backend.get_task_meta("u")["date_done"] <= done
 

@@ -27,7 +27,9 @@ def request_of(task: Any) -> Context:
     """What a worker would know of a task that was not sent."""
     known = {name: task.options.get(name) for name in ("chord", "group_index")}
     errbacks = task.options.get("link_error") or []
-    return Context(id=task.id, group=task.options.get("group_id"), errbacks=errbacks, delivery_info={}, **known)
+    return Context(
+        id=task.id, task=task.task, group=task.options.get("group_id"), errbacks=errbacks, delivery_info={}, **known
+    )
 
 
 def as_json(value: Any) -> bytes | None:

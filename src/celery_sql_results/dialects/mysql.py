@@ -19,7 +19,7 @@ from sqlalchemy.engine.url import URL
 from celery_sql_results.boundaries import undone
 
 from .autocommit import AutocommitImpl
-from .base import Put, may_replace
+from .base import Put
 from .galera import Galera, is_too_large
 from .inspection import Found, schema_of, sequence_of
 from .mysql_catalog import ONLY_READS, look_at
@@ -211,10 +211,11 @@ class MySQLImpl(AutocommitImpl):
         statement, table = _insert(where, columns), where.table
         new: dict[str, Any] = {column: statement.inserted[column] for column in columns if column not in where.keys}
         if where.protected:
-            # Assignments run from left to right, and the guard reads the status: so the status changes last.
-            guard = may_replace(where)
+            # Assignments run from left to right, and the guard reads the status: so the status changes last. It is in
+            # each, and the server reads all of them with each write: so it is short. A status that is NULL stays none.
+            stays = sa.or_(*(table.c.status == sa.literal_column(f"'{state}'") for state in where.protected))
             ordered = sorted(new, key=lambda column: column == "status")
-            new = {column: sa.func.if_(guard, new[column], table.c[column]) for column in ordered}
+            new = {column: sa.func.if_(stays, table.c[column], new[column]) for column in ordered}
         upsert: sa.Insert = statement.on_duplicate_key_update([*_same_row(where, statement.inserted), *new.items()])
         return upsert
 

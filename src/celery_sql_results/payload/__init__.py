@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from .encoding import Encoding
 from .exceptions import restored, stand_in, storable
+from .recorded import SENT, of_sending
 from .redaction import Redact, redaction_for
 from .results import UnreadableMeta, pending, tree, value_of
 from .text import bounded_repr, text
 
 __all__ = [
+    "SENT",
     "Encoding",
     "Redact",
     "UnreadableMeta",
     "bounded_repr",
+    "of_sending",
     "pending",
     "redaction_for",
     "restored",

@@ -8,6 +8,7 @@ surrogates are escaped, names are clipped to their column.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from datetime import datetime
 from typing import Any, TypeVar
 
 from celery import states
@@ -22,14 +23,15 @@ from kombu.utils.encoding import safe_repr
 from celery_sql_results._compat import private
 from celery_sql_results.boundaries import caught
 from celery_sql_results.foreign import escaping
-from celery_sql_results.models import NAME_LENGTH, STATE_LENGTH, utc_now
+from celery_sql_results.models import NAME_LENGTH, RECORDED_COLUMNS, STATE_LENGTH, utc_now
 
 from .budget import Budget
 from .costs import JSON
 from .exceptions import restored
 from .pickles import PICKLE, is_pickle, unpickle
+from .recorded import is_of, recorded
 from .results import UnreadableMeta, stamps_of, tree, trees
-from .text import bounded_repr, is_short, name, text
+from .text import bounded_repr, is_short, text
 
 __all__ = ["Encoding"]
 
@@ -39,11 +41,8 @@ logger = escaping(get_logger(__name__))
 #: the same; no serializer writes a leading NUL.
 COMPRESSED = b"\x00celery-compressed\x00"
 
-#: Columns of a task that are read as they are, the extended ones last.
-_PLAIN = (
-    *("task_id", "status", "traceback", "date_done"),
-    *("name", "worker", "retries", "queue", "date_queued", "date_started", "parent_id", "root_id", "group_id"),
-)
+#: Columns of a task that are read as they are.
+_PLAIN = ("task_id", "status", "traceback", "date_done", *RECORDED_COLUMNS)
 _TIMES = ("date_done", "date_queued", "date_started")
 #: How a payload begins that is none, is compressed, or may be a pickle.
 _MARKS = (b"", b"\x00", b"\x80")
@@ -172,9 +171,20 @@ class Encoding:
     # -- rows ----------------------------------------------------------------------------------------------------
 
     def to_row(
-        self, task_id: str, result: Any, state: str, traceback: str | None, children: Any, request: Any, extended: bool
+        self,
+        task_id: str,
+        result: Any,
+        state: str,
+        traceback: str | None,
+        children: Any,
+        request: Any,
+        began: datetime | None,
+        extended: bool,
     ) -> dict[str, Any]:
-        """The columns that one write sets. ``date_done`` is set by finished states alone."""
+        """The columns that one write sets. ``date_done`` is set by finished states alone.
+
+        What is not known of a task is left out, so that it does not replace what an earlier write has known.
+        """
         row = {
             "task_id": task_id,
             "status": text(state, STATE_LENGTH),
@@ -184,8 +194,10 @@ class Encoding:
             "children": self._children(children) if children else None,
             "content_type": self.content_type,
         }
-        if extended and request is not None:
-            row |= self._extended(request, state)
+        if request is not None and is_of(request, task_id):
+            row |= recorded(request, began or (utc_now() if state == states.STARTED else None))
+            if extended:
+                row |= self._extended(request)
         return row
 
     def to_group_row(self, group_id: str, result: Any) -> dict[str, Any]:
@@ -202,24 +214,15 @@ class Encoding:
         members = self.loads(row["result"], row.get("content_type"))
         return members and tree(members)
 
-    def _extended(self, request: Any, state: str) -> dict[str, Any]:
-        """What ``result_extended`` adds, from a task's request. The start is known only while it happens."""
+    def _extended(self, request: Any) -> dict[str, Any]:
+        """What ``result_extended`` adds, from a task's request."""
         stamped = getattr(request, "stamped_headers", None)
-        delivery = getattr(request, "delivery_info", None) or {}
         args, kwargs = self.redact(request)
-        row = {
-            "name": name(getattr(request, "task", None)),
+        return {
             "args": self._argument(args),
             "kwargs": self._argument(kwargs),
-            "worker": name(getattr(request, "hostname", None)),
-            "retries": getattr(request, "retries", None),
-            "queue": name(delivery.get("routing_key")),
             "stamps": self._stamps(stamped, request.stamps or {}) if stamped else None,
-            "parent_id": name(getattr(request, "parent_id", None)),
-            "root_id": name(getattr(request, "root_id", None)),
-            "group_id": name(getattr(request, "group", None)),
         }
-        return {**row, "date_started": utc_now()} if state == states.STARTED else row
 
     def _children(self, children: Collection[Any]) -> bytes | None:
         try:

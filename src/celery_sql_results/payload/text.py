@@ -28,7 +28,8 @@ def text(value: object, longest: int | None = None, *, ascii: bool = False) -> s
     """
     if value is None:
         return None
-    value = as_text(value)
+    if type(value) is not str:
+        value = as_text(value)
     if "\x00" in value:
         value = value.replace("\x00", "\\x00")
     if not value.isascii():
@@ -39,6 +40,8 @@ def text(value: object, longest: int | None = None, *, ascii: bool = False) -> s
 
 def name(value: object) -> str | None:
     """A text that fits the columns of names and ids."""
+    if type(value) is str and len(value) <= NAME_LENGTH and value.isascii() and "\x00" not in value:
+        return value  # nearly all are, and every row has several
     return text(value, NAME_LENGTH)
 
 

@@ -42,7 +42,7 @@ class Database:
         impl: how its database is spoken to.
         models: the tables.
         prepare: makes the tables ready, and says what there is of each, and whether the server only reads.
-        extended: whether to read the columns of ``result_extended``.
+        extended: whether to read all that ``result_extended`` adds.
         listens: whether waiters are notified, where the database can.
     """
 

@@ -18,7 +18,7 @@ from celery_sql_results._compat import memoized_property
 from celery_sql_results.dialects import DefaultImpl, Put, as_dicts, put_under_a_free_id
 from celery_sql_results.foreign import escaping
 from celery_sql_results.ids import BLANK
-from celery_sql_results.models import EXTENDED_COLUMNS, TASK_COLUMNS, Models
+from celery_sql_results.models import EXTENDED_COLUMNS, RECORDED_COLUMNS, TASK_COLUMNS, Models
 
 __all__ = ["Columns", "Row", "TaskRows", "batches"]
 
@@ -40,7 +40,7 @@ class TaskRows:
         impl: how its database is spoken to.
         models: the tables.
         columns: what is there of them.
-        extended: whether to read the columns of ``result_extended``.
+        extended: whether to read all that ``result_extended`` adds.
         notifies: whether a write looks for waiters.
     """
 
@@ -51,12 +51,13 @@ class TaskRows:
         self.impl = impl
         self.models = models
         self._columns = columns[models.task]
-        self._is_whole = self._columns == frozenset(models.task.columns.keys())
+        #: Whether every column is there that a row may have: a class of the user's may know fewer.
+        self._is_whole = self._columns == {*models.task.columns.keys(), *TASK_COLUMNS, *EXTENDED_COLUMNS}
         waiters = models.waiters if notifies else None
         self._put_finished = Put(models.task, "task_id", _FINAL, waiters)
         self._put_unfinished = Put(models.task, "task_id", _FINISHED, waiters)
         self._put_part = Put(models.parts, "task_id", _FINAL)
-        self._names = (*TASK_COLUMNS, *EXTENDED_COLUMNS) if extended else TASK_COLUMNS
+        self._names = (*TASK_COLUMNS, *(EXTENDED_COLUMNS if extended else RECORDED_COLUMNS))
 
     def put(self, row: Row, part: Row | None = None) -> None:
         """Store a row, unless what is stored may not be replaced, and wake whoever waits for it.

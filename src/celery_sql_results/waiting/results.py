@@ -8,6 +8,7 @@ result that is awaited for ever.
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import celery.result
@@ -59,6 +60,31 @@ class AsyncResult(celery.result.AsyncResult):
     def _maybe_reraise_parent_error(self) -> None:
         """Celery looks at the tasks before this one as a wait begins, and every half second, at each by itself."""
         self._succeeded = raise_of_parents([self], self._succeeded)
+
+    @property
+    def date_queued(self) -> datetime | None:
+        """When the task was first sent, in UTC; ``None`` if whoever sent it has no backend of this package."""
+        return self._get_task_meta().get("date_queued")  # type: ignore[no-any-return, no-untyped-call]
+
+    @property
+    def date_started(self) -> datetime | None:
+        """When the task began, in UTC; of one that was tried again, the last time."""
+        return self._get_task_meta().get("date_started")  # type: ignore[no-any-return, no-untyped-call]
+
+    @property
+    def parent_id(self) -> str | None:
+        """The id of the task that has sent this one."""
+        return self._get_task_meta().get("parent_id")  # type: ignore[no-any-return, no-untyped-call]
+
+    @property
+    def root_id(self) -> str | None:
+        """The id of the first task of the workflow."""
+        return self._get_task_meta().get("root_id")  # type: ignore[no-any-return, no-untyped-call]
+
+    @property
+    def group_id(self) -> str | None:
+        """The id of the group or chord that the task is a part of."""
+        return self._get_task_meta().get("group_id")  # type: ignore[no-any-return, no-untyped-call]
 
     def then(self, callback: Callable[..., Any], on_error: Callable[..., Any] | None = None, weak: bool = False) -> Any:
         """Call ``callback`` with this result as soon as it is ready, in the thread that looks for results."""

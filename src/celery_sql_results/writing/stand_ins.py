@@ -14,7 +14,7 @@ from celery.utils.log import get_logger
 
 from celery_sql_results.errors import ResultRefused
 from celery_sql_results.foreign import escaping
-from celery_sql_results.models import NAME_LENGTH, PART_COLUMNS, TASK_COLUMNS
+from celery_sql_results.models import NAME_LENGTH, PART_COLUMNS, RECORDED_COLUMNS, TASK_COLUMNS
 
 from .entry import PART, TASK, Entry
 from .retry import Failed
@@ -29,6 +29,8 @@ Encode = Callable[[Any, str], bytes]
 
 #: Columns that tell the outcome of a task; what else there is, also of a subclass, only informs.
 ESSENTIAL = {TASK: frozenset(TASK_COLUMNS) - {"children"}, PART: frozenset(PART_COLUMNS)}
+#: Beside these, columns that are short.
+SHORT = {TASK: frozenset(RECORDED_COLUMNS), PART: frozenset[str]()}
 #: Columns that stay as they are: a row is found and read by them.
 KEYS = {TASK: frozenset({"task_id", "status", "content_type"})}
 KEYS[PART] = KEYS[TASK] | {"group_id"}
@@ -71,13 +73,18 @@ def _rows(entry: Entry, reason: str, encode: Encode) -> Iterator[tuple[str, Row]
     row, keys, essential = entry.row, KEYS[entry.kind], ESSENTIAL[entry.kind]
     plain = {column: value if column in keys else _plain(column, value) for column, value in row.items()}
     bare = {column: value for column, value in plain.items() if column in essential}
+    short = {column: value for column, value in plain.items() if column in essential | SHORT[entry.kind]}
     marker = _marker(plain, reason, encode)
     if plain != row:
         yield "its texts in ASCII", plain
-    if len(bare) < len(row):
-        yield "without what result_extended adds and without children", bare
+    if any(value is not None for column, value in plain.items() if column not in short):
+        yield "without children, arguments and stamps", short
+    if len(bare) < len(short):
+        yield "only its outcome", bare
     yield "a marker instead of the result", {**plain, **marker}
-    if len(bare) < len(row):
+    if len(short) < len(row):
+        yield "a marker instead of the result, without children, arguments and stamps", {**short, **marker}
+    if len(bare) < len(short):
         yield "a marker instead of the result, and nothing else", {**bare, **marker}
     yield "a short marker, and nothing else", {**bare, **_least(row, encode)}
 
