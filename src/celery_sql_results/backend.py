@@ -144,8 +144,7 @@ class DatabaseBackend(BaseBackend):
             TaskIdInvalid: no column can hold the id.
         """
         stored_id("task", task_id)
-        if self.settings.records:
-            will_send(task_id)
+        will_send(task_id if self.settings.records else None)
         return {}
 
     def store_result(
