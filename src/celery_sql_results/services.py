@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import timedelta
 from functools import partial
 from typing import Any, TypeVar
 
 from celery.exceptions import BackendGetMetaError
 from celery.result import result_from_tuple
-from celery.utils.log import get_logger
 from sqlalchemy.engine import Engine, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -19,17 +21,17 @@ from .chords import Chords, HandOver, Join, Members, Signer, Sweep
 from .dialects import impl_for
 from .models import Models
 from .payload import Encoding, UnreadableMeta, redaction_for
-from .rows import Columns, Database, Row, delete_chords, delete_results, delete_waiters
+from .rows import Columns, Database, Row, Rows, delete_chords, delete_results, delete_waiters
 from .session import SessionManager
 from .settings import READ_RETRIES, Settings
 from .waiting import Looker, Share, Waits, looker_for
-from .worker import GRACE, seconds_until_killed, told_to_stop
-from .writing import Emptier, Entry, Judge, Replay, Retries, Spool, Writer
+from .worker import GRACE, Work, seconds_until_killed, told_to_stop
+from .writing import Emptier, Entry, Judge, Outage, Replay, Retries, Spool, Writer, still
 
 __all__ = ["Services"]
 
 T = TypeVar("T")
-logger = escaping(get_logger(__name__))
+logger = escaping(logging.getLogger(__name__))
 
 
 class Services:
@@ -65,20 +67,22 @@ class Services:
             self.engine, impl, models, self._prepare, settings.extended, settings.listen
         )
         self.judge = Judge(impl, self.engine)
-        self.retries = retries = Retries(self.judge, settings.retry)
         self.spool = self._spool_of(settings)
+        kept = self.spool.directory.path if self.spool else None
+        self.outage = Outage(settings.url, backend.as_uri(), settings.retry.writes, kept)
+        self.retries = retries = Retries(self.judge, settings.retry, self.outage)
         self.writer = writer = Writer(database, self.judge, retries, payload, self.spool)
         fail, hurry = backend.chord_error_from_stack, self.in_a_hurry
         signer = Signer(settings.chord_secrets, settings.takes_unsigned_chords)
         hand_over = HandOver(app, database, retries, Join(app, encoding), fail, signer, hurry)
         self.chords = Chords(app, database, encoding, payload, writer, retries, hand_over, signer, hurry)
         members = Members(app, database, retries, payload, encoding.content_type)
-        self.sweep_chords = Sweep(database, retries, members, hand_over)
+        self._sweep_chords = Sweep(database, retries, members, hand_over)
         self.replay: Replay | None = None
         self.emptier: Emptier | None = None
         if self.spool is not None:
             self.replay = Replay(self.spool.directory, models, self._restore, self.judge, self._reach)
-            self.emptier = Emptier(self.replay, self.judge.passes)
+            self.emptier = Emptier(self.replay, self.is_away)
         share = Share(self._looker, retries, is_bounded=not impl.is_one_connection(make_url(settings.url)))
         self.waits = Waits(share, retries, self.meta, backend._cache)
 
@@ -101,7 +105,7 @@ class Services:
             self.emptier.wake(at_once=True)
         return columns
 
-    def prepare_now(self, database: str) -> None:
+    def prepare_now(self) -> None:
         """Make the tables ready. One that is down keeps nobody from starting: the first use tries again."""
         try:
             with self.retries.at_most(READ_RETRIES):
@@ -109,7 +113,7 @@ class Services:
         except SQLAlchemyError as error:
             if not self.judge(error).passes:
                 raise
-            logger.warning("the result database %s cannot be reached yet, first use will try again", database)
+            self.outage.failed(error, at_once=True)
 
     def cleanup(self, expires: timedelta | None) -> None:
         """Delete what has expired: results after ``expires``, chords and rows of waiters after times of their own."""
@@ -119,7 +123,7 @@ class Services:
             return self.write("cleaning up", lambda: some(database.engine, database.impl, database.models, *args))
 
         deleted = 0 if expires is None else delete(delete_results, expires)
-        rows = self.read("cleaning up", lambda: database.rows)
+        rows = self._rows("cleaning up")
         self.sweep_waiters()
         if self._settings.chord_expires is not None and rows.chords is not None:
             deleted += delete(delete_chords, self._settings.chord_expires)
@@ -128,14 +132,27 @@ class Services:
     def read(self, name: str, operation: Callable[[], T]) -> T:
         """What ``operation`` reads, tried again as reads are."""
         found = self.retries.read(name, operation)
+        self.outage.answered()
         self.answered()
         return found
 
     def write(self, name: str, operation: Callable[[], T]) -> T:
         """What ``operation`` returns, tried again as writes are: not by who has begun on a server that only reads."""
         done = self.retries.write(name, operation, lambda: self.database.reads_only)
+        self.outage.answered(writes=True)
         self.answered()
         return done
+
+    def is_away(self, error: BaseException) -> bool:
+        """Whether an error is that of a database that is away. Then the log is told, once for all who ask."""
+        if not self.judge.passes(error):
+            return False
+        self.outage.failed(error)
+        return True
+
+    def _rows(self, name: str) -> Rows:
+        """The rows, which are there already as a rule: that is no answer of the database."""
+        return self.retries.read(name, lambda: self.database.rows)
 
     def task_row(self, task_id: str) -> Row | None:
         """The row of a task, if there is one.
@@ -159,6 +176,10 @@ class Services:
 
     # -- the spool -----------------------------------------------------------------------------------------------
 
+    def empty_spool(self, seconds: float = math.inf) -> bool:
+        """Store what waits in the spool, for so long; return whether something may be left."""
+        return self.replay is not None and self.replay(seconds)
+
     def _spool_of(self, settings: Settings) -> Spool | None:
         if settings.spool_dir is None:
             return None
@@ -171,11 +192,25 @@ class Services:
 
     def _restore(self, entry: Entry) -> None:
         self.writer.restore(entry)
+        self.outage.answered(writes=True)
         if entry.chord is not None:
             self.chords.look_after(entry.chord)
 
     def _reach(self) -> None:
         self.database.rows.tasks.exists("")
+
+    # -- beside the tasks of a worker ----------------------------------------------------------------------------
+
+    @property
+    def upkeep(self) -> Work:
+        """What a worker does now and then, by what the log calls it."""
+        closes = self.database.impl.closes_before_fork
+        tasks = {
+            "emptying the spool": self.empty_spool,
+            "ending chords": self.sweep_chords,
+            "sweeping waiters": self.sweep_waiters,
+        }
+        return Work(tasks, self._settings.upkeep_interval, self.is_away, still if closes else nullcontext())
 
     def in_a_hurry(self) -> bool:
         """Whether it is better to keep a write than to try it again."""
@@ -192,11 +227,18 @@ class Services:
         url = (settings.listen_url if rows.waiters else None) or settings.url
         engine = partial(self._sessions.get_engine, url, short_lived_sessions=True, **settings.engine_options)
         pauses = settings.poll_min_interval, settings.poll_max_interval
-        return looker_for(rows, engine, pauses, settings.idle_timeout, settings.extended)
+        return looker_for(rows, engine, pauses, settings.idle_timeout, self.outage, settings.extended)
+
+    def sweep_chords(self) -> int:
+        """End chords that nobody else does, looking at up to 500; return how many it has ended. See :class:`.Sweep`."""
+        ended = self._sweep_chords()
+        if self.database.rows.chords is not None:
+            self.outage.answered()
+        return ended
 
     def sweep_waiters(self) -> int:
         """Delete the rows of waiters that nobody has renewed for a while, and return how many."""
         database = self.database
-        if self.read("sweeping waiters", lambda: database.rows).waiters is None:
+        if self._rows("sweeping waiters").waiters is None:
             return 0
         return self.write("sweeping waiters", lambda: delete_waiters(database.engine, database.impl, database.models))

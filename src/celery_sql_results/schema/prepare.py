@@ -12,12 +12,12 @@ holds the SQL to run.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from weakref import WeakKeyDictionary
 
 import sqlalchemy as sa
-from celery.utils.log import get_logger
 from sqlalchemy import exc
 from sqlalchemy.engine import Engine
 
@@ -31,7 +31,7 @@ from .remedy import remedy, shortcomings
 
 __all__ = ["Columns", "prepare_models"]
 
-logger = get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 #: The columns that may be used of each table; none stands for a table that is not there, or may not be used. That of
 #: waiters is left out while the server only reads: whoever reads must not write for that.

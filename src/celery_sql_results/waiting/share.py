@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import threading
@@ -14,7 +15,6 @@ from weakref import WeakSet, finalize
 
 from celery import Celery
 from celery.exceptions import TimeoutError as CeleryTimeoutError
-from celery.utils.log import get_logger
 from sqlalchemy.exc import SQLAlchemyError
 
 from celery_sql_results.foreign import escaping
@@ -25,7 +25,7 @@ from .subscription import Subscription
 
 __all__ = ["Share", "when_closed"]
 
-logger = escaping(get_logger(__name__))
+logger = escaping(logging.getLogger(__name__))
 
 #: Seconds that the first look of a wait may take, however short its timeout: a timeout of 0 looks once.
 LOOK = 1.0

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from . import upkeep  # it listens to the signals of a worker
 from .begun import GRACE, seconds_until_killed
 from .shutdown import told_to_stop
+from .upkeep import Work  # the module listens to the signals of a worker
 
-__all__ = ["GRACE", "seconds_until_killed", "told_to_stop", "upkeep"]
+__all__ = ["GRACE", "Work", "seconds_until_killed", "told_to_stop"]
