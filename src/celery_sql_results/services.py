@@ -24,8 +24,8 @@ from .payload import Encoding, UnreadableMeta, redaction_for
 from .rows import Columns, Database, Row, Rows, delete_chords, delete_results, delete_waiters
 from .session import SessionManager
 from .settings import READ_RETRIES, Settings
-from .waiting import Looker, Share, Waits, looker_for
-from .worker import GRACE, Work, seconds_until_killed, told_to_stop
+from .waiting import Looker, Share, Waits, arrives, looker_for
+from .worker import GRACE, AtStart, Work, seconds_until_killed, told_to_stop, who
 from .writing import Emptier, Entry, Judge, Outage, Replay, Retries, Spool, Writer, still
 
 __all__ = ["Services"]
@@ -67,9 +67,10 @@ class Services:
             self.engine, impl, models, self._prepare, settings.extended, settings.listen
         )
         self.judge = Judge(impl, self.engine)
+        self._name: str = backend.as_uri()
         self.spool = self._spool_of(settings)
         kept = self.spool.directory.path if self.spool else None
-        self.outage = Outage(settings.url, backend.as_uri(), settings.retry.writes, kept)
+        self.outage = Outage(settings.url, self._name, settings.retry.writes, kept)
         self.retries = retries = Retries(self.judge, settings.retry, self.outage)
         self.writer = writer = Writer(database, self.judge, retries, payload, self.spool)
         fail, hurry = backend.chord_error_from_stack, self.in_a_hurry
@@ -93,7 +94,7 @@ class Services:
         """The options of the engine."""
         settings = self._settings
         kept = {"short_lived_sessions": settings.short_lived_sessions, "idle_timeout": settings.idle_timeout}
-        return {**settings.engine_options, **kept}
+        return {**settings.engine_options, **kept, "client": partial(who, self._app.main)}
 
     def engine(self) -> Engine:
         """The engine of this process."""
@@ -183,7 +184,7 @@ class Services:
     def _spool_of(self, settings: Settings) -> Spool | None:
         if settings.spool_dir is None:
             return None
-        return Spool(settings.spool_dir, settings.url, settings.names, settings.spool_max_bytes)
+        return Spool(settings.spool_dir, settings.url, settings.names, settings.spool_max_bytes, self._name)
 
     def answered(self, stored: bool = True) -> None:
         """The database has just answered, or an entry was kept instead: that concerns whoever empties the spool."""
@@ -210,7 +211,16 @@ class Services:
             "ending chords": self.sweep_chords,
             "sweeping waiters": self.sweep_waiters,
         }
-        return Work(tasks, self._settings.upkeep_interval, self.is_away, still if closes else nullcontext())
+        at_start = AtStart(self._name, self.database, self.spool, self._hears)
+        held = still if closes else nullcontext()
+        return Work(tasks, self._settings.upkeep_interval, self.is_away, held, at_start)
+
+    def _hears(self) -> bool | None:
+        """Whether notifications arrive; ``None`` where nobody sends any."""
+        waiters, listening = self.database.rows.waiters, self._listening_engine()
+        if waiters is None or not self.database.impl.can_listen(listening):
+            return None
+        return arrives(self.database.impl.listener(listening), waiters)
 
     def in_a_hurry(self) -> bool:
         """Whether it is better to keep a write than to try it again."""
@@ -222,12 +232,15 @@ class Services:
 
     # -- waiting -------------------------------------------------------------------------------------------------
 
+    def _listening_engine(self) -> Engine:
+        """One without a pool, which leads to where notifications come from."""
+        url = (self._settings.listen_url if self.database.rows.waiters else None) or self._settings.url
+        return self._sessions.get_engine(url, **{**self.of_engine, "short_lived_sessions": True})
+
     def _looker(self) -> Looker:
         rows, settings = self.database.rows, self._settings
-        url = (settings.listen_url if rows.waiters else None) or settings.url
-        engine = partial(self._sessions.get_engine, url, short_lived_sessions=True, **settings.engine_options)
         pauses = settings.poll_min_interval, settings.poll_max_interval
-        return looker_for(rows, engine, pauses, settings.idle_timeout, self.outage, settings.extended)
+        return looker_for(rows, self._listening_engine, pauses, settings.idle_timeout, self.outage, settings.extended)
 
     def sweep_chords(self) -> int:
         """End chords that nobody else does, looking at up to 500; return how many it has ended. See :class:`.Sweep`."""

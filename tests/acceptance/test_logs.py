@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
+from sqlalchemy import make_url
 
 from acceptance.conftest import MakeApp
 from acceptance.worker import PATIENCE, Worker, running, settings_for
@@ -67,3 +72,90 @@ def test_an_outage_under_load(database: Database, tmp_path: Path, make: MakeApp,
         TROUBLE.format(database=shown(database)),
         f"WARNING the result database {shown(database)} is well again, after N s: N operations were tried again",
     ]
+
+
+#: Which server it is, by the kind of a database.
+SERVER = {"postgresql": "PostgreSQL N", "mariadb": "MariaDB N", "sqlite": "SQLite N"}
+FOUND = (
+    "results go to {database}: {server}, tables celery_taskmeta and celery_tasksetmeta at schema version 0004, {how}"
+)
+
+
+def said_at_start(database: Database, worker: Worker) -> str:
+    """The line in which a worker says what it has found."""
+    deadline = time.monotonic() + PATIENCE
+    while not (found := [line for line in lines(worker) if "results go to" in line]):
+        assert time.monotonic() < deadline, worker.log
+        time.sleep(0.05)
+    return re.sub(r"(PostgreSQL|MariaDB|SQLite) [\d.]+", r"\1 N", found[0])
+
+
+def found_on(database: Database, how: str | None = None) -> str:
+    """What it has found if all is well."""
+    told = how or ("results are notified" if database.kind == "postgresql" else "results are polled")
+    return FOUND.format(database=shown(database), server=SERVER[database.kind], how=told)
+
+
+@on("postgresql", "mariadb", "sqlite")
+def test_all_is_well_at_start(database: Database, tmp_path: Path, make: MakeApp) -> None:
+    """Two lines at the first start, which makes the tables, and one at each other; nothing of the libraries below."""
+    settings = settings_for(tmp_path, f"sql+{database.url}")
+    told = []
+    for name in ("first", "second"):
+        worker = Worker(tmp_path, settings, "--concurrency=2", name=name)
+        with running(worker):
+            line = said_at_start(database, worker)
+        told.append([line if "results go to" in each else each for each in lines(worker)])
+    made = "INFO the tables of celery_taskmeta are at schema version 0004 (before: None)"
+
+    assert told == [[made, f"INFO {found_on(database)}"], [f"INFO {found_on(database)}"]]
+    assert f".> results:     {shown(database)}\n" in worker.log
+
+
+@on("postgresql", "mariadb")
+def test_rights_that_are_missing(database: Database, tmp_path: Path, make: MakeApp) -> None:
+    """A role that may only read: one line with the SQL to run, and one of what was found."""
+    make(settings_for(tmp_path, f"sql+{database.url}")).backend.get_state("t")
+    database.server.create_role("reader", "secret", database.name, ddl=False, write=False)
+    url = make_url(database.url).set(username="reader", password="secret")
+    settings = settings_for(tmp_path, f"sql+{url.render_as_string(hide_password=False)}")
+    worker = Worker(tmp_path, settings, "--concurrency=2")
+    with running(worker):
+        line = said_at_start(database, worker)
+        levels = [level for level, _ in OURS.findall(worker.log)]
+
+    assert "Not as it should be: this role may not INSERT, UPDATE, DELETE on celery_taskmeta, and " in line
+    assert f"sql+{url.render_as_string()}: " in line
+    assert levels == ["WARNING", "WARNING"]
+
+
+def test_the_rest_of_what_is_not_as_it_should_be(postgresql: Database, tmp_path: Path, make: MakeApp) -> None:
+    """Ids of 32 bits that run out, a spool with an entry that cannot be stored yet, and one that nobody empties."""
+    app = make(settings_for(tmp_path, f"sql+{postgresql.url}"))
+    app.backend.store_result("t", 1, "SUCCESS")
+    postgresql.execute("ALTER TABLE celery_taskmeta ALTER COLUMN id TYPE integer")
+    postgresql.execute("ALTER TABLE celery_tasksetmeta ALTER COLUMN id TYPE integer")
+    postgresql.execute("UPDATE celery_taskmeta SET id = 1, date_done = date_done - interval '10 days'")
+    postgresql.execute("INSERT INTO celery_taskmeta (id, task_id, date_done) VALUES (200000001, 'u', now())")
+    spool = tmp_path / "spool"
+    settings = settings_for(tmp_path, f"sql+{postgresql.url}", database_spool_dir=str(spool))
+    other = make({**settings, "result_backend": f"sql+{postgresql.url}?application_name=x"}).backend
+    (other.spool.path / "0-1-1.json").write_text("{}")
+    os.utime(other.spool.path / "0-1-1.json", (0, 0))
+    own = make(settings).backend.spool.path
+    row = {"task_id": "t", "status": "SUCCESS"}
+    (own / "0-1-1.json").write_text(json.dumps({"version": 1, "kind": "task", "row": row, "part": None}))
+    worker = Worker(tmp_path, settings, "--pool=solo")
+    with closing(sa.create_engine(postgresql.url, poolclass=sa.NullPool).connect()) as stranger:
+        stranger.exec_driver_sql("SELECT 1 FROM celery_taskmeta WHERE task_id = 't' FOR UPDATE")
+        worker.start()
+        line = said_at_start(postgresql, worker)
+    worker.stop()
+
+    assert line == (
+        f"WARNING {found_on(postgresql)}. Not as it should be: 9 % of the ids of celery_taskmeta are used (up to "
+        "2147483647), and at this rate the last is used in 97 days: let its column id be BIGINT, and its sequence, if "
+        f"it has one; 1 results wait in the spool {own}, and are stored now; 1 results wait in {other.spool.path} for "
+        f"{shown(postgresql)}, tables celery_taskmeta and celery_tasksetmeta since 1970-01-01 00:00 UTC, and nobody "
+        "stores them: start a worker with that result_backend, or move the files to the spool of one"
+    )

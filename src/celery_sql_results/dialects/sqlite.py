@@ -110,6 +110,13 @@ class SQLiteImpl(AutocommitImpl):
         finally:
             cursor.close()
 
+    def server(self, dialect: Dialect) -> str:
+        return self._server(dialect, "SQLite")
+
+    def largest_id(self, connection: Connection, table: sa.Table) -> int | None:
+        """Each id has 64 bits, whatever the column is called."""
+        return None
+
     def upsert(self, where: Put, columns: tuple[str, ...]) -> sa.Insert:
         return on_conflict_upsert(insert, where, columns)
 

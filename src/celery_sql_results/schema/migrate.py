@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from sqlalchemy.schema import CreateTable
 from celery_sql_results.dialects import DefaultImpl, impl_for
 
 from .found import HEAD, State
+from .quiet import quiet
 
 __all__ = ["create_missing", "migrate", "stamp"]
 
@@ -27,7 +26,7 @@ def migrate(connection: Connection, impl: DefaultImpl, state: State) -> None:
 
     Alembic is imported here, because most processes find nothing to do.
     """
-    with _quiet():
+    with quiet():
         from alembic.operations import Operations
         from alembic.runtime.migration import MigrationContext
         from alembic.script import ScriptDirectory
@@ -44,7 +43,8 @@ def migrate(connection: Connection, impl: DefaultImpl, state: State) -> None:
 
 def create_missing(connection: Connection, state: State) -> None:
     """Create the tables that are not there beside those of a newer release, whose version stays."""
-    from .migrations import steps_for
+    with quiet():
+        from .migrations import steps_for
 
     for table in state.missing:
         for step in steps_for(connection, table):
@@ -80,17 +80,3 @@ def _make_known_to_alembic(dialect: sa.Dialect) -> None:
     except KeyError:
         type("PortableImpl", (impl.DefaultImpl,), {"__dialect__": dialect.name})
         compiles(AddColumn, dialect.name)(add_column)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Alembic says at INFO what it has loaded. Whoever has set a level for it is told."""
-    logger: Any = logging.getLogger("alembic")
-    if logger.level != logging.NOTSET:
-        yield
-        return
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(logging.NOTSET)

@@ -11,6 +11,7 @@ from celery_sql_results.dialects import RIGHTS, impl_for, sequence_of
 
 from .found import State
 from .migrate import stamp
+from .quiet import quiet
 
 __all__ = ["remedy", "shortcomings"]
 
@@ -42,7 +43,8 @@ def remedy(connection: Connection, state: State) -> str:
 
 
 def _ddl(connection: Connection, state: State) -> Iterator[str]:
-    from .migrations import steps_for
+    with quiet():
+        from .migrations import steps_for
 
     if state.is_done:
         return

@@ -14,7 +14,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Collection
-from contextlib import suppress
+from contextlib import closing, suppress
 
 from celery.exceptions import SoftTimeLimitExceeded
 
@@ -26,7 +26,7 @@ from celery_sql_results.writing import describe
 
 from .notifier import Ears
 
-__all__ = ["ListenNotifier"]
+__all__ = ["ListenNotifier", "arrives"]
 
 logger = escaping(logging.getLogger(__name__))
 
@@ -178,6 +178,20 @@ class ListenNotifier(threading.Thread):
         with caught() as failure:
             self._waiters.notify(self._channel, "")
         return failure.error is None
+
+
+def arrives(listener: Listener, waiters: WaiterRows) -> bool:
+    """Whether a notification arrives on a connection that is opened for that."""
+    channel, token = f"celery_{uuid.uuid4().hex}", uuid.uuid4().hex
+    ends = time.monotonic() + TEST_TIMEOUT
+    with selectors.DefaultSelector() as selector, closing(listener):
+        listener.open(channel)
+        selector.register(listener, selectors.EVENT_READ)
+        waiters.notify(channel, token)
+        while (left := ends - time.monotonic()) > 0:
+            if selector.select(left) and token in listener.received():
+                return True
+    return False
 
 
 def _nudge(outer: socket.socket) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from .at_start import AtStart
 from .begun import GRACE, seconds_until_killed
 from .shutdown import told_to_stop
 from .upkeep import Work  # the module listens to the signals of a worker
+from .who import who
 
-__all__ = ["GRACE", "Work", "seconds_until_killed", "told_to_stop"]
+__all__ = ["GRACE", "AtStart", "Work", "seconds_until_killed", "told_to_stop", "who"]

@@ -32,12 +32,14 @@ class Work(NamedTuple):
         interval: seconds between two rounds; jittered, so that a fleet does not come all at once. 0 is never.
         is_away: whether an error is that of a database that is away, of which somebody else tells then.
         still: held during each task: what a fork waits for, if need be.
+        at_start: what to do first, until it has succeeded once.
     """
 
     tasks: Mapping[str, Callable[[], object]]
     interval: float
     is_away: Callable[[BaseException], bool]
     still: AbstractContextManager[Any]
+    at_start: Callable[[], object]
 
 
 class Upkeep(threading.Thread):
@@ -51,7 +53,9 @@ class Upkeep(threading.Thread):
 
     def run(self) -> None:
         """Do the rounds."""
+        has_begun = False
         while not self._ended.is_set():
+            has_begun = has_begun or self._attempt("looking at the result database", self._work.at_start)
             for name, task in self._work.tasks.items():
                 self._attempt(name, task)
             self._ended.wait(self._work.interval * random.uniform(0.75, 1.25))  # noqa: S311 - jitter
@@ -60,18 +64,19 @@ class Upkeep(threading.Thread):
         """Begin no further round."""
         self._ended.set()
 
-    def _attempt(self, name: str, task: Callable[[], object]) -> None:
+    def _attempt(self, name: str, task: Callable[[], object]) -> bool:
         with caught(SoftTimeLimitExceeded) as failure, self._work.still:  # the next round may find it mended
             task()
         error = failure.error
         if error is None:
             self._failing.pop(name, None)
-            return
+            return True
         if self._work.is_away(error):
-            return
+            return False
         if self._failing.get(name) is not type(error):  # once, not in each round
             logger.warning("%s failed (%s), it is tried again every %g s", name, describe(error), self._work.interval)
         self._failing[name] = type(error)
+        return False
 
 
 _running: dict[int, Upkeep] = {}

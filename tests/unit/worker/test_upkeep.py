@@ -49,9 +49,13 @@ def test_nothing_stops_it_and_each_kind_of_trouble_is_one_line(caplog: pytest.Lo
 
     away: list[BaseException] = []
     tasks = {"failing": fail, "counting": count}
-    upkeep = Upkeep(
-        Work(tasks, 0.001, lambda error: isinstance(error, ConnectionError) and not away.append(error), nullcontext())
-    )
+
+    def is_away(error: BaseException) -> bool:
+        if isinstance(error, ConnectionError):
+            away.append(error)
+        return error in away
+
+    upkeep = Upkeep(Work(tasks, 0.001, is_away, nullcontext(), bool))
     upkeep.start()
     assert over.wait(PATIENCE)
     upkeep.join(PATIENCE)

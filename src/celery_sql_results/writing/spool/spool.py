@@ -30,14 +30,16 @@ class Spool:
         url: URL of the database.
         names: names of the tables.
         max_bytes: how large it may become.
+        shown: the URL as it may be shown, for people who look at the directory.
 
     Raises:
         SettingError: the directory cannot be used.
     """
 
-    def __init__(self, root: str, url: str, names: TableNames, max_bytes: float) -> None:
+    def __init__(self, root: str, url: str, names: TableNames, max_bytes: float, shown: str) -> None:
         place = (*_without_passwords(make_url(url)), *names)
         self.directory = Directory(root, place, max_bytes)
+        self.directory.note(f"{shown}, tables {names.task} and {names.group}")
 
     def may_hold_entries(self) -> bool:
         """Whether something waits. If that cannot be seen, yes: who empties the spool tells why."""
