@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import time
 from contextlib import closing
 from pathlib import Path
@@ -22,18 +23,29 @@ from servers.pool import on
 OURS = re.compile(r"^\[(\w+)\] \[(?:celery_sql_results|sqlalchemy|alembic)[\w.]*\] (.*)$", re.MULTILINE)
 #: What differs from run to run, and by what it is shown here.
 VARYING = (
+    (re.compile(r"(PostgreSQL|MariaDB|SQLite) [\d.]+"), r"\1 N"),
     (re.compile(r"\d\d:\d\d:\d\d UTC"), "HH:MM:SS UTC"),
     (re.compile(r"\((?:OperationalError|InterfaceError): .*?\)(?=: each)"), "(ERROR)"),
     (re.compile(r"after [\d.]+ s: \d+ operations"), "after N s: N operations"),
 )
-#: What is told as an outage begins.
-TROUBLE = (
-    "WARNING trouble with the result database {database} since HH:MM:SS UTC (ERROR): each result is tried again for "
-    "240 s, the first until HH:MM:SS UTC, then given up (database_spool_dir would keep it). Who waits for a result "
-    "goes on waiting."
-)
+#: The lines that people find in the documentation.
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "logging.md"
+DOCUMENTED = re.findall(r"^```text\n(.*?)\n```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def documented(beginning: str) -> str:
+    """A line of the documentation, with a place for the URL of the database, and without what varies."""
+    [line] = [line for block in DOCUMENTED for line in block.splitlines() if line.startswith(beginning)]
+    for pattern, name in VARYING:
+        line = pattern.sub(name, line)
+    return line.replace("sql+postgresql+psycopg://app:***@db/results", "{database}")
+
+
 #: Seconds for which a database is away: longer than what is told of nobody.
 AWAY = 6.0
+
+
+TROUBLE, WELL = (f"WARNING {documented(words)}" for words in ("trouble with", "the result database"))
 
 
 def lines(worker: Worker) -> list[str]:
@@ -70,15 +82,13 @@ def test_an_outage_under_load(database: Database, tmp_path: Path, make: MakeApp,
 
     assert told == [
         TROUBLE.format(database=shown(database)),
-        f"WARNING the result database {shown(database)} is well again, after N s: N operations were tried again",
+        WELL.format(database=shown(database)),
     ]
 
 
 #: Which server it is, by the kind of a database.
 SERVER = {"postgresql": "PostgreSQL N", "mariadb": "MariaDB N", "sqlite": "SQLite N"}
-FOUND = (
-    "results go to {database}: {server}, tables celery_taskmeta and celery_tasksetmeta at schema version 0004, {how}"
-)
+FOUND = documented("results go to")
 
 
 def said_at_start(database: Database, worker: Worker) -> str:
@@ -87,13 +97,75 @@ def said_at_start(database: Database, worker: Worker) -> str:
     while not (found := [line for line in lines(worker) if "results go to" in line]):
         assert time.monotonic() < deadline, worker.log
         time.sleep(0.05)
-    return re.sub(r"(PostgreSQL|MariaDB|SQLite) [\d.]+", r"\1 N", found[0])
+    return found[0]
 
 
-def found_on(database: Database, how: str | None = None) -> str:
+def found_on(database: Database) -> str:
     """What it has found if all is well."""
-    told = how or ("results are notified" if database.kind == "postgresql" else "results are polled")
-    return FOUND.format(database=shown(database), server=SERVER[database.kind], how=told)
+    how = "results are notified" if database.kind == "postgresql" else "results are polled"
+    line = FOUND.replace("PostgreSQL N", SERVER[database.kind]).replace("results are notified", how)
+    return line.format(database=shown(database))
+
+
+@on("postgresql", "mariadb")
+def test_a_worker_that_starts_without_its_database(database: Database, tmp_path: Path, make: MakeApp) -> None:
+    """One line at once, one as it is over, and what it has found."""
+    settings = settings_for(tmp_path, f"sql+{database.url}")
+    app = make(settings)
+    app.backend.get_state("t")
+    database.server.shutdown()
+    worker = Worker(tmp_path, settings, "--concurrency=2")
+    with running(worker):
+        sent = [app.tasks["add"].delay(n, n) for n in range(4)]
+        time.sleep(AWAY)
+        database.server.restart()
+        assert [result.get(timeout=PATIENCE) for result in sent] == [0, 2, 4, 6]
+        said_at_start(database, worker)
+        told = lines(worker)
+
+    assert sorted(told) == [
+        f"INFO {found_on(database)}",
+        WELL.format(database=shown(database)),
+        TROUBLE.format(database=shown(database)),
+    ]
+
+
+def test_who_is_connected(postgresql: Database, tmp_path: Path, make: MakeApp) -> None:
+    """The server knows who is a worker, and who calls it."""
+    settings = settings_for(tmp_path, f"sql+{postgresql.url}", database_idle_timeout=0)
+    worker = Worker(tmp_path, settings, "--concurrency=2")
+    with running(worker):
+        assert make(settings).tasks["add"].delay(1, 1).get(timeout=PATIENCE) == 2
+        query = f"SELECT DISTINCT application_name FROM pg_stat_activity WHERE datname = '{postgresql.name}'"
+        found = {name for (name,) in postgresql.execute(query)} - {"servers"}
+
+    assert found == {f"celery-sql-results shop@{socket.gethostname()} {role}" for role in ("worker", "client")}
+
+
+#: Statements of a worker that has nothing to do, by a part of each.
+KINDS = {
+    "tables": "has_sequence_privilege",
+    "version": "version_num",
+    "ids": "seqmax",
+    "listen": "LISTEN",
+    "notify": "SELECT pg_notify",
+    "chords": "SELECT celery_taskmeta_chords.",
+    "waiters": "DELETE FROM celery_taskmeta_waiters",
+}
+
+
+def test_few_statements_at_start(postgresql: Database, tmp_path: Path, make: MakeApp) -> None:
+    """What a worker looks at, once and not in each child; the rest is what everybody does who connects."""
+    settings = settings_for(tmp_path, f"sql+{postgresql.url}", database_upkeep_interval=3600)
+    make(settings).backend.get_state("t")
+    worker = Worker(tmp_path, settings, "--concurrency=2")
+    with postgresql.statements() as seen, running(worker):
+        said_at_start(postgresql, worker)
+        time.sleep(1)  # in which the first round of the upkeep ends
+    kinds = [kind for statement in seen for kind, words in KINDS.items() if words in statement]
+    first_use, at_start, upkeep = ["tables", "version"], ["tables", "version", "ids", "ids"], ["chords", "waiters"]
+
+    assert kinds == [*first_use, *at_start, "listen", "notify", *upkeep]
 
 
 @on("postgresql", "mariadb", "sqlite")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import threading
@@ -17,15 +16,12 @@ from celery import Celery
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 from sqlalchemy.exc import SQLAlchemyError
 
-from celery_sql_results.foreign import escaping
 from celery_sql_results.writing import Late, Retries, bounded
 
 from .looker import Looker
 from .subscription import Subscription
 
 __all__ = ["Share", "when_closed"]
-
-logger = escaping(logging.getLogger(__name__))
 
 #: Seconds that the first look of a wait may take, however short its timeout: a timeout of 0 looks once.
 LOOK = 1.0
