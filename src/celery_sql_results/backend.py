@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -26,9 +26,13 @@ from .services import Services
 from .session import SessionManager
 from .settings import Settings, origin_of
 from .waiting import Looker, Wait, install, metas, when_closed
+from .worker import Work
 from .writing import GROUP, TASK, Entry, StruckMeanwhile
 
 __all__ = ["DatabaseBackend"]
+
+#: What the query of a URL may tell of where the database is.
+PLACES = ("host", "port", "unix_socket", "service")
 
 
 class DatabaseBackend(BaseBackend):
@@ -87,6 +91,8 @@ class DatabaseBackend(BaseBackend):
         self.models = models_with(self.settings.names, *(cls if isinstance(cls, type) else None for cls in own))
         self._services = Services(self, self.settings, self.models, self.session_manager)
         self.database = self._services.database
+        #: What a worker does beside its tasks.
+        self.upkeep: Work = self._services.upkeep
         #: The directory of the spool, or ``None``.
         self.spool = self._services.spool and self._services.spool.directory
         install(self.app)
@@ -127,13 +133,7 @@ class DatabaseBackend(BaseBackend):
             sqlalchemy.exc.DBAPIError: the database cannot be reached, or does not take an entry for now.
             OSError: the spool, or an entry, cannot be read.
         """
-        return self._services.replay is not None and self._services.replay(seconds)
-
-    @property
-    def upkeep_tasks(self) -> dict[str, Callable[[], object]]:
-        """What a worker does now and then, by name."""
-        sweep = self._services.sweep_waiters
-        return {"emptying the spool": self.replay, "ending chords": self.sweep_chords, "sweeping waiters": sweep}
+        return self._services.empty_spool(seconds)
 
     # -- tasks ---------------------------------------------------------------------------------------------------
 
@@ -386,11 +386,11 @@ class DatabaseBackend(BaseBackend):
         self._services.cleanup(self.expires)
 
     def as_uri(self, include_password: bool = False) -> str:
-        """The URL of the database. The password, and the query that may hold one, are only shown if asked for."""
+        """The URL of the database, as ``result_backend`` has it; without what may hold a password, unless asked for."""
         url = make_url(self.settings.url)
         if not include_password:
-            url = url.set(query={})
-        return url.render_as_string(hide_password=not include_password)
+            url = url.set(query={name: url.query[name] for name in PLACES if name in url.query})
+        return f"sql+{url.render_as_string(hide_password=not include_password)}"
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.as_uri()}>"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import timedelta
 from functools import partial
 from typing import Any, TypeVar
 
 from celery.exceptions import BackendGetMetaError
 from celery.result import result_from_tuple
-from celery.utils.log import get_logger
 from sqlalchemy.engine import Engine, make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
@@ -20,18 +22,18 @@ from .dialects import impl_for
 from .errors import DatabaseUnusable, bare
 from .models import Models
 from .payload import Encoding, UnreadableMeta, redaction_for
-from .rows import Database, Row, delete_chords, delete_results, delete_waiters
+from .rows import Database, Row, Rows, delete_chords, delete_results, delete_waiters
 from .schema import Prepared
 from .session import SessionManager
 from .settings import READ_RETRIES, Settings
-from .waiting import Looker, Share, Waits, looker_for
-from .worker import GRACE, began_at, seconds_until_killed, told_to_stop
-from .writing import Emptier, Entry, Judge, Replay, Retries, Spool, Writer, describe
+from .waiting import Looker, Share, Waits, arrives, looker_for
+from .worker import GRACE, AtStart, Work, began_at, seconds_until_killed, told_to_stop, who
+from .writing import Emptier, Entry, Judge, Outage, Replay, Retries, Spool, Writer, describe, still
 
 __all__ = ["Services"]
 
 T = TypeVar("T")
-logger = escaping(get_logger(__name__))
+logger = escaping(logging.getLogger(__name__))
 
 
 class Services:
@@ -67,20 +69,23 @@ class Services:
             self.engine, impl, models, self._prepare, settings.extended, settings.listen
         )
         self.judge = Judge(impl, self.engine, lambda: database.was_reached and self.spool is None)
-        self.retries = retries = Retries(self.judge, settings.retry)
+        self._name: str = backend.as_uri()
         self.spool = self._spool_of(settings)
+        kept = self.spool.directory.path if self.spool else None
+        self.outage = Outage(settings.url, self._name, settings.retry.writes, kept)
+        self.retries = retries = Retries(self.judge, settings.retry, self.outage)
         self.writer = writer = Writer(database, self.judge, retries, payload, self.spool)
         fail, hurry = backend.chord_error_from_stack, self.in_a_hurry
         signer = Signer(settings.chord_secrets, settings.takes_unsigned_chords)
         hand_over = HandOver(app, database, retries, Join(app, encoding), fail, signer, hurry)
         self.chords = Chords(app, database, encoding, payload, writer, retries, hand_over, signer, hurry)
         members = Members(app, database, retries, payload, encoding.content_type)
-        self.sweep_chords = Sweep(database, retries, members, hand_over)
+        self._sweep_chords = Sweep(database, retries, members, hand_over)
         self.replay: Replay | None = None
         self.emptier: Emptier | None = None
         if self.spool is not None:
             self.replay = Replay(self.spool.directory, models, self._restore, self.judge, self._reach)
-            self.emptier = Emptier(self.replay, self.judge.passes)
+            self.emptier = Emptier(self.replay, self.is_away)
         share = Share(self._looker, retries, is_bounded=not impl.is_one_connection(make_url(settings.url)))
         self.waits = Waits(share, retries, self.meta, backend._cache)
 
@@ -91,7 +96,7 @@ class Services:
         """The options of the engine."""
         settings = self._settings
         kept = {"short_lived_sessions": settings.short_lived_sessions, "idle_timeout": settings.idle_timeout}
-        return {**settings.engine_options, **kept}
+        return {**settings.engine_options, **kept, "client": partial(who, self._app.main)}
 
     def engine(self) -> Engine:
         """The engine of this process."""
@@ -122,8 +127,7 @@ class Services:
         except SQLAlchemyError as error:
             if not self.judge(error).passes:
                 raise
-            reached = (self.database.name, describe(error))
-            logger.warning("the result database %s cannot be reached yet, first use will try again (%s)", *reached)
+            self.outage.failed(error, at_once=True)
 
     def cleanup(self, expires: timedelta | None) -> None:
         """Delete what has expired: results after ``expires``, chords and rows of waiters after times of their own."""
@@ -133,7 +137,7 @@ class Services:
             return self.write("cleaning up", lambda: some(database.engine, database.impl, database.models, *args))
 
         deleted = 0 if expires is None else delete(delete_results, expires)
-        rows = self.read("cleaning up", lambda: database.rows)
+        rows = self._rows("cleaning up")
         self.sweep_waiters()
         if self._settings.chord_expires is not None and rows.chords is not None:
             deleted += delete(delete_chords, self._settings.chord_expires)
@@ -142,14 +146,27 @@ class Services:
     def read(self, name: str, operation: Callable[[], T]) -> T:
         """What ``operation`` reads, tried again as reads are."""
         found = self.retries.read(name, operation)
+        self.outage.answered()
         self.answered()
         return found
 
     def write(self, name: str, operation: Callable[[], T]) -> T:
         """What ``operation`` returns, tried again as writes are: not by who has begun on a server that only reads."""
         done = self.retries.write(name, operation, lambda: self.database.reads_only)
+        self.outage.answered(writes=True)
         self.answered()
         return done
+
+    def is_away(self, error: BaseException) -> bool:
+        """Whether an error is that of a database that is away. Then the log is told, once for all who ask."""
+        if not self.judge.passes(error):
+            return False
+        self.outage.failed(error)
+        return True
+
+    def _rows(self, name: str) -> Rows:
+        """The rows, which are there already as a rule: that is no answer of the database."""
+        return self.retries.read(name, lambda: self.database.rows)
 
     def task_row(self, task_id: str) -> Row | None:
         """The row of a task, if there is one.
@@ -179,10 +196,14 @@ class Services:
 
     # -- the spool -----------------------------------------------------------------------------------------------
 
+    def empty_spool(self, seconds: float = math.inf) -> bool:
+        """Store what waits in the spool, for so long; return whether something may be left."""
+        return self.replay is not None and self.replay(seconds)
+
     def _spool_of(self, settings: Settings) -> Spool | None:
         if settings.spool_dir is None:
             return None
-        return Spool(settings.spool_dir, settings.url, settings.names, settings.spool_max_bytes)
+        return Spool(settings.spool_dir, settings.url, settings.names, settings.spool_max_bytes, self._name)
 
     def answered(self, stored: bool = True) -> None:
         """The database has just answered, or an entry was kept instead: that concerns whoever empties the spool."""
@@ -191,11 +212,34 @@ class Services:
 
     def _restore(self, entry: Entry) -> None:
         self.writer.restore(entry)
+        self.outage.answered(writes=True)
         if entry.chord is not None:
             self.chords.look_after(entry.chord)
 
     def _reach(self) -> None:
         self.database.rows.tasks.exists("")
+
+    # -- beside the tasks of a worker ----------------------------------------------------------------------------
+
+    @property
+    def upkeep(self) -> Work:
+        """What a worker does now and then, by what the log calls it."""
+        closes = self.database.impl.closes_before_fork
+        tasks = {
+            "emptying the spool": self.empty_spool,
+            "ending chords": self.sweep_chords,
+            "sweeping waiters": self.sweep_waiters,
+        }
+        at_start = AtStart(self._name, self.database, self.spool, self._hears)
+        held = still if closes else nullcontext()
+        return Work(tasks, self._settings.upkeep_interval, self.is_away, held, at_start)
+
+    def _hears(self) -> bool | None:
+        """Whether notifications arrive; ``None`` where nobody sends any."""
+        waiters, listening = self.database.rows.waiters, self._listening_engine()
+        if waiters is None or not self.database.impl.can_listen(listening):
+            return None
+        return arrives(self.database.impl.listener(listening), waiters)
 
     def in_a_hurry(self) -> bool:
         """Whether it is better to keep a write than to try it again."""
@@ -207,16 +251,26 @@ class Services:
 
     # -- waiting -------------------------------------------------------------------------------------------------
 
+    def _listening_engine(self) -> Engine:
+        """One without a pool, which leads to where notifications come from."""
+        url = (self._settings.listen_url if self.database.rows.waiters else None) or self._settings.url
+        return self._sessions.get_engine(url, **{**self.of_engine, "short_lived_sessions": True})
+
     def _looker(self) -> Looker:
         rows, settings = self.database.rows, self._settings
-        url = (settings.listen_url if rows.waiters else None) or settings.url
-        engine = partial(self._sessions.get_engine, url, short_lived_sessions=True, **settings.engine_options)
         pauses = settings.poll_min_interval, settings.poll_max_interval
-        return looker_for(rows, engine, pauses, settings.idle_timeout, settings.extended)
+        return looker_for(rows, self._listening_engine, pauses, settings.idle_timeout, self.outage, settings.extended)
+
+    def sweep_chords(self) -> int:
+        """End chords that nobody else does, looking at up to 500; return how many it has ended. See :class:`.Sweep`."""
+        ended = self._sweep_chords()
+        if self.database.rows.chords is not None:
+            self.outage.answered()
+        return ended
 
     def sweep_waiters(self) -> int:
         """Delete the rows of waiters that nobody has renewed for a while, and return how many."""
         database = self.database
-        if self.read("sweeping waiters", lambda: database.rows).waiters is None:
+        if self._rows("sweeping waiters").waiters is None:
             return 0
         return self.write("sweeping waiters", lambda: delete_waiters(database.engine, database.impl, database.models))

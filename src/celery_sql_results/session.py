@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from sqlalchemy import create_engine, event, exc, pool
-from sqlalchemy.engine import URL, Engine, make_url
+from sqlalchemy.engine import URL, Dialect, Engine, make_url
 from sqlalchemy.orm import Session, sessionmaker
 
 from .boundaries import undone
@@ -28,6 +28,8 @@ from .urls import checked_url
 __all__ = ["ENGINE_OPTIONS", "IDLE_TIMEOUT", "EngineCallback", "SessionManager", "session_cleanup"]
 
 EngineCallback = Callable[[Engine], object]
+#: Names who opens a connection.
+Client = Callable[[], str]
 
 #: The option that no user may set for the statements of a backend.
 LEVEL = "isolation_level"
@@ -83,7 +85,9 @@ def _frozen(value: Any) -> Any:
     return value
 
 
-def _create(url: str, options: dict[str, Any], callback: EngineCallback | None, kept: float | None) -> Engine:
+def _create(
+    url: str, options: dict[str, Any], callback: EngineCallback | None, kept: float | None, client: Client | None
+) -> Engine:
     """Make an engine on which each statement commits itself. ``kept``: see :func:`_with_pool`."""
     parsed = make_url(url)
     impl = impl_for(parsed.get_backend_name())
@@ -99,6 +103,8 @@ def _create(url: str, options: dict[str, Any], callback: EngineCallback | None, 
     engine = _create_engine(url, _with_pool(options, kept, is_shared))
     impl.leave_demoted(engine)
     impl.qualify(engine)
+    if client is not None:
+        _introduce(engine, impl, client)
     event.listen(engine, "connect", lambda connection, _record: impl.on_connect(connection))
     if callback is not None:
         callback(engine)
@@ -108,6 +114,15 @@ def _create(url: str, options: dict[str, Any], callback: EngineCallback | None, 
         impl.share(engine, timeout)
     _commit_each_statement(engine, impl)
     return engine
+
+
+def _introduce(engine: Engine, impl: DefaultImpl, client: Client) -> None:
+    """Let each connection have the name that ``client`` gives when it is opened, unless the user has named it."""
+
+    def introduce(dialect: Dialect, _record: object, _args: object, arguments: dict[str, Any]) -> None:
+        arguments.update(impl.introduction(dialect.driver, client(), arguments))
+
+    event.listen(engine, "do_connect", introduce)
 
 
 def _with_pool(options: dict[str, Any], kept: float | None, is_shared: bool) -> dict[str, Any]:
@@ -164,12 +179,19 @@ class SessionManager:
         self._given: set[Engine] = set()  # what was given out lives as long as this
 
     def get_engine(
-        self, dburi: str, *, short_lived_sessions: bool = False, idle_timeout: float = IDLE_TIMEOUT, **options: Any
+        self,
+        dburi: str,
+        *,
+        short_lived_sessions: bool = False,
+        idle_timeout: float = IDLE_TIMEOUT,
+        client: Client | None = None,
+        **options: Any,
     ) -> Engine:
         """Return the engine of this process for a URL and options of ``create_engine``.
 
         It ends, and closes its connections, with the last manager that gave it out and the last who has it. What nobody
-        has used for ``idle_timeout`` seconds is closed before, unless that is 0.
+        has used for ``idle_timeout`` seconds is closed before, unless that is 0. Where the driver can, the server is
+        told who has opened a connection: what ``client`` says of the first who asked for the engine.
 
         Each statement commits itself on it, in one round trip. For transactions see :meth:`create_session`.
 
@@ -182,7 +204,7 @@ class SessionManager:
         if _is_one_connection(make_url(dburi)):
             kept = 0
         key = (dburi, _frozen(options), self.engine_callback, kept)
-        engine = _engines.get(key, options, partial(_create, dburi, dict(options), self.engine_callback, kept))
+        engine = _engines.get(key, options, partial(_create, dburi, dict(options), self.engine_callback, kept, client))
         self._given.add(engine)
         return engine
 

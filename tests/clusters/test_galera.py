@@ -304,6 +304,7 @@ def test_a_node_that_is_alone(
         backend.store_result("before", 0, states.SUCCESS)
     new = backends(2)
     tasks = [f"t-{number}" for number in range(10)]
+    caplog.set_level(logging.DEBUG, "celery_sql_results.writing.retry")
     with ThreadPoolExecutor() as pool:
         with cluster.isolated(cluster.nodes[2]):
             for task_id in tasks:
@@ -312,7 +313,7 @@ def test_a_node_that_is_alone(
                 pool.submit(backend.store_result, name, 1, states.SUCCESS)
                 for name, backend in (("late", there), ("new", new))
             ]
-            until(lambda: caplog.text.count("retry 2") == 2, "both wait")
+            until(lambda: caplog.text.count("; retry 2") == 2, "both wait")
         for each in late:
             each.result()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import shutil
 import tempfile
@@ -104,6 +105,7 @@ def scripts_of(*revisions: str) -> Path:
 
 def store_at_random(url: str, writer: int, stores: int, ids: int) -> list[Seen]:
     """Store random states under random ids, then say so in a row of its own; return what was stored."""
+    logging.getLogger("celery_sql_results.writing.retry").setLevel(logging.DEBUG)
     backend, chance = backend_on(url), random.Random(writer)
     written = [written_by(backend, chance, writer, number, ids) for number in range(stores)]
     backend.store_result(done(writer), None, states.SUCCESS)

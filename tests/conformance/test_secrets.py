@@ -11,6 +11,7 @@ from urllib.parse import quote
 import pytest
 from celery import states
 from celery.exceptions import BackendGetMetaError, BackendStoreError, ImproperlyConfigured
+from sqlalchemy import make_url
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
 from celery_sql_results import DatabaseBackend
@@ -79,7 +80,7 @@ def test_nobody_there(database: Database, logged: Callable[[], str]) -> None:
         backend.get_task_meta("t")
     text = everything(backend, storing.value, logged()) + everything(backend, reading.value, "")
 
-    assert "cannot be reached yet, first use will try again" in text
+    assert "trouble with the result database sql+" in text
     assert secrets_in(text) == []
 
 
@@ -103,18 +104,22 @@ def test_everything_in_order(database: Database, logged: Callable[[], str]) -> N
 @pytest.mark.parametrize(
     ("url", "shown"),
     [
-        ("postgresql+psycopg://u:{}@h/d", "postgresql+psycopg://u:***@h/d"),
-        ("postgresql+psycopg://u@h/d?password={}", "postgresql+psycopg://u@h/d"),
-        ("mysql+pymysql://u:{}@h:3306/d?charset=utf8mb4", "mysql+pymysql://u:***@h:3306/d"),
+        ("postgresql+psycopg://u:{}@h/d", "sql+postgresql+psycopg://u:***@h/d"),
+        ("postgresql+psycopg://u@h/d?password={}", "sql+postgresql+psycopg://u@h/d"),
+        (
+            "postgresql+psycopg://u:{}@/d?host=a:1&host=b:2&options=x",
+            "sql+postgresql+psycopg://u:***@/d?host=a%3A1&host=b%3A2",
+        ),
+        ("mysql+pymysql://u:{}@h:3306/d?charset=utf8mb4", "sql+mysql+pymysql://u:***@h:3306/d"),
     ],
 )
 def test_as_uri(url: str, shown: str) -> None:
-    """Neither the password nor the query, where it may stand too."""
+    """As `result_backend` is set; neither the password nor what of the query may hold one."""
     url = url.format(quote(PASSWORD, safe=""))
     backend = app_on(url, database_create_tables_at_setup=False).backend
 
     assert (backend.as_uri(), repr(backend)) == (shown, f"<DatabaseBackend {shown}>")
-    assert backend.as_uri(include_password=True) == url
+    assert make_url(backend.as_uri(include_password=True)) == make_url(f"sql+{url}")
 
 
 @on("postgresql", "mariadb", "portable")

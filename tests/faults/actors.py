@@ -64,6 +64,7 @@ def journal(folder: Path, name: str) -> Journal:
     """The journal of this process."""
     noted = Journal(folder / name)
     logging.getLogger("celery_sql_results").addHandler(noted)
+    logging.getLogger("celery_sql_results.writing.retry").setLevel(logging.DEBUG)  # where each retry is told
     return noted
 
 

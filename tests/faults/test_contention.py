@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from celery import states
 
 from celery_sql_results import DatabaseBackend
 from concurrency.actors import store_at_random
-from concurrency.nursery import Nursery, Outcome, complaints, errors
+from concurrency.nursery import Nursery, Outcome, errors
 from concurrency.test_writes import allowed, by_id, final_states
 from faults.actors import LONG, store_some, value_of
 from faults.conftest import Backends, Loads
@@ -48,9 +49,15 @@ def storing(backend: DatabaseBackend, task_id: str) -> Iterator[None]:
     assert not thread.is_alive()
 
 
+@pytest.fixture
+def each_retry(caplog: pytest.LogCaptureFixture) -> None:
+    """The log tells of each retry."""
+    caplog.set_level(logging.DEBUG, "celery_sql_results.writing.retry")
+
+
 def retries(caplog: pytest.LogCaptureFixture) -> list[str]:
     """What the package has logged of retries."""
-    return [record.getMessage() for record in caplog.records if "retry" in record.getMessage()]
+    return [record.getMessage() for record in caplog.records if "; retry" in record.getMessage()]
 
 
 @contextmanager
@@ -80,6 +87,7 @@ def setting(database: Database, name: str, value: str) -> Iterator[None]:
 # -- one by one, and with what connections ---------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("each_retry")
 def test_lock_time_out(mariadb: Database, backends: Backends, caplog: pytest.LogCaptureFixture) -> None:
     """Another session holds the row for longer than the server lets us wait."""
     with setting(mariadb, "innodb_lock_wait_timeout", "1"):
@@ -101,6 +109,7 @@ def waits_for_a_lock(database: Database) -> bool:
     return bool(database.execute(query))
 
 
+@pytest.mark.usefixtures("each_retry")
 def test_deadlock(mariadb: Database, backends: Backends, caplog: pytest.LogCaptureFixture) -> None:
     """We wait for a stranger's row and for the gap before it, where the stranger then wants to put another one.
 
@@ -123,6 +132,7 @@ def test_deadlock(mariadb: Database, backends: Backends, caplog: pytest.LogCaptu
     assert connections(mariadb) == ours
 
 
+@pytest.mark.usefixtures("each_retry")
 def test_serialization_failure(postgresql: Database, backends: Backends, caplog: pytest.LogCaptureFixture) -> None:
     """Another session changes the row after our snapshot was taken."""
     postgresql.execute(f"ALTER DATABASE {postgresql.name} SET default_transaction_isolation = 'serializable'")
@@ -156,7 +166,7 @@ def test_serializable_rivals(postgresql: Database, nursery: Nursery, backends: B
         postgresql.execute("TRUNCATE celery_taskmeta")
         written[:] = nursery.at_once(calls)
         assert errors(written) == []
-        return any("could not serialize" in message for message in complaints(written))
+        return any("could not serialize" in message for outcome in written for _, message in outcome.logged)
 
     until(has_failed, "two processes meet")
     writes = by_id(written)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -174,7 +175,8 @@ def meanwhile(work: Callable[[], object]) -> Iterator[None]:
 
 def retried(caplog: pytest.LogCaptureFixture) -> Callable[[], bool]:
     """Whether a write has been tried in vain more than once."""
-    return lambda: "retry 2" in caplog.text
+    caplog.set_level(logging.DEBUG, "celery_sql_results.writing.retry")
+    return lambda: "; retry " in caplog.text
 
 
 @pytest.mark.parametrize("settings", [{}, {"database_listen": False}], ids=["listening", "polling"])

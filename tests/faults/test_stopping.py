@@ -52,7 +52,7 @@ def test_told_to_stop_while_the_database_is_away(
         assert eventually(lambda: result.state == states.STARTED)
         database.server.shutdown()
         go.touch()
-        assert eventually(lambda: "storing SUCCESS of task" in worker.log)
+        assert eventually(lambda: "trouble with the result database" in worker.log)
         worker.stop()
     assert "kept in the spool" in worker.log
     assert app.backend.spooled == 1

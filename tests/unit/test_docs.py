@@ -58,6 +58,21 @@ def test_every_setting_has_its_entry() -> None:
     assert expected - described == set()
 
 
+def test_every_logger_is_described() -> None:
+    """Each with the levels at which it says something."""
+    lines = re.findall(
+        r"^\| `(celery_sql_results[\w.]*)` \| ([A-Z, ]+) \|", read(DOCS / "reference" / "logging.md"), re.MULTILINE
+    )
+    source = {module.relative_to(SOURCE).with_suffix(""): read(module) for module in SOURCE.rglob("*.py")}
+    loggers = {path: text for path, text in source.items() if "logging.getLogger(__name__)" in text}
+    expected = {
+        ".".join((SOURCE.name, *path.parts)): set(re.findall(r"\blogger\.(debug|info|warning|error)\b", text))
+        for path, text in loggers.items()
+    }
+
+    assert {name: set(levels.lower().split(", ")) for name, levels in lines} == expected
+
+
 def test_every_public_name_is_described() -> None:
     """In the table of the page; what each of them is, Sphinx takes from its docstring."""
     page = read(DOCS / "reference" / "api.md")

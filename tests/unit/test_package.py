@@ -56,7 +56,7 @@ def test_class_path_works_too(path: str) -> None:
     app = Celery("tests", set_as_current=False)
     app.conf.update(result_backend=path, database_url="sqlite://")
 
-    assert (type(app.backend), app.backend.as_uri()) == (package.DatabaseBackend, "sqlite://")
+    assert (type(app.backend), app.backend.as_uri()) == (package.DatabaseBackend, "sql+sqlite://")
 
 
 def test_no_url_is_one_clear_error() -> None:

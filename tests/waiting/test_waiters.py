@@ -27,7 +27,7 @@ WAITS = "import sys; from support import app_on; app_on(sys.argv[1]).AsyncResult
 
 def sweep(backend: DatabaseBackend) -> None:
     """Do what a worker does now and then."""
-    for task in backend.upkeep_tasks.values():
+    for task in backend.upkeep.tasks.values():
         task()
 
 

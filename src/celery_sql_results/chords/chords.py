@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from celery.exceptions import SoftTimeLimitExceeded
 from celery.result import GroupResult
-from celery.utils.log import get_logger
 from sqlalchemy.exc import SQLAlchemyError
 
 from celery_sql_results.boundaries import caught
@@ -27,7 +27,7 @@ from .sweeping import GRACE
 
 __all__ = ["Chords"]
 
-logger = escaping(get_logger(__name__))
+logger = escaping(logging.getLogger(__name__))
 
 
 class Chords:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 import uuid
@@ -11,7 +12,6 @@ from typing import Any, TypeVar
 
 from celery import maybe_signature
 from celery.exceptions import BackendError, ChordError, SecurityError, SoftTimeLimitExceeded
-from celery.utils.log import get_logger
 from kombu.utils.json import loads
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -28,7 +28,7 @@ from .signing import FAIL, SEND, Signer
 __all__ = ["HandOver", "lease_for"]
 
 T = TypeVar("T")
-logger = escaping(get_logger(__name__))
+logger = escaping(logging.getLogger(__name__))
 
 #: The shortest time, in seconds, that an elected process has to join the header, and the longest to publish the body.
 SHORTEST_JOIN, LONGEST_PUBLISH = 10.0, 60.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
@@ -9,7 +10,6 @@ from typing import Any
 
 from celery import states
 from celery.result import ResultSet
-from celery.utils.log import get_logger
 from kombu.utils.json import dumps as dumps_json
 from kombu.utils.json import loads as loads_json
 
@@ -23,7 +23,7 @@ from .parts import LAST
 
 __all__ = ["Members", "as_members", "leaves"]
 
-logger = escaping(get_logger(__name__))
+logger = escaping(logging.getLogger(__name__))
 
 #: A member and its position in the header.
 Place = tuple[str, int]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import random
 import time
@@ -9,8 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
-
-from celery.utils.log import get_logger
 
 from celery_sql_results.boundaries import caught
 from celery_sql_results.foreign import escaping
@@ -22,7 +21,7 @@ from .members import Members
 
 __all__ = ["GRACE", "Sweep"]
 
-logger = escaping(get_logger(__name__))
+logger = escaping(logging.getLogger(__name__))
 
 #: Seconds that a process has to be elected after the last part was stored, before its chord counts as stuck.
 GRACE = 0.5

@@ -22,7 +22,7 @@ from sqlalchemy.engine.url import URL
 from celery_sql_results.connections.pool import UNSENT, committed
 
 from .contracts import ChangeCounter, Listener
-from .inspection import Found, inspect_tables
+from .inspection import Found, inspect_tables, schema_of
 from .refusals import reason_of
 from .sqlstates import CONSTRAINT, DATA, PASSING, is_of, sqlstate
 from .types import NullableBlob, utc_now
@@ -32,6 +32,8 @@ Row = Mapping[str, Any]
 #: Seconds between two attempts of a portable set-up, doubled each time.
 FIRST_PAUSE = 0.01
 LONGEST_PAUSE = 1.0
+#: The largest number of a column of 32 bits.
+LAST_OF_32_BITS = 2**31 - 1
 
 
 class Put:
@@ -134,6 +136,24 @@ class DefaultImpl:
         """Options for ``create_engine`` that this database needs; the user's own come on top."""
         return {}
 
+    def server(self, dialect: sa.Dialect) -> str:
+        """Which server it is, and of which version, once there was a connection."""
+        return self._server(dialect, dialect.name)
+
+    def _server(self, dialect: sa.Dialect, name: str) -> str:
+        numbers = [str(part) for part in dialect.server_version_info or () if isinstance(part, int)]
+        return f"{name} {'.'.join(numbers[:3])}".strip()
+
+    def largest_id(self, connection: Connection, table: sa.Table) -> int | None:
+        """The last id that a table, which is there, can have; ``None`` if there are so many that none is the last."""
+        columns = sa.inspect(connection).get_columns(table.name, schema_of(connection, table))
+        kind = next(column["type"] for column in columns if column["name"].lower() == "id")
+        return LAST_OF_32_BITS if isinstance(kind, sa.Integer) and not isinstance(kind, sa.BigInteger) else None
+
+    def introduction(self, driver: str, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments of a driver more, that tell the server who connects, if the user's own do not."""
+        return {}
+
     def is_one_connection(self, url: URL) -> bool:
         """Whether the database is there only on the connection that has opened it: it is kept, and shared."""
         return False
@@ -195,10 +215,7 @@ class DefaultImpl:
         return connection.execute(sa.select(sa.true()).where(*same)).first() is not None
 
     def now(self, offset: timedelta = timedelta()) -> sa.ColumnElement[datetime]:
-        """The time in UTC when a statement is executed, ``offset`` later, by the clock of the database.
-
-        Here by that of this host, since there is no portable name for the other.
-        """
+        """The time in UTC when a statement runs, ``offset`` later, by the database's clock; here by that of this host."""
         return sa.bindparam(None, callable_=lambda: utc_now() + offset, type_=sa.DateTime())
 
     def size_of(self, column: sa.ColumnElement[bytes]) -> sa.ColumnElement[int]:

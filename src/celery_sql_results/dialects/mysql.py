@@ -200,6 +200,17 @@ class MySQLImpl(AutocommitImpl):
         arguments = ARGUMENTS.get(url.get_driver_name(), {})
         return {"connect_args": {name: value for name, value in arguments.items() if name not in url.query}}
 
+    def server(self, dialect: sa.Dialect) -> str:
+        return self._server(dialect, "MariaDB" if getattr(dialect, "is_mariadb", False) else "MySQL")
+
+    def introduction(self, driver: str, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Among the attributes of the connection. Drivers that use the library of C have no argument for them."""
+        if driver == "pymysql":
+            return {"program_name": name, **arguments}
+        if driver == "mysqlconnector":
+            return {"conn_attrs": {"program_name": name, **(arguments.get("conn_attrs") or {})}}
+        return {}
+
     def settle(self, dbapi_connection: DBAPIConnection, dialect: sa.Dialect) -> None:
         """Times are UTC also in columns of TIMESTAMP; no commit begins a transaction or ends the connection."""
         with closing(dbapi_connection.cursor()) as cursor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
@@ -129,6 +130,20 @@ class PostgreSQLImpl(AutocommitImpl):
         """A server that does not answer any more is given up, as far as the driver can."""
         arguments = _ARGUMENTS.get(url.get_driver_name(), {})
         return {"connect_args": {name: value for name, value in arguments.items() if name not in url.query}}
+
+    def server(self, dialect: sa.Dialect) -> str:
+        return self._server(dialect, "PostgreSQL")
+
+    def largest_id(self, connection: Connection, table: sa.Table) -> int | None:
+        return postgresql_catalog.largest_id(connection, table)
+
+    def introduction(self, driver: str, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """libpq takes the name where nobody gives another: its own arguments, PGAPPNAME, a service."""
+        if "application_name" in str(arguments.get("options")):
+            return {}
+        if driver in _LIBPQ_DRIVERS:
+            return {"fallback_application_name": name, **arguments}
+        return {"application_name": os.environ.get("PGAPPNAME") or name, **arguments} if driver == "pg8000" else {}
 
     def settle(self, dbapi_connection: DBAPIConnection, dialect: sa.Dialect) -> None:
         """Times are UTC also in columns with a time zone. PgBouncer keeps this apart for each of its clients.

@@ -10,7 +10,7 @@ from sqlalchemy.engine import Connection
 
 from .inspection import RIGHTS, Found, Item, schema_of, sequence_of
 
-__all__ = ["look_at"]
+__all__ = ["largest_id", "look_at"]
 
 _DENIED = ", ".join(
     f"CASE WHEN NOT (usable AND pg_catalog.has_table_privilege(oid, '{right}')) THEN '{right}' END" for right in RIGHTS
@@ -75,6 +75,28 @@ def look_at(connection: Connection, tables: Sequence[sa.Table]) -> dict[sa.Table
         return None if item is None else rows.get((schema_of(connection, item), item.name))
 
     return {table: _found(found(table), sequence, found(sequence), reads_only) for table, sequence in sequences.items()}
+
+
+#: The bytes of a column of ids, and the last number of its sequence, where there are both.
+_IDS = sa.text("""
+SELECT t.typlen, (SELECT s.seqmax FROM pg_catalog.pg_sequence s WHERE s.seqrelid = pg_catalog.to_regclass(:sequence))
+FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+WHERE a.attrelid = pg_catalog.to_regclass(:table) AND a.attname = 'id'
+""")
+
+
+def largest_id(connection: Connection, table: sa.Table) -> int | None:
+    """The last id that a table can have, if it is one that may be reached."""
+    quoted, sequence = connection.dialect.identifier_preparer, sequence_of(connection, table)
+    names = {"table": quoted.format_table(sa.table(table.name, schema=schema_of(connection, table))), "sequence": None}
+    if sequence is not None:
+        drawn_from = sa.Sequence(sequence.name, schema=schema_of(connection, sequence))
+        names["sequence"] = quoted.format_sequence(drawn_from)
+    row = connection.execute(_IDS, names).first()
+    if row is None:
+        return None
+    largest: int = min(2 ** (8 * row[0] - 1) - 1, row[1] or 2**63 - 1)
+    return largest if largest < 2**62 else None
 
 
 def _found(table: Any, wanted: sa.Sequence | None, sequence: Any, reads_only: bool) -> Found:

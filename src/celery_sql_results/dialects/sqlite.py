@@ -117,6 +117,13 @@ class SQLiteImpl(AutocommitImpl):
         """``octet_length`` is there since 3.43; of a BLOB, ``length`` is the same."""
         return sa.func.length(column, type_=sa.Integer)
 
+    def server(self, dialect: Dialect) -> str:
+        return self._server(dialect, "SQLite")
+
+    def largest_id(self, connection: Connection, table: sa.Table) -> int | None:
+        """Each id has 64 bits, whatever the column is called."""
+        return None
+
     def upsert(self, where: Put, columns: tuple[str, ...]) -> sa.Insert:
         return on_conflict_upsert(insert, where, columns)
 

@@ -7,13 +7,13 @@ surrogates are escaped, names are clipped to their column.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from typing import Any, TypeVar
 
 from celery import states
 from celery.exceptions import SecurityError, SoftTimeLimitExceeded
-from celery.utils.log import get_logger
 from kombu.compression import compress
 from kombu.exceptions import ContentDisallowed, DecodeError, EncodeError
 from kombu.serialization import dumps, loads
@@ -35,7 +35,7 @@ from .text import bounded_repr, is_short, text
 
 __all__ = ["Encoding"]
 
-logger = escaping(get_logger(__name__))
+logger = escaping(logging.getLogger(__name__))
 
 #: What stands before a compressed payload, followed by its content type, NUL and the body. Celery 5.7 writes and reads
 #: the same; no serializer writes a leading NUL.

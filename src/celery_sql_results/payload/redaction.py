@@ -6,6 +6,7 @@ Whatever goes wrong here, less is stored and not more.
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, time, timedelta
@@ -14,7 +15,6 @@ from enum import Enum
 from typing import Any
 from uuid import UUID
 
-from celery.utils.log import get_logger
 from celery.utils.saferepr import saferepr
 
 from celery_sql_results.boundaries import caught
@@ -22,7 +22,7 @@ from celery_sql_results.foreign import escaping
 
 __all__ = ["REDACTED", "REPR_LEVELS", "Redact", "Redaction", "redaction_for"]
 
-logger = escaping(get_logger(__name__))
+logger = escaping(logging.getLogger(__name__))
 
 #: Takes a task's name and arguments, and returns the arguments that may be stored.
 Redact = Callable[[str, Sequence[Any], Mapping[str, Any]], tuple[Any, Any]]

@@ -5,12 +5,12 @@ The guard of a write lives here: SUCCESS is never overwritten, a finished state 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from celery import states
-from celery.utils.log import get_logger
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError
 
@@ -22,7 +22,7 @@ from celery_sql_results.models import EXTENDED_COLUMNS, RECORDED_COLUMNS, TASK_C
 
 __all__ = ["Columns", "Row", "TaskRows", "batches"]
 
-logger = escaping(get_logger(__name__))
+logger = escaping(logging.getLogger(__name__))
 Row = Mapping[str, Any]
 #: The columns that each table really has; others are neither written nor read.
 Columns = Mapping[sa.Table, frozenset[str]]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .found import HEAD
+from .found import HEAD, State, look
 from .prepare import Prepared, prepare_models
+from .remedy import shortcomings
 
-__all__ = ["HEAD", "Prepared", "prepare_models"]
+__all__ = ["HEAD", "Prepared", "State", "look", "prepare_models", "shortcomings"]

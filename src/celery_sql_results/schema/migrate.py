@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from sqlalchemy.schema import CreateTable
 from celery_sql_results.dialects import DefaultImpl, impl_for
 
 from .found import HEAD, State
+from .quiet import quiet
 
 __all__ = ["create_missing", "migrate", "stamp", "steps"]
 
@@ -27,7 +26,7 @@ def migrate(connection: Connection, impl: DefaultImpl, state: State) -> None:
 
     Alembic is imported here, because most processes find nothing to do.
     """
-    with _quiet():
+    with quiet():
         from alembic.operations import Operations
         from alembic.runtime.migration import MigrationContext
         from alembic.script import ScriptDirectory
@@ -51,7 +50,7 @@ def create_missing(connection: Connection, state: State) -> None:
 
 def steps(connection: Connection, table: sa.Table) -> Iterator[sa.Executable]:
     """The statements that make a table complete."""
-    with _quiet():
+    with quiet():
         from .migrations import steps_for
     yield from steps_for(connection, table)
 
@@ -85,17 +84,3 @@ def _make_known_to_alembic(dialect: sa.Dialect) -> None:
     except KeyError:
         type("PortableImpl", (impl.DefaultImpl,), {"__dialect__": dialect.name})
         compiles(AddColumn, dialect.name)(add_column)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Alembic says at INFO what it has loaded. Whoever has set a level for it is told."""
-    logger: Any = logging.getLogger("alembic")
-    if logger.level != logging.NOTSET:
-        yield
-        return
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(logging.NOTSET)

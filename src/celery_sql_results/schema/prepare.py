@@ -12,13 +12,13 @@ holds the SQL to run.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import sqlalchemy as sa
-from celery.utils.log import get_logger
 from sqlalchemy import exc
 from sqlalchemy.engine import Engine
 
@@ -33,7 +33,7 @@ from .remedy import remedy, shortcomings, strangers
 
 __all__ = ["Columns", "Prepared", "prepare_models"]
 
-logger = get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 #: The columns that may be used of each table; none stands for a table that is not there, or may not be used. That of
 #: waiters is left out while the server only reads: whoever reads must not write for that.

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 from .choice import looker_for
 from .joining import metas
+from .listening import arrives
 from .looker import Looker
 from .results import install
 from .share import Share, when_closed
 from .waits import INTERVAL, Wait, Waits
 
-__all__ = ["INTERVAL", "Looker", "Share", "Wait", "Waits", "install", "looker_for", "metas", "when_closed"]
+__all__ = ["INTERVAL", "Looker", "Share", "Wait", "Waits", "arrives", "install", "looker_for", "metas", "when_closed"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import threading
@@ -10,7 +11,6 @@ import uuid
 from collections.abc import Collection
 
 from celery import states
-from celery.utils.log import get_logger
 from sqlalchemy.exc import DBAPIError, ProgrammingError, SQLAlchemyError
 
 from celery_sql_results.foreign import escaping
@@ -20,7 +20,7 @@ from .subscription import Row, Subscription
 
 __all__ = ["Asking"]
 
-logger = escaping(get_logger(__name__))
+logger = escaping(logging.getLogger(__name__))
 
 #: Most ids of one wait that get a row of their own; more are polled in one query, which costs the writers nothing.
 MOST_ROWS = 100

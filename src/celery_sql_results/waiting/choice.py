@@ -10,7 +10,7 @@ from weakref import WeakValueDictionary
 from sqlalchemy.engine import Engine
 
 from celery_sql_results.rows import Rows
-from celery_sql_results.writing import Judge
+from celery_sql_results.writing import Judge, Outage
 
 from .asking import Asking
 from .listening import ListenNotifier
@@ -25,7 +25,12 @@ _lookers: WeakValueDictionary[Hashable, Looker] = WeakValueDictionary()
 
 
 def looker_for(
-    rows: Rows, engine: Callable[[], Engine], bounds: tuple[float, float], idle_timeout: float, *kind: Hashable
+    rows: Rows,
+    engine: Callable[[], Engine],
+    bounds: tuple[float, float],
+    idle_timeout: float,
+    outage: Outage,
+    *kind: Hashable,
 ) -> Looker:
     """What looks for the tasks of some rows in this process, for all who ask for the same.
 
@@ -34,6 +39,7 @@ def looker_for(
         engine: gives an engine without a pool: what is held while somebody waits must not be missing elsewhere.
         bounds: the shortest and the longest pause between two looks, in seconds.
         idle_timeout: seconds for which threads and connections stay when nobody waits, within bounds; 0 is the longest.
+        outage: is told of looks that fail, and of those that succeed afterwards.
         kind: in what else the rows may differ from those of others.
     """
     tasks = rows.tasks
@@ -45,7 +51,7 @@ def looker_for(
         asking = Asking(tasks, rows.waiters if tasks.impl.can_listen(listening) else None)
         passes = Judge(tasks.impl, lambda: tasks.engine).passes  # which knows no backend, as it outlives each
         notifier = _notifier(rows, listening, asking)
-        found = _lookers.setdefault(key, Looker(asking, notifier, passes, *bounds, idle_timeout))
+        found = _lookers.setdefault(key, Looker(asking, notifier, passes, *bounds, idle_timeout, outage))
     return found
 
 

@@ -7,16 +7,16 @@ on. So a test message is sent first. Until it has arrived, and while it does not
 
 from __future__ import annotations
 
+import logging
 import selectors
 import socket
 import threading
 import time
 import uuid
 from collections.abc import Callable, Collection
-from contextlib import suppress
+from contextlib import closing, suppress
 
 from celery.exceptions import SoftTimeLimitExceeded
-from celery.utils.log import get_logger
 
 from celery_sql_results.boundaries import caught
 from celery_sql_results.dialects import Listener
@@ -26,9 +26,9 @@ from celery_sql_results.writing import describe
 
 from .notifier import Ears
 
-__all__ = ["ListenNotifier"]
+__all__ = ["ListenNotifier", "arrives"]
 
-logger = escaping(get_logger(__name__))
+logger = escaping(logging.getLogger(__name__))
 
 #: Seconds that a test message may take.
 TEST_TIMEOUT = 2.0
@@ -147,7 +147,7 @@ class ListenNotifier(threading.Thread):
         pause: float = min(FIRST_RECONNECT * 2 ** min(self._failures, 10), LAST_RECONNECT)
         self._failures += 1
         if was_heard:
-            logger.info("the connection for notifications was lost, polling until it is back")
+            logger.debug("the connection for notifications was lost, polling until it is back")
         else:
             self.is_hopeful = False
             self._complain(error)
@@ -157,7 +157,7 @@ class ListenNotifier(threading.Thread):
         """One warning of each kind, and none for an outage, of which others tell, nor as one has just ended."""
         if isinstance(error, _Deaf):
             self._deaf += 1
-            log = logger.warning if self._deaf == 1 else logger.info
+            log = logger.warning if self._deaf == 1 else logger.debug
             log(
                 "notifications do not arrive, so results are polled, and it is tried again, every %d s at last. Behind "
                 "PgBouncer in transaction mode, set database_listen_url to a URL that reaches the server directly, or "
@@ -167,7 +167,7 @@ class ListenNotifier(threading.Thread):
             return
         is_odd = self._database_answers()
         self._odd_failures += is_odd
-        log = logger.warning if is_odd and self._odd_failures == WARN_AFTER else logger.info
+        log = logger.warning if is_odd and self._odd_failures == WARN_AFTER else logger.debug
         log(
             "no connection for notifications (%s), so results are polled and it is tried again, every %d s at last. "
             "Is database_listen_url right, or should database_listen be False?",
@@ -178,6 +178,20 @@ class ListenNotifier(threading.Thread):
         with caught() as failure:
             self._waiters.notify(self._channel, "")
         return failure.error is None
+
+
+def arrives(listener: Listener, waiters: WaiterRows) -> bool:
+    """Whether a notification arrives on a connection that is opened for that."""
+    channel, token = f"celery_{uuid.uuid4().hex}", uuid.uuid4().hex
+    ends = time.monotonic() + TEST_TIMEOUT
+    with selectors.DefaultSelector() as selector, closing(listener):
+        listener.open(channel)
+        selector.register(listener, selectors.EVENT_READ)
+        waiters.notify(channel, token)
+        while (left := ends - time.monotonic()) > 0:
+            if selector.select(left) and token in listener.received():
+                return True
+    return False
 
 
 def _nudge(outer: socket.socket) -> None:

@@ -6,6 +6,7 @@ What listens does so in another thread, and hands over ids: it can delay no look
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
@@ -14,10 +15,10 @@ from queue import Empty, SimpleQueue
 
 from celery import states
 from celery.exceptions import SoftTimeLimitExceeded
-from celery.utils.log import get_logger
 
 from celery_sql_results.boundaries import caught
 from celery_sql_results.foreign import escaping
+from celery_sql_results.writing import Outage
 
 from .asking import Asking
 from .awaited import Awaited
@@ -27,7 +28,7 @@ from .subscription import Row, Subscription
 
 __all__ = ["Looker"]
 
-logger = escaping(get_logger(__name__))
+logger = escaping(logging.getLogger(__name__))
 
 #: Seconds that the threads stay at most when nobody waits, with their connections.
 LINGER = 30.0
@@ -46,6 +47,7 @@ class Looker:
         first_pause: shortest pause between two looks, in seconds.
         last_pause: longest pause, where changes are not made known.
         idle_timeout: seconds that the threads stay when nobody waits; 0 is as long as they may.
+        outage: is told of looks that fail, and of those that succeed afterwards.
 
     Attributes:
         looks: how many times the thread has asked for rows.
@@ -59,10 +61,11 @@ class Looker:
         first_pause: float,
         last_pause: float,
         idle_timeout: float,
+        outage: Outage,
     ) -> None:
         self._asking = asking
         self._make_notifier = notifier
-        self._passes = passes
+        self._passes, self._outage = passes, outage
         self._bounds = first_pause, last_pause
         self._linger = min(idle_timeout or LINGER, LINGER)
         self._users: set[object] = set()
@@ -78,7 +81,6 @@ class Looker:
         self._notifier: Notifier | None = None
         self._sleeps_until = -math.inf
         self._idle_since = time.monotonic()
-        self._is_reachable = True
         self.looks = 0
 
     # -- who needs it --------------------------------------------------------------------------------------------
@@ -298,7 +300,10 @@ class Looker:
         if error is not None and not self._passes(error):
             self._tell(waits, error)
             return
-        self._note_outage(error)
+        if error is None:
+            self._outage.answered()
+        else:
+            self._outage.failed(error, began)
         with self._lock:
             for wait in waits:
                 if not wait.has_ended and wait.missing:
@@ -313,11 +318,6 @@ class Looker:
             wait.fail(error)
             if wait.ends_itself:
                 self.end(wait)
-
-    def _note_outage(self, error: BaseException | None) -> None:
-        if error is not None and self._is_reachable:
-            logger.warning("the result database cannot be reached, waiting goes on: %s", type(error).__name__)
-        self._is_reachable = error is None
 
     def _plan(self, wait: Subscription) -> None:
         notifier = self._notifier

@@ -14,18 +14,14 @@ from weakref import WeakSet, finalize
 
 from celery import Celery
 from celery.exceptions import TimeoutError as CeleryTimeoutError
-from celery.utils.log import get_logger
 from sqlalchemy.exc import SQLAlchemyError
 
-from celery_sql_results.foreign import escaping
 from celery_sql_results.writing import Late, Retries, bounded
 
 from .looker import Looker
 from .subscription import Subscription
 
 __all__ = ["Share", "when_closed"]
-
-logger = escaping(get_logger(__name__))
 
 #: Seconds that the first look of a wait may take, however short its timeout: a timeout of 0 looks once.
 LOOK = 1.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
@@ -10,13 +11,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from celery import states
-from celery.utils.log import get_logger
 
 from celery_sql_results.foreign import escaping
 
 __all__ = ["Row", "Subscription", "Watch"]
 
-logger = escaping(get_logger(__name__))
+logger = escaping(logging.getLogger(__name__))
 Row = Mapping[str, Any]
 
 

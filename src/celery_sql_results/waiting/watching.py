@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 from collections.abc import Callable, Collection, Iterable
@@ -10,7 +11,6 @@ from typing import Any
 from weakref import WeakSet, ref
 
 from celery.exceptions import SoftTimeLimitExceeded
-from celery.utils.log import get_logger
 
 from celery_sql_results.boundaries import caught, undone
 from celery_sql_results.foreign import escaping
@@ -22,7 +22,7 @@ from .subscription import Row, Watch
 
 __all__ = ["NOBODYS", "Watching"]
 
-logger = escaping(get_logger(__name__))
+logger = escaping(logging.getLogger(__name__))
 
 #: What is waited for in place of an id that no row can have: no task has this one.
 NOBODYS = ""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from .bounded import Late, bounded
+from .described import describe
 from .entry import CHORD, GROUP, PART, TASK, Entry
-from .retry import Retries, describe
+from .outage import Outage
+from .retry import Retries
 from .spool import Emptier, Replay, Spool
 from .still import still
 from .verdict import Judge, Verdict
@@ -19,6 +21,7 @@ __all__ = [
     "Entry",
     "Judge",
     "Late",
+    "Outage",
     "Replay",
     "Retries",
     "Spool",

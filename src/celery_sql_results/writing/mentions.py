@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable
-
-from celery.utils.log import get_logger
 
 from celery_sql_results.boundaries import caught
 from celery_sql_results.foreign import escaping
 
 from .bounded import Late, bounded
+from .described import describe
 from .entry import Entry
-from .retry import describe
+from .outage import LEFT_OUT, NO_MORE, Outage
 
 __all__ = ["Mentions"]
 
-logger = escaping(get_logger(__name__))
+logger = escaping(logging.getLogger(__name__))
 
 #: Seconds that the one attempt may take. A database that is well needs thousandths of it.
 LONGEST = 5.0
@@ -31,32 +31,41 @@ class Mentions:
     Args:
         put: stores an entry, or what stands for it, or raises.
         cannot_hang: whether the database is in this process: then another thread may have to wait for this one.
+        outage: is told of what fails, and of what succeeds afterwards.
+        passes: whether an error is that of a database that is away.
     """
 
-    def __init__(self, put: Callable[[Entry], None], cannot_hang: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        put: Callable[[Entry], None],
+        cannot_hang: Callable[[], bool],
+        outage: Outage,
+        passes: Callable[[BaseException], bool],
+    ) -> None:
         self._put = put
         self._cannot_hang = cannot_hang
+        self._outage, self._passes = outage, passes
         #: When each attempt that is under way should have ended, by the monotonic clock.
         self._ends: dict[tuple[int, object], float] = {}
-        self._told = False
 
     def put(self, entry: Entry) -> None:
-        """Store ``entry``, or leave it out. The log says so once for each outage.
+        """Store ``entry``, or leave it out. Of an outage the log tells as ever; of other failures, of the first.
 
         Raises:
             celery.exceptions.SoftTimeLimitExceeded: the task has not ended, so it is its own to notice.
         """
         if self._is_hanging():
             return
+        began = time.monotonic()
         with caught() as failure:  # a driver may raise anything, and the task runs on
             if self._cannot_hang():
                 self._put(entry)
             else:
                 bounded(lambda: self._attempt(entry), LONGEST)
         if failure.error:
-            self._tell(entry, failure.error)
+            self._tell(entry, failure.error, began)
         else:
-            self._told = False
+            self._outage.answered(writes=True)
 
     def _is_hanging(self) -> bool:
         now, here = time.monotonic(), os.getpid()  # a forked child has none of the attempts of its parent
@@ -70,8 +79,10 @@ class Mentions:
         finally:
             del self._ends[token]
 
-    def _tell(self, entry: Entry, error: BaseException) -> None:
-        if not self._told:
-            self._told = True
-            why = f"not done within {LONGEST:g} s" if isinstance(error, Late) else describe(error)
-            logger.warning("%s failed (%s): left out, like others until the database is well", entry, why)
+    def _tell(self, entry: Entry, error: BaseException, began: float) -> None:
+        if isinstance(error, Late):
+            self._outage.failed(Late(f"not done within {LONGEST:g} s"), began, writes=True)
+        elif self._passes(error):
+            self._outage.failed(error, began, writes=True)
+        elif self._outage.is_first(LEFT_OUT):
+            logger.warning("%s failed (%s): left out. %s", entry, describe(error), NO_MORE)

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import NamedTuple, TypeVar
-
-from celery.utils.log import get_logger
 
 from celery_sql_results.foreign import escaping
 from celery_sql_results.settings import Policy, RetryPolicy
 
+from .described import describe
+from .outage import Outage
 from .verdict import Verdict
 
-__all__ = ["Failed", "Retries", "attempt", "describe", "never"]
+__all__ = ["Failed", "Retries", "attempt", "never"]
 
 T = TypeVar("T")
-logger = escaping(get_logger(__name__))
+logger = escaping(logging.getLogger(__name__))
 
-#: How a line begins on one of several attempts, of psycopg 3 and of libpq: on other hosts, or without TLS.
-HOST = ("- host: ", "connection failed: ", "connection to server at ")
 #: Seconds after which a pause looks whether it is still worth waiting.
 SLICE = 0.25
 #: How often whoever calls wants an operation to be tried again at most.
@@ -63,11 +63,13 @@ class Retries:
     Args:
         judge: tells what an error means.
         policy: how often and how long writes and reads are tried again.
+        outage: is told of what fails, and of what succeeds afterwards.
     """
 
-    def __init__(self, judge: Callable[[BaseException], Verdict], policy: RetryPolicy) -> None:
+    def __init__(self, judge: Callable[[BaseException], Verdict], policy: RetryPolicy, outage: Outage) -> None:
         self.judge = judge
         self.policy = policy
+        self.outage = outage
 
     @contextmanager
     def at_most(self, retries: float) -> Iterator[None]:
@@ -110,28 +112,45 @@ class Retries:
 
         Pauses double from the first to the longest and are jittered, so that a fleet does not come back at once; the
         last attempt is made at the end of the window. A connection that turns out to be dead costs one attempt more, at
-        once and unlogged: the pool only checks connections that were idle for a while. The operation must be safe to
+        once and untold: the pool only checks connections that were idle for a while. The operation must be safe to
         repeat. Its first attempt may have been made already, and have ``failed``.
         """
-        judge = judge or self.judge
-        began = failed.began if failed else time.monotonic()
-        retry, stale, most = 0, True, min(policy.retries, _most_retries.get())
-        while True:
-            done = attempt(operation, judge, began) if failed is None else failed
-            if not isinstance(done, Failed) or not done.verdict.passes:
-                return done
-            failed = None
-            if stale and done.verdict.lost:
-                stale = False
-            else:
-                left = began + policy.window - time.monotonic()
-                if retry >= most or left <= 0 or gives_up():
-                    return done
-                pause = min(_pause(policy, retry), left)
-                retry += 1
-                logger.warning("%s failed (%s); retry %d in %.2f s", name, describe(done.error), retry, pause)
-                if not _sleep(pause, gives_up):
-                    return done
+        judge, writes = judge or self.judge, policy is self.policy.writes
+        done: T | Failed = attempt(operation, judge) if failed is None else failed
+        if isinstance(done, Failed) and done.verdict.passes and done.verdict.lost:
+            done = attempt(operation, judge, done.began)
+        if not isinstance(done, Failed) or not done.verdict.passes:
+            return done
+        with self.outage.held_up():
+            done = self._again(name, partial(attempt, operation, judge, done.began), policy, gives_up, done)
+        if not isinstance(done, Failed):
+            self.outage.answered(writes=writes)
+        return done
+
+    def _again(
+        self,
+        name: str,
+        attempted: Callable[[], T | Failed],
+        policy: Policy,
+        gives_up: Callable[[], bool],
+        failed: Failed,
+    ) -> T | Failed:
+        retry, most = 0, min(policy.retries, _most_retries.get())
+        done: T | Failed = failed
+        while isinstance(done, Failed) and done.verdict.passes:
+            self.outage.failed(done.error, done.began, writes=policy is self.policy.writes)
+            left = done.began + policy.window - time.monotonic()
+            if retry >= most or left <= 0 or gives_up():
+                break
+            if not retry:
+                self.outage.retried()
+            pause = min(_pause(policy, retry), left)
+            retry += 1
+            logger.debug("%s failed (%s); retry %d in %.2f s", name, describe(done.error), retry, pause)
+            if not _sleep(pause, gives_up):
+                break
+            done = attempted()
+        return done
 
 
 def _value(done: T | Failed) -> T:
@@ -153,14 +172,3 @@ def _sleep(pause: float, gives_up: Callable[[], bool]) -> bool:
             return False
         pause -= SLICE
     return True
-
-
-def describe(error: BaseException) -> str:
-    """The first line of the driver's own words: others may quote a row, and SQLAlchemy's add the statement.
-
-    Of several hosts that were tried, one line each.
-    """
-    original = getattr(error, "orig", None) or error
-    lines = [line.strip() for line in str(original).strip().splitlines()] or [""]
-    hosts = [line for line in lines if line.startswith(HOST)]
-    return f"{type(original).__name__}: {'; '.join(hosts or lines[:1])}"

@@ -6,11 +6,11 @@ short, without a payload of the task.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from celery import states
-from celery.utils.log import get_logger
 
 from celery_sql_results.errors import ResultRefused
 from celery_sql_results.foreign import escaping
@@ -21,7 +21,7 @@ from .retry import Failed
 
 __all__ = ["Encode", "put_stand_in"]
 
-logger = escaping(get_logger(__name__))
+logger = escaping(logging.getLogger(__name__))
 
 Row = Mapping[str, Any]
 #: The payload of a value for a state.

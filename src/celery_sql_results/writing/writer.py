@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable
 from itertools import count
 
 from celery.exceptions import BackendStoreError, SoftTimeLimitExceeded
 
 from celery_sql_results.errors import bare
+from celery_sql_results.foreign import escaping
 from celery_sql_results.rows import Database
 
+from .described import describe
 from .entry import CHORD, GROUP, PART, TASK, Entry
 from .mentions import Mentions
-from .retry import Failed, Retries, attempt, describe, never
+from .outage import LOST, NO_MORE
+from .retry import Failed, Retries, attempt, never
 from .spool import Spool
 from .stand_ins import Encode, put_stand_in
 from .verdict import Judge, Verdict
 
 __all__ = ["StruckMeanwhile", "Writer"]
+
+logger = escaping(logging.getLogger(__name__))
 
 #: Bytes from which on a row may be what makes a statement slow, and how often such a one may be ended for its time
 #: before something smaller is stored.
@@ -50,7 +57,8 @@ class Writer:
         self._retries = retries
         self._encode = encode
         self._spool = spool
-        self._mentions = Mentions(self.put_or_stand_in, lambda: database.is_in_this_process)
+        self._outage = outage = retries.outage
+        self._mentions = Mentions(self.put_or_stand_in, lambda: database.is_in_this_process, outage, judge.passes)
 
     def write(self, entry: Entry, in_a_hurry: Callable[[], bool] = never, is_over: Callable[[], bool] = always) -> bool:
         """Store ``entry``: ``False`` if it is kept in the spool instead.
@@ -67,7 +75,10 @@ class Writer:
             self._mentions.put(entry)
             return True
         failed = self._attempt(entry)  # nearly always that is all: what helps against errors takes time to make ready
-        return failed is None or self._insist(entry, failed, in_a_hurry, is_over)
+        if failed is None:
+            self._outage.answered(writes=True)
+            return True
+        return self._insist(entry, failed, in_a_hurry, is_over)
 
     def restore(self, entry: Entry) -> None:
         """Store an entry that waited; a group that was saved again since stays as it is.
@@ -151,11 +162,17 @@ class Writer:
             return False
         if left.verdict.time_limit:
             return self._settle(entry, None, in_a_hurry)
+        self._tell_lost(entry, left)
         if entry.kind == TASK and left.verdict.passes:
             ids = {"task_id": entry.row["task_id"], "state": entry.row["status"]}
             reason = f"{self._database.name} cannot be reached ({describe(left.error)})"
             raise BackendStoreError(f"the result database {reason}", **ids) from bare(left.error)
         raise left.error
+
+    def _tell_lost(self, entry: Entry, failed: Failed) -> None:
+        if self._outage.is_first(LOST):
+            failure = (entry, describe(failed.error), time.monotonic() - failed.began)
+            logger.error("%s failed (%s) for %.1f s: given up. %s", *failure, NO_MORE)
 
     def _attempts(self, entry: Entry, in_a_hurry: Callable[[], bool], failed: Failed | None = None) -> Failed | None:
         gives_up = in_a_hurry if self._spool else never
@@ -180,4 +197,4 @@ class Writer:
         """Whether the spool has it now. It takes nothing that the database would refuse again."""
         if self._spool is None or entry.kind == CHORD or failed.verdict.refusal is not None:
             return False
-        return self._spool.keep(entry, failed)
+        return self._spool.keep(entry, failed, self._outage)

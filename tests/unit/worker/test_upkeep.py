@@ -9,7 +9,7 @@ import pytest
 from celery import Celery
 from celery.signals import worker_ready, worker_shutdown
 
-from celery_sql_results.worker.upkeep import Upkeep
+from celery_sql_results.worker.upkeep import Upkeep, Work
 from support import app_on
 
 #: Seconds in which what was asked for must have happened; generous, since a loaded machine is slow.
@@ -29,9 +29,10 @@ def threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == NAME]
 
 
-def test_nothing_stops_it_and_an_outage_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
-    """One task that fails keeps no other from being done. After it has succeeded, it is the next outage."""
-    outcomes = [OSError("one"), OSError("two"), ValueError("three"), None, ValueError("four")]
+def test_nothing_stops_it_and_each_kind_of_trouble_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    """One task that fails keeps no other from being done. After it has succeeded, it is
+    told again. Of a database that is away, somebody else tells."""
+    outcomes = [OSError("one"), OSError("two"), ConnectionError("away"), ValueError("three"), None, ValueError("four")]
     rounds: list[int] = []
     over = threading.Event()
 
@@ -46,13 +47,22 @@ def test_nothing_stops_it_and_an_outage_is_one_line(caplog: pytest.LogCaptureFix
             upkeep.end()
             over.set()
 
-    upkeep = Upkeep({"failing": fail, "counting": count}, 0.001, nullcontext())
+    away: list[BaseException] = []
+    tasks = {"failing": fail, "counting": count}
+
+    def is_away(error: BaseException) -> bool:
+        if isinstance(error, ConnectionError):
+            away.append(error)
+        return error in away
+
+    upkeep = Upkeep(Work(tasks, 0.001, is_away, nullcontext(), bool))
     upkeep.start()
     assert over.wait(PATIENCE)
     upkeep.join(PATIENCE)
 
     assert not upkeep.is_alive()
     assert rounds == list(range(len(outcomes)))
+    assert away == outcomes[2:3]
     assert [message.partition("(")[2].partition(")")[0] for message in caplog.messages] == [
         "OSError: one",
         "ValueError: three",

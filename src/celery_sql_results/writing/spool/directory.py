@@ -8,9 +8,11 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime, timezone
 from hashlib import sha256
 from itertools import count
 from pathlib import Path
+from typing import NamedTuple
 
 from celery_sql_results.boundaries import undone
 from celery_sql_results.errors import SettingError
@@ -25,8 +27,21 @@ SETTING = "database_spool_dir"
 ENTRY, DRAFT, REJECTED = ".json", ".draft", ".rejected"
 #: Seconds for which the size of the directory is known, but for what this process adds: others write there as well.
 MEASURED_FOR = 10.0
-#: Seconds after which a draft is what a process left behind that died.
+#: Seconds after which a draft is what a process left behind that died, and an entry one that nobody stores.
 ABANDONED_AFTER = 3600.0
+#: The file that tells people whose the directory is.
+NOTE = "database.txt"
+#: The directory is measured at most for one part in so many of the time.
+SHARE = 10
+
+
+class Sibling(NamedTuple):
+    """Another spool that nobody empties: whose it is, how many entries wait, and since when."""
+
+    path: Path
+    owner: str
+    entries: int
+    since: datetime
 
 
 class Full(OSError):
@@ -49,7 +64,7 @@ class Directory:
         self.path = Path(root) / sha256(repr(owner).encode()).hexdigest()[:16]
         self.max_bytes = max_bytes
         self._count = count()
-        self._used, self._measured = 0, -MEASURED_FOR
+        self._used, self._measured, self._took = 0, -MEASURED_FOR, 0.0
         try:
             self._place = Place(self.path.parent, self.path.name)
         except Unsafe as error:
@@ -69,7 +84,7 @@ class Directory:
             Full: there is no room.
             OSError: the disk is full, or the like.
         """
-        if self.used() + len(data) > self.max_bytes:
+        if self._is_full_for(len(data)):
             raise Full
         name = f"{time.time_ns():020d}-{os.getpid()}-{next(self._count)}"
         held = self._place.held()
@@ -81,10 +96,35 @@ class Directory:
 
     def used(self) -> int:
         """The size of all files in bytes, those that were rejected included. What will never be finished is removed."""
-        now = time.monotonic()
-        if now - self._measured > MEASURED_FOR:
-            self._used, self._measured = sum(self._sizes()), now
+        if time.monotonic() - self._measured > MEASURED_FOR:
+            self._measure()
         return self._used
+
+    def _measure(self) -> None:
+        began = time.monotonic()
+        self._used, self._measured = sum(self._sizes()), began
+        self._took = time.monotonic() - began
+
+    def _is_full_for(self, size: int) -> bool:
+        """Whether there is no room. Others may have made some: that is looked at for a tenth of the time at most."""
+        if self.used() + size > self.max_bytes and time.monotonic() - self._measured > SHARE * self._took:
+            self._measure()
+        return self._used + size > self.max_bytes
+
+    def note(self, owner: str) -> None:
+        """Let those who look at the directory know whose it is."""
+        with suppress(OSError):  # it informs, and is written anew by the next process
+            held = self._place.held()
+            how = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+            with open(os.open(NOTE, how, 0o600, dir_fd=held.descriptor), "w") as file:
+                file.write(f"{owner}\n")
+
+    def siblings(self) -> Iterator[Sibling]:
+        """The spools of others in the same place that nobody empties, as long as they have entries."""
+        for path in sorted(self.path.parent.iterdir()):
+            if path.name != self.path.name and path.is_dir() and not path.is_symlink():
+                with suppress(OSError):  # another user's, or gone
+                    yield from _sibling(path)
 
     def read(self, name: str) -> bytes:
         """The content of an entry.
@@ -143,10 +183,22 @@ class Directory:
         for file in self._files():
             with suppress(OSError):
                 found = file.stat(follow_symlinks=False)
+                if file.name == NOTE:
+                    continue
                 if file.name.endswith(DRAFT) and found.st_mtime < abandoned:
                     _remove(file.name, self._place.held().descriptor)
                 else:
                     yield found.st_size
+
+
+def _sibling(path: Path) -> Iterator[Sibling]:
+    times = [file.lstat().st_mtime for file in path.iterdir() if file.name.endswith(ENTRY)]
+    if times and min(times) < time.time() - ABANDONED_AFTER:
+        owner = "a database that is not known"
+        how = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+        with suppress(OSError, UnicodeDecodeError), open(os.open(path / NOTE, how), "rb") as file:
+            owner = file.read(500).decode().strip()
+        yield Sibling(path, owner, len(times), datetime.fromtimestamp(min(times), timezone.utc))
 
 
 def _write(name: str, place: int, data: bytes) -> None:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 
 from celery.exceptions import SoftTimeLimitExceeded
-from celery.utils.log import get_logger
 
 from celery_sql_results.boundaries import caught
 from celery_sql_results.foreign import escaping
-from celery_sql_results.writing.retry import describe
+from celery_sql_results.writing.described import describe
 
 __all__ = ["Emptier"]
 
-logger = escaping(get_logger(__name__))
+logger = escaping(logging.getLogger(__name__))
 
 #: Seconds between two attempts while the database cannot be reached, doubled each time.
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 10.0
@@ -25,12 +25,12 @@ class Emptier:
 
     Args:
         replay: stores what waits, and returns whether something may be left.
-        passes: whether an error is that of a database that is away.
+        is_away: whether an error is that of a database that is away, of which somebody else tells then.
     """
 
-    def __init__(self, replay: Callable[[], bool], passes: Callable[[BaseException], bool]) -> None:
+    def __init__(self, replay: Callable[[], bool], is_away: Callable[[BaseException], bool]) -> None:
         self._replay = replay
-        self._passes = passes
+        self._is_away = is_away
         self._thread: threading.Thread | None = None
         self._wanted = self._at_once = self._told = False
         self._poked = threading.Event()
@@ -76,10 +76,11 @@ class Emptier:
         if is_left:
             self._wanted = True
         error = failure.error
-        if error and not self._told:
+        is_away = error is not None and self._is_away(error)
+        if error and not is_away and not self._told:
             logger.warning("the spool could not be emptied yet (%s), it is tried again", describe(error))
-        self._told = error is not None
-        return error is not None and self._passes(error)
+        self._told = error is not None and not is_away
+        return is_away
 
     def _rest(self, pause: float, pokable: bool = True) -> bool:
         """Sleep; whether that was cut short. What fails for another reason than an outage is not tried faster."""

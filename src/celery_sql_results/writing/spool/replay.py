@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-
-from celery.utils.log import get_logger
 
 from celery_sql_results.foreign import escaping
 from celery_sql_results.models import Models
@@ -22,7 +21,7 @@ from .directory import Directory
 
 __all__ = ["Replay"]
 
-logger = escaping(get_logger(__name__))
+logger = escaping(logging.getLogger(__name__))
 
 
 class Replay:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import time
 from pathlib import Path
 
 import pytest
@@ -294,3 +295,29 @@ def test_only_files_are_read(spool: Directory, tmp_path: Path) -> None:
     for name in ("link", "folder", "pipe"):
         with pytest.raises(Unreadable, match=r"^it is not a file$"):
             spool.read(name)
+
+
+def test_room_that_others_have_made(spool: Directory) -> None:
+    """Is soon found: what is full is measured again."""
+    other = Directory(str(spool.path.parent), "owner", 100)
+    spool.add(b"x" * 90)
+    with pytest.raises(Full):
+        spool.add(b"y" * 20)
+    other.remove(*other.names())
+    time.sleep(0.1)  # to measure takes a tenth of the time at most
+    spool.add(b"y" * 20)
+
+    assert spool.used() == 20
+
+
+def test_whose_it_is(spool: Directory) -> None:
+    """A file for people, which takes no room of the entries; others learn it from there once an entry is old."""
+    spool.note("sql+sqlite:///results.db")
+    spool.add(b"x" * 100)
+    other = Directory(str(spool.path.parent), "another", 100)
+    young = list(other.siblings())
+    [entry] = spool.names()
+    os.utime(spool.path / entry, (0, 0))
+
+    assert (young, list(spool.siblings())) == ([], [])
+    assert [tuple(sibling)[:3] for sibling in other.siblings()] == [(spool.path, "sql+sqlite:///results.db", 1)]
