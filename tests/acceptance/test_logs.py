@@ -148,7 +148,7 @@ KINDS = {
     "version": "version_num",
     "ids": "seqmax",
     "listen": "LISTEN",
-    "notify": "SELECT pg_notify",
+    "notify": "pg_notify",
     "chords": "SELECT celery_taskmeta_chords.",
     "waiters": "DELETE FROM celery_taskmeta_waiters",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from typing import Any
 
 import pytest
@@ -15,6 +16,12 @@ from support import app_on, close
 
 #: What a process that is no worker calls itself, of the app that tests make.
 NAME = f"celery-sql-results {{}}@{socket.gethostname()} client"
+
+
+@pytest.fixture(autouse=True)
+def client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process is none of a worker, whatever other tests have begun in it."""
+    monkeypatch.setattr(sys.modules["celery_sql_results.worker.who"], "_role", "client")
 
 
 def named(database: Database) -> list[str]:

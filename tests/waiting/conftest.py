@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from sqlalchemy import Engine, create_engine
 
 from celery_sql_results import DatabaseBackend
@@ -54,6 +55,12 @@ def need_news(engine: Engine) -> None:
     impl = impl_for(engine.dialect.name)
     if impl.supports_notify and not impl.can_listen(engine):
         pytest.skip(f"{engine.driver} cannot listen")
+
+
+@pytest.fixture
+def news(database: Database) -> None:
+    """For tests that are about notifications: they are left out where the driver cannot listen."""
+    need_news(sa.create_engine(database.url))
 
 
 def until_told(backend: DatabaseBackend, *task_ids: str) -> None:

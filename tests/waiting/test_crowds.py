@@ -121,6 +121,7 @@ def test_a_thousand_waits_for_tasks_that_have_begun(
 
 
 @on("postgresql")
+@pytest.mark.usefixtures("news")
 def test_many_threads_on_one_task(backend: DatabaseBackend, database: Database, writer: Writer, aside: Aside) -> None:
     """All wake, and they have left one row."""
     values = [aside(backend.app.AsyncResult("t").get, timeout=PATIENCE) for _ in range(100)]
@@ -133,6 +134,7 @@ def test_many_threads_on_one_task(backend: DatabaseBackend, database: Database, 
 
 
 @on("postgresql", "mariadb", "sqlite")
+@pytest.mark.usefixtures("news")
 def test_many_processes_on_one_task(
     database: Database, backend: DatabaseBackend, writer: Writer, aside: Aside, nursery: Nursery
 ) -> None:

@@ -87,6 +87,7 @@ def test_a_waiter_that_is_forgotten(database: Database, backend: DatabaseBackend
 
 
 @with_notifications
+@pytest.mark.usefixtures("news")
 def test_a_listen_url_that_is_never_answered(
     database: Database, backends: Backends, writer: Writer, aside: Aside
 ) -> None:
@@ -113,6 +114,7 @@ def stored_while_it_cannot_listen(backend: DatabaseBackend, writer: Writer, asid
 
 
 @with_notifications
+@pytest.mark.usefixtures("news")
 def test_a_listen_url_that_is_wrong(
     database: Database,
     backends: Backends,
@@ -132,6 +134,7 @@ def test_a_listen_url_that_is_wrong(
 
 
 @with_notifications
+@pytest.mark.usefixtures("news")
 def test_whatever_keeps_a_connection_for_notifications_from_being_opened(
     backends: Backends,
     writer: Writer,
@@ -196,6 +199,7 @@ def test_a_connection_that_is_lost(
 
 
 @with_a_server
+@pytest.mark.usefixtures("news")
 def test_a_server_that_is_restarted(
     database: Database, backend: DatabaseBackend, writer: Writer, aside: Aside, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -40,6 +40,7 @@ def two_that_wait(backends: Backends, aside: Aside) -> tuple[list[DatabaseBacken
 
 
 @everywhere
+@pytest.mark.usefixtures("news")
 def test_two_apps_have_one_looker(database: Database, backends: Backends, writer: Writer, aside: Aside) -> None:
     """Which ends with the second of them, at once, with its connection."""
     two, values = two_that_wait(backends, aside)

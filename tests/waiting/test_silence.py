@@ -89,6 +89,7 @@ STATES = [while_connecting, while_testing, while_listening, while_pinging, while
 
 @with_notifications
 @pytest.mark.parametrize("state", STATES)
+@pytest.mark.usefixtures("news")
 def test_nobody_is_late_by_more_than_a_second(
     database: Database,
     backends: Backends,
@@ -115,6 +116,7 @@ def test_nobody_is_late_by_more_than_a_second(
 
 
 @with_notifications
+@pytest.mark.usefixtures("news")
 def test_an_app_is_closed_while_it_is_silent(
     database: Database, backends: Backends, proxy: tuple[Proxy, str], aside: Aside
 ) -> None:

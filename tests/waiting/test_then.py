@@ -208,6 +208,7 @@ def watch(results: list[AsyncResult], called: Noted) -> None:
 
 @everywhere
 @pytest.mark.parametrize("end", [drop, remove, forget])
+@pytest.mark.usefixtures("news")
 def test_it_ends_with_its_results(
     database: Database, backend: DatabaseBackend, writer: Writer, end: Callable[..., None]
 ) -> None:

@@ -43,6 +43,7 @@ def ended_by(database: Database, number: signal.Signals, how: str = "get()") -> 
 
 @with_rows
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.usefixtures("news")
 def test_the_row_of_a_process_that_has_died(
     database: Database, backend: DatabaseBackend, aside: Aside, number: signal.Signals
 ) -> None:

@@ -215,7 +215,7 @@ class DefaultImpl:
         return connection.execute(sa.select(sa.true()).where(*same)).first() is not None
 
     def now(self, offset: timedelta = timedelta()) -> sa.ColumnElement[datetime]:
-        """The time in UTC when a statement runs, ``offset`` later, by the database's clock; here by that of this host."""
+        """The time in UTC when a statement runs, ``offset`` later, by the database's clock; here by this host's."""
         return sa.bindparam(None, callable_=lambda: utc_now() + offset, type_=sa.DateTime())
 
     def size_of(self, column: sa.ColumnElement[bytes]) -> sa.ColumnElement[int]:
