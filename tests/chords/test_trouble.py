@@ -175,3 +175,19 @@ def test_large_chords(nursery: Nursery, database: Database) -> None:
     ended, megabytes = outcome.value
     assert (outcome.error, ended) == ("", 0)
     assert megabytes < 20
+
+
+@EVERYWHERE
+@pytest.mark.parametrize("members", [b'["\\ud800"]', b'["a\\u0000b"]', b'["  "]', b'["%s"]' % (b"x" * 200)])
+def test_members_that_are_no_ids(post: Post, members: bytes) -> None:
+    """Whoever may write rows may write any; the next chord ends by its members all the same."""
+    rows = post.backend.database.rows.chords
+    assert rows is not None
+    columns = {"size": 1, "header": None, "content_type": "application/json", "bare_body": None}
+    for group_id, ids in (("broken", members), ("well", b'["stored"]')):
+        body = json.dumps(post.number().set(task_id=f"body-{group_id}")).encode()
+        rows.open({"group_id": group_id, "body": body, "members": ids, **columns})
+    post.backend.store_result("stored", 1, states.SUCCESS)
+
+    assert post.backend.sweep_chords() == 1
+    assert bodies(post) == ["body-well"]

@@ -59,6 +59,7 @@ def set_traps(database: Database, statements: Collection[str]) -> int:
     names = ", ".join(f"'{name}'" for name in sorted(calls))
     traps = [
         *_operators(),
+        *_of_the_catalog(),
         *(trap for found in database.execute(FUNCTIONS.format(names)) for trap in _functions(*found)),
     ]
     # One block for each, so that what PostgreSQL does not take, such as a type that a function cannot have, is no trap.
@@ -94,6 +95,13 @@ def _operators() -> Iterator[str]:
     for number, symbol in enumerate(("||", "~~", "~")):
         for left, right in product(STRINGS, repeat=2):
             yield _operator(symbol, f"joined_{number}", left, right, "text" if symbol == "||" else "bool", ["$1", "$2"])
+
+
+def _of_the_catalog() -> Iterator[str]:
+    """Those with which drivers look for a type."""
+    for number, symbol in enumerate(COMPARISONS):
+        for left, right in (("oid", "regtype"), ("regtype", "oid"), ("oid", "regclass"), ("regclass", "oid")):
+            yield _operator(symbol, f"known_{number}", left, right, "bool", ["$1::oid", "$2::oid"])
 
 
 def _operator(symbol: str, name: str, left: str, right: str, returns: str, values: list[str]) -> str:

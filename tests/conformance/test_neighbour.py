@@ -99,7 +99,7 @@ def upkeep(backend: DatabaseBackend) -> list[Any]:
         open_chord(rows, group_id, b"{}", size=3)
         rows.put_part(part(group_id=group_id, task_id=group_id))
         rows.put_part(part(group_id=group_id, task_id="k"))
-    for task in backend.upkeep_tasks.values():
+    for task in (backend.upkeep.at_start, *backend.upkeep.tasks.values()):
         task()
     backend.cleanup()
     return [delete_results(*of, AGO), delete_chords(*of, AGO), delete_waiters(*of)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import uuid
 from datetime import datetime
 from typing import Any
 
@@ -10,10 +11,12 @@ import pytest
 import sqlalchemy as sa
 from celery import Celery, states
 from celery.app.task import Context
+from celery.utils.objects import Bunch
 from sqlalchemy.orm import DeclarativeBase
 
 from celery_sql_results import DatabaseBackend
 from celery_sql_results.models import utc_now
+from celery_sql_results.payload import SENT, of_sending
 from servers import Database
 from support import Backends, app_on, close, request
 
@@ -50,8 +53,34 @@ def test_a_later_write_that_knows_nothing_takes_nothing_away(backend: DatabaseBa
     backend.store_result("t", 1, "PROGRESS")
     backend.store_result("t", ValueError(), states.FAILURE, request=Context(id="t"))
 
-    assert told(backend) == {**KNOWN, "retries": 0}
+    assert told(backend) == KNOWN
     assert (backend.app.AsyncResult("t").date_started, backend.get_state("t")) == (started, states.FAILURE)
+
+
+def test_who_runs_no_task_knows_nothing_of_one(backend: DatabaseBackend) -> None:
+    """As who calls `update_state` of a task from outside: its request is that of no task."""
+    backend.store_result("t", None, states.STARTED, request=request())
+    backend.store_result("t", 1, "PROGRESS", request=Context())
+
+    assert told(backend) == KNOWN
+
+
+def test_a_task_that_no_worker_knows(backend: DatabaseBackend) -> None:
+    """Its request has a name and no id: https://github.com/celery/celery/blob/v5.5.3/celery/worker/consumer/consumer.py"""
+    unknown = Bunch(name="shop.gone", chord=None, root_id="r", correlation_id="t", reply_to=None, errbacks=None)
+    backend.mark_as_failure("t", ValueError("shop.gone"), request=unknown)
+    found = backend.app.AsyncResult("t")
+
+    assert (found.state, found.name, found.root_id) == (states.FAILURE, "shop.gone", "r")
+
+
+def test_a_sent_id_that_is_no_text(backend: DatabaseBackend) -> None:
+    """It comes as a UUID, as whoever has sent the task gave it."""
+    task_id = uuid.uuid4()
+    sent = {SENT: of_sending(str(task_id))}
+    backend.store_result(task_id, 1, states.SUCCESS, request=request(task_id, **sent))  # type: ignore[arg-type]
+
+    assert backend.app.AsyncResult(str(task_id)).date_queued is not None
 
 
 def test_a_later_write_that_knows_more_adds_it(backend: DatabaseBackend) -> None:

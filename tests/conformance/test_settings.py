@@ -245,6 +245,16 @@ def test_whoever_listens_is_told(postgresql: Database, name: str) -> None:
     assert (len(told), type(connection)) == ((0, DirectConnection) if name == "do_connect" else (1, sa.Connection))
 
 
+@pytest.mark.parametrize("stamped", [["a", 5], ["a", None], 5])
+@pytest.mark.parametrize("stamps", [{"a": 1}, 5])
+def test_stamps_that_are_none(backends: Backends, stamped: object, stamps: object) -> None:
+    """A message may hold anything: they are left out, and the outcome is stored."""
+    backend = backends(result_extended=True)
+    backend.store_result("t", 1, states.SUCCESS, request=request(stamped_headers=stamped, stamps=stamps))
+
+    assert (backend.get_result("t"), backend.app.AsyncResult("t").name) == (1, "shop.pay")
+
+
 def test_extended_off_stores_no_arguments_and_no_stamps(backend: DatabaseBackend) -> None:
     """Their columns are there and stay NULL."""
     stamped = {"stamped_headers": ["tenant"], "stamps": {"tenant": ["acme"]}}

@@ -145,7 +145,7 @@ def _read(payload: bytes | None) -> list[str]:
     """The ids of a header. Whoever can write to the table can put anything there."""
     with caught():
         found = loads_json(payload)
-        if isinstance(found, list) and found and all(isinstance(id_, str) for id_ in found):
+        if isinstance(found, list) and found and all(isinstance(id_, str) and asked_id(id_) for id_ in found):
             return found
     return [UNKNOWN]
 

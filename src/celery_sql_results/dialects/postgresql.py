@@ -93,7 +93,8 @@ REJECTIONS = {
     **dict.fromkeys(("does not support SSL", "invalid sslmode value"), CERTIFICATE),
     "no pg_hba.conf entry": HOST,
     "permission denied": RIGHT,
-    "role ": CREDENTIALS,  # as the next, it does not exist
+    # As the next, it does not exist: by libpq, and by pg8000. There may also be too many connections of a role.
+    **dict.fromkeys(('FATAL:  role "', "'M': 'role \""), CREDENTIALS),
     "does not exist": DATABASE,
 }
 #: What PgBouncer in statement mode says, where drivers hand it over: it then closes the connection.
@@ -127,9 +128,13 @@ class PostgreSQLImpl(AutocommitImpl):
     max_parameters = 1_000_000  # an array is one parameter, however long
 
     def engine_options(self, url: URL) -> dict[str, Any]:
-        """A server that does not answer any more is given up, as far as the driver can."""
-        arguments = _ARGUMENTS.get(url.get_driver_name(), {})
-        return {"connect_args": {name: value for name, value in arguments.items() if name not in url.query}}
+        """A server that does not answer any more is given up, as far as the driver can.
+
+        Nor is hstore looked for: no column has that type, and psycopg asks with an operator that anybody may have made.
+        """
+        driver = url.get_driver_name()
+        given = {name: value for name, value in _ARGUMENTS.get(driver, {}).items() if name not in url.query}
+        return {"connect_args": given, **({"use_native_hstore": False} if driver in _LIBPQ_DRIVERS else {})}
 
     def server(self, dialect: sa.Dialect) -> str:
         return self._server(dialect, "PostgreSQL")

@@ -79,9 +79,12 @@ def look_at(connection: Connection, tables: Sequence[sa.Table]) -> dict[sa.Table
 
 #: The bytes of a column of ids, and the last number of its sequence, where there are both.
 _IDS = sa.text("""
-SELECT t.typlen, (SELECT s.seqmax FROM pg_catalog.pg_sequence s WHERE s.seqrelid = pg_catalog.to_regclass(:sequence))
+SELECT t.typlen, (
+    SELECT s.seqmax FROM pg_catalog.pg_sequence s
+    WHERE s.seqrelid OPERATOR(pg_catalog.=) pg_catalog.to_regclass(:sequence)
+)
 FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
-WHERE a.attrelid = pg_catalog.to_regclass(:table) AND a.attname = 'id'
+WHERE a.attrelid OPERATOR(pg_catalog.=) pg_catalog.to_regclass(:table) AND a.attname = 'id'
 """)
 
 

@@ -234,9 +234,12 @@ class Encoding:
     def _argument(self, value: Any) -> bytes | None:
         return None if value is None else self.dumps_lenient(value)
 
-    def _stamps(self, stamped: Collection[str], stamps: Mapping[str, Any]) -> bytes:
-        values = {header: value for header, value in stamps.items() if header in stamped}
-        return self.dumps_lenient({"stamped_headers": sorted(stamped), "stamps": values})
+    def _stamps(self, stamped: Collection[str], stamps: Mapping[str, Any]) -> bytes | None:
+        with caught() as odd:  # a message may hold anything, and they only inform
+            values = {header: value for header, value in stamps.items() if header in stamped}
+            return self.dumps_lenient({"stamped_headers": sorted(stamped), "stamps": values})
+        logger.warning("the stamps of a task are not stored (%s)", type(odd.error).__name__)
+        return None
 
     def value(self, row: Mapping[str, Any]) -> Any:
         """The value that a row of a task, or of a part of a chord, holds; its exception in the states that have one.

@@ -20,7 +20,7 @@ SENT = "celery_sql_results_sent"
 MOST = 2**31 - 1
 #: Columns of texts, and what they are called in a request.
 _TEXTS = (
-    *(("name", "task"), ("worker", "hostname")),
+    *(("name", "name"), ("name", "task"), ("worker", "hostname")),  # the first, of a task that no worker knows
     *(("parent_id", "parent_id"), ("root_id", "root_id"), ("group_id", "group")),
 )
 
@@ -35,7 +35,7 @@ def sent_at(header: object, task_id: object) -> datetime | None:
     if not isinstance(header, str):
         return None
     time, _, of = header.partition(" ")
-    if of != task_id:
+    if of != as_text(task_id):
         return None
     try:
         found = datetime.fromisoformat(time)
@@ -45,9 +45,12 @@ def sent_at(header: object, task_id: object) -> datetime | None:
 
 
 def is_of(request: Any, task_id: str) -> bool:
-    """Whether a request is that of the task: one may store a state of another, as with ``update_state``."""
-    of = getattr(request, "id", None)
-    return of is None or of == task_id or as_text(of) == task_id
+    """Whether a request is that of the task: one may store a state of another, as with ``update_state``.
+
+    So may who runs no task at all: his request has no id.
+    """
+    of = getattr(request, "id", None) or getattr(request, "correlation_id", None)  # that of a task nobody knows
+    return of is not None and (of == task_id or as_text(of) == task_id)
 
 
 def recorded(request: Any, began: datetime | None) -> dict[str, Any]:
@@ -61,7 +64,7 @@ def recorded(request: Any, began: datetime | None) -> dict[str, Any]:
     if "task" not in known:
         known = known.get("request_dict") or known
     row = _texts(known)
-    delivery, retries, header = known.get("delivery_info"), known.get("retries", 0), _header(known)
+    delivery, retries, header = known.get("delivery_info"), known.get("retries"), _header(known)
     if isinstance(delivery, dict) and (queue := delivery.get("routing_key")) is not None:
         row["queue"] = name(queue)
     if type(retries) is int and 0 <= retries <= MOST:

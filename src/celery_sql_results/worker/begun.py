@@ -10,6 +10,7 @@ from weakref import WeakValueDictionary
 
 from celery.signals import task_prerun, task_received
 
+from celery_sql_results.ids import as_text
 from celery_sql_results.models import utc_now
 
 __all__ = ["GRACE", "began_at", "seconds_until_killed"]
@@ -37,7 +38,7 @@ def _note(task: Any = None, **_: Any) -> None:
 
 
 def _receive(request: Any = None, **_: Any) -> None:
-    _received[request.id] = request
+    _received[as_text(request.id)] = request
 
 
 def began_at(request: Any) -> datetime | None:
@@ -46,7 +47,7 @@ def began_at(request: Any) -> datetime | None:
     if begun is not None:
         return begun.at  # type: ignore[no-any-return]
     id_ = getattr(request, "id", None)
-    started = getattr(_received.get(id_), "time_start", None) if isinstance(id_, str) else None
+    started = None if id_ is None else getattr(_received.get(as_text(id_)), "time_start", None)
     return started and datetime.fromtimestamp(started, timezone.utc).replace(tzinfo=None)
 
 

@@ -103,4 +103,4 @@ def test_a_task_is_not_its_own_parent() -> None:
 
 
 def test_a_request_without_attributes() -> None:
-    assert recorded(object(), NOON) == {"retries": 0, "date_started": NOON}
+    assert recorded(object(), NOON) == {"date_started": NOON}
