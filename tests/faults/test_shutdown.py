@@ -228,7 +228,7 @@ def test_a_dead_database(posts: Posts, database: Database) -> None:
         until(lambda: runs(path), "the start of the task")
         database.server.kill()
         released(path).touch()
-        until(lambda: "BackendStoreError" in worker.log, "the end of the retries")
+        until(lambda: "given up" in worker.log, "the end of the retries")
         with pytest.raises(BackendGetMetaError):
             _ = result.state
         with pytest.raises(TimeoutError):
