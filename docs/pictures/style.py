@@ -31,7 +31,7 @@ def rules(scheme: int) -> str:
 
 STYLE = (
     f"text{{font:{SIZE}px sans-serif;paint-order:stroke;stroke-width:5px;stroke-linejoin:round}}"
-    ".bold{font-weight:bold}.small{font-size:13px}path,line{stroke-width:2px}"
+    ".bold{font-weight:bold}.small{font-size:14px}path,line{stroke-width:2px}"
     f"{rules(0)}@media (prefers-color-scheme:dark){{{rules(1)}}}"
 )
 
