@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Callable, Collection
 from contextlib import ExitStack
@@ -17,6 +18,7 @@ from benchmarks import machine, report
 from benchmarks.arena import DURABLE, FULL, QUICK, Arena
 from benchmarks.cases import BENCHMARKS
 from benchmarks.contenders import BEFORE
+from benchmarks.plot import plot
 from benchmarks.race import race
 from servers import KINDS, Missing, Redis, Server
 
@@ -46,6 +48,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--quick", action="store_true", help="few short rounds: to see that it works, not to quote")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything to this file")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="also draw the ratios of this run as bars, in SVG")
     return parser.parse_args()
 
 
@@ -59,6 +62,7 @@ class Run:
         if asked.before:
             os.environ[BEFORE] = str(asked.before.resolve(strict=True))
         self.document: dict[str, Any] = {
+            "command": shlex.join(["scripts/bench", *sys.argv[1:]]),
             "quick": asked.quick,
             "scale": asdict(self._scale),
             "machine": machine.machine(),
@@ -104,6 +108,8 @@ class Run:
         self._console.print(report.table(rows))
         if self._asked.json:  # each time, so that a run that is broken off leaves what it has
             report.write(self._asked.json, self.document)
+        if self._asked.plot:
+            self._asked.plot.write_text(plot(self.document), "utf-8")
 
 
 def main() -> int:

@@ -15,8 +15,11 @@ from sqlalchemy.pool import Pool as ConnectionPool
 from celery_sql_results import DatabaseBackend
 from concurrency.nursery import Nursery
 from servers import KINDS, RELEASES, Database, PgBouncer, PostgreSQL, Redis, use
-from servers.pool import ALL, MISSING, Pool, on, or_skip
+from servers.pool import ALL, Pool, on, or_skip
+from summary import pytest_terminal_summary
 from support import Backends, Statements, app_on, closed_at_the_end
+
+__all__ = ["pytest_terminal_summary"]  # a hook
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -182,11 +185,3 @@ def statements(database: Database) -> Iterator[Statements]:
     event.listen(ConnectionPool, "connect", trace)
     yield collect
     event.remove(ConnectionPool, "connect", trace)
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say aloud which servers were missing, and so which databases were not tested."""
-    skipped = (report.longrepr for report in terminalreporter.stats.get("skipped", []))
-    reasons = {str(reason[2]).partition(MISSING)[2] for reason in skipped if isinstance(reason, tuple)}
-    for reason in sorted(reasons - {""}):
-        terminalreporter.write_line(f"NOT TESTED, server missing: {reason}", red=True, bold=True)

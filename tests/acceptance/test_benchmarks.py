@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -31,12 +33,19 @@ def benchmarks(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def document(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """What a short run on SQLite writes."""
-    file = tmp_path_factory.mktemp("benchmarks") / "result.json"
-    ended = benchmarks("--quick", "--only", "store,read", "--databases", "sqlite", "--json", str(file))
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a short run on SQLite has written `result.json` and `ratios.svg`."""
+    folder = tmp_path_factory.mktemp("benchmarks")
+    written = ["--json", str(folder / "result.json"), "--plot", str(folder / "ratios.svg")]
+    ended = benchmarks("--quick", "--only", "store,read", "--databases", "sqlite", *written)
     assert ended.returncode == 0, ended.stderr
-    return json.loads(file.read_text())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def document(folder: Path) -> Any:
+    """What that run has found."""
+    return json.loads((folder / "result.json").read_text())
 
 
 def test_names_the_machine_and_all_versions(document: Any) -> None:
@@ -68,6 +77,19 @@ def test_ratios_compare_medians_with_ours(document: Any) -> None:
             low, high = row["quartiles"]
             assert low <= row["median"] <= high
             assert row["times_ours"] == row["median"] / medians[row["benchmark"], "ours"]
+
+
+def test_the_plot_shows_each_ratio_and_how_it_was_found(folder: Path, document: Any) -> None:
+    """In the order of the tables, and below them the command and the machine."""
+    shown = [text.text or "" for text in ET.parse(folder / "ratios.svg").iter("{http://www.w3.org/2000/svg}text")]
+    figures = [text for text in shown if re.fullmatch(r"[\d.e+-]+×", text)]
+    others = [row for row in document["results"] if row["times_ours"] and row["contender"] != "ours"]
+    expected = [f"{float(format(row['times_ours'], '.2g')):g}×" for row in others]
+
+    assert figures[-len(expected) :] == expected  # those of the scale come first
+    assert document["command"].startswith("scripts/bench --quick --only store,read --databases sqlite --json ")
+    assert "scripts/bench --quick --only store,read --databases sqlite" in " ".join(shown)
+    assert document["machine"]["kernel"] in " ".join(shown)
 
 
 def test_refuses_a_name_that_it_does_not_know() -> None:

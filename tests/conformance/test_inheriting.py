@@ -40,6 +40,17 @@ class OwnTask(Base):
         self.task_id = task_id
 
 
+class OwnTaskSet(Base):
+    """Its groups, in a table with a name of its own."""
+
+    __tablename__ = "own_groups"
+
+    id = sa.Column(sa.Integer, sa.Sequence("taskset_id_sequence"), primary_key=True, autoincrement=True)
+    taskset_id = sa.Column(sa.String(155), unique=True)
+    result = sa.Column(sa.LargeBinary)
+    date_done = sa.Column(sa.DateTime)
+
+
 class OwnBackend(DatabaseBackend):
     """Keeps a summary of each result."""
 
@@ -71,6 +82,23 @@ def test_a_column_more(backend: OwnBackend, database: Database) -> None:
     assert found[1][:2] == ("u", states.FAILURE)
     assert (backend.get_result("t"), repr(backend.get_result("u"))) == ([1, 2], "ValueError('no')")
     assert backend.task_cls is OwnTask
+
+
+def test_groups_in_a_table_of_ones_own(database: Database) -> None:
+    """Only theirs: tasks stay where they are by default."""
+
+    class OwnGroups(DatabaseBackend):
+        taskset_cls = OwnTaskSet
+
+    app = app_on(database.url)
+    backend = OwnGroups(app=app, url=database.url)
+    backend.store_result("t", 1, states.SUCCESS)
+    app.GroupResult("g", [app.AsyncResult("t")]).save(backend=backend)
+
+    assert database.execute("SELECT taskset_id FROM own_groups") == [("g",)]
+    assert database.execute("SELECT task_id FROM celery_taskmeta") == [("t",)]
+    assert [member.id for member in app.GroupResult.restore("g", backend=backend)] == ["t"]
+    close(backend)
 
 
 def test_what_is_refused_leaves_the_outcome(backend: OwnBackend, database: Database) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -228,6 +229,21 @@ def test_it_ends_with_its_engine(url: str) -> None:
 
     assert not sa.inspect(manager.get_engine(url)).has_table("t")
     manager.invalidate(url)
+
+
+def test_who_has_it_when_its_engine_ends_closes_it(url: str) -> None:
+    """It stays whole until then, and is not left open."""
+    backend = app_on(url).backend
+    backend.store_result("t", 1, states.SUCCESS)
+    with backend.database.engine.connect() as connection:
+        own = connection.connection.driver_connection
+        assert own is not None
+        close(backend)
+        found = connection.execute(sa.select(sa.func.count()).select_from(backend.models.task)).scalar()
+
+    assert found == 1
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        own.execute("SELECT 1")
 
 
 def test_a_file_that_a_uri_names(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:

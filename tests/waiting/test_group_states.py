@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from celery import states
 from celery.backends.cache import CacheBackend
 from celery.exceptions import TimeoutError
 from celery.result import GroupResult
+from sqlalchemy.exc import OperationalError
 
 from celery_sql_results import DatabaseBackend
 from servers.pool import on
 from support import Backends, Statements
+from waiting.conftest import PATIENCE
 
 databases = on("postgresql", "mariadb", "sqlite")
 QUESTIONS = ("ready", "successful", "failed", "waiting", "completed_count")
@@ -149,6 +153,21 @@ def test_what_came_before_may_be_stored_elsewhere(backend: DatabaseBackend) -> N
     with pytest.raises(ValueError, match="poor"):
         backend.app.AsyncResult("here", parent=parent).get(timeout=0)
     assert backend.app.GroupResult("g", [member]).failed()
+
+
+@on("sqlite")
+def test_what_came_before_and_can_never_be_read_ends_the_wait(backends: Backends, tmp_path: Path) -> None:
+    """An error that passes would not."""
+    elsewhere = backends(f"sqlite:///{tmp_path}/elsewhere.db")
+    elsewhere.store_result("parent", 1, states.SUCCESS)
+    with elsewhere.ResultSession() as session:
+        session.execute(sa.text("ALTER TABLE celery_taskmeta RENAME TO gone"))
+        session.commit()
+    app = backends().app
+    result = app.AsyncResult("z", parent=app.AsyncResult("parent", backend=elsewhere))
+
+    with pytest.raises(OperationalError, match="no such table"):
+        result.get(timeout=PATIENCE)
 
 
 @databases

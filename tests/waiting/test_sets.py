@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from celery import states
+from celery.backends.cache import CacheBackend
 from celery.exceptions import TimeoutError
 from celery.result import AsyncResult, GroupResult, ResultSet
 
@@ -269,3 +270,17 @@ def test_get_many_ends_with_whichever_limit_is_first(
             list(found)
     else:
         assert list(found) == []
+
+
+@anywhere
+def test_a_set_without_any_of_our_results_is_joined_as_celery_does(backend: DatabaseBackend) -> None:
+    """Each member by itself, in a set that our app has made, and with the same arguments."""
+    memory = CacheBackend(app=backend.app, url="memory://")
+    for task_id in "ab":
+        memory.store_result(task_id, task_id.upper(), states.SUCCESS)
+    theirs = backend.app.ResultSet([backend.app.AsyncResult(task_id, backend=memory) for task_id in "ab"])
+    called: list[tuple[str, str]] = []
+
+    assert theirs.join(timeout=PATIENCE, callback=lambda *of: called.append(of)) == []
+    assert called == [("a", "A"), ("b", "B")]
+    assert theirs.join(timeout=PATIENCE) == ["A", "B"]

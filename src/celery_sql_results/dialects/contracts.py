@@ -20,10 +20,6 @@ class ChangeCounter(Protocol):
 class Listener(Protocol):
     """A connection on which notifications arrive."""
 
-    @property
-    def is_open(self) -> bool:
-        """Whether there is a connection."""
-
     def open(self, channel: str) -> None:
         """Connect, and listen to ``channel``."""
 

@@ -159,10 +159,6 @@ class PostgreSQLListener:
         self._connection: Any = None
         self._driver: Any = None
 
-    @property
-    def is_open(self) -> bool:
-        return self._connection is not None
-
     def open(self, channel: str) -> None:
         with self._driver_errors():
             connection = self._engine.raw_connection()

@@ -93,6 +93,26 @@ def test_one_above_that_others_may_write_to_is_refused(tmp_path: Path, others: i
     assert Directory(str(tmp_path / "above" / "spool"), "owner", 100).names() == []
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may change its group")
+@pytest.mark.parametrize(("group", "is_served"), [(54321, True), (1, False)], ids=["without a name", "of others"])
+def test_one_above_that_ones_own_group_may_write_to(tmp_path: Path, group: int, is_served: bool) -> None:
+    """As in a container, whose user and group are mere numbers; a group with another name may have other members."""
+    above = tmp_path / "above"
+    above.mkdir()
+    os.chown(above, -1, group)
+    above.chmod(0o770)
+    child = fork()
+    if not child:
+        os.setegid(group)
+        try:
+            Directory(str(above / "spool"), "owner", 100)
+        except SettingError:
+            os._exit(1)
+        os._exit(0)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == (0 if is_served else 1)
+
+
 def test_one_above_of_another_user_is_refused(tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root may give directories away")
