@@ -47,10 +47,11 @@ def strangers(state: State) -> list[str]:
 def remedy(connection: Connection, state: State) -> str:
     """The statements for a role that may create tables and grant rights, each ended by a semicolon.
 
-    One line for each table, so that they do not fill a log.
+    One line for each table that is made or changed, and one for all rights, so that they do not fill a log.
     """
-    lines = [[*_ddl(connection, state, table), *_grants(connection, state, table)] for table in state.tables]
+    lines = [[*_ddl(connection, state, table)] for table in state.tables]
     lines.append([_compiled(connection, step) for step in _stamp(connection, state)])
+    lines.append([grant for table in state.tables for grant in _grants(connection, state, table)])
     return "\n".join(" ".join(f"{statement};" for statement in line) for line in lines if line)
 
 
