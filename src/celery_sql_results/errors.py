@@ -26,7 +26,6 @@ from typing import Any
 
 from celery.exceptions import ImproperlyConfigured
 from kombu.exceptions import DecodeError
-
 from typing_extensions import Self
 
 from .foreign import shown

@@ -25,8 +25,9 @@ from kombu.serialization import dumps, registry
 from .errors import Described, SettingError
 from .foreign import escaping, shown
 from .models import TableNames
+from .options import layered
 from .payload.redaction import Redact
-from .session import ENGINE_OPTIONS, IDLE_TIMEOUT, EngineCallback
+from .session import IDLE_TIMEOUT, EngineCallback
 from .urls import checked_url
 
 __all__ = ["Policy", "RetryPolicy", "Settings", "origin_of"]
@@ -223,13 +224,13 @@ class _Reader:
 
     def engine_options(self) -> dict[str, Any]:
         """The defaults, on top the setting, on top what a caller gave. What they are may be a password."""
-        setting, options = "database_engine_options", dict(ENGINE_OPTIONS)
-        for value in (self.conf.get(setting) or {}, self.get(setting, {})):
+        setting = "database_engine_options"
+        layers = self.conf.get(setting) or {}, self.get(setting, {})
+        for value in layers:
             if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
                 found = Described(f"a {type(value).__name__} (not shown)")
                 raise self.wrong(setting, found, "a dict with names as keys")
-            options.update(value)
-        return options
+        return layered(*layers, setting=self.named(setting))
 
     def names(self) -> TableNames:
         names = self._strings("database_table_names", LONGEST_TABLE_NAME)

@@ -114,16 +114,15 @@ PARTS: dict[str, tuple[Any, ...]] = {
     "TaskIdTooLong": ("task", "x" * 200, 155),
     "PayloadTooLarge": (8, "a text"),
 }
-ERRORS = [
-    name for name in package.__all__ if inspect.isclass(found := getattr(package, name)) and issubclass(found, Exception)
-]
+PUBLIC = {name: getattr(package, name) for name in package.__all__}
+ERRORS = [name for name, found in PUBLIC.items() if inspect.isclass(found) and issubclass(found, Exception)]
 
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", ERRORS)
 def test_errors_go_from_process_to_process(name: str, way: str) -> None:
     """Each comes back as its own class, with the same words and what somebody has noted on it."""
-    error = getattr(package, name)(*PARTS.get(name, ("its words",)))
+    error = PUBLIC[name](*PARTS.get(name, ("its words",)))
     error.noted = 1
     again = WAYS[way](error)
 
