@@ -40,6 +40,8 @@ KINDS: tuple[tuple[str, Any, tuple[str, ...]], ...] = (
     ("a class", type, ("poolclass",)),
     ("a pool of SQLAlchemy", pool.Pool, ("pool",)),
 )
+#: What PEP 249 calls the ways to write parameters, and one of SQLAlchemy's own.
+STYLES = ("format", "named", "numeric", "numeric_dollar", "pyformat", "qmark")
 #: ``None`` is a value of its own there.
 OWN_NONE = "pool_reset_on_return"
 
@@ -58,6 +60,9 @@ def layered(*layers: Mapping[str, Any], setting: str = SETTING) -> dict[str, Any
             if name in options and not isinstance(options[name], kind):
                 found = Described(f"a dict whose {name!r} is a {type(options[name]).__name__}")
                 raise SettingError(setting, found, f"a dict whose {name!r} is {needed}")
+    if options.get("paramstyle", STYLES[0]) not in STYLES:
+        found = Described("a dict with another 'paramstyle' (not shown)")
+        raise SettingError(setting, found, f"a dict whose 'paramstyle' is one of {', '.join(STYLES)}")
     return options
 
 

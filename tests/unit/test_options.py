@@ -84,7 +84,6 @@ def test_another_kind(name: str, value: Any, needed: str, prefix: str) -> None:
 @pytest.mark.parametrize(
     ("options", "named", "words"),
     [
-        ({"paramstyle": "x"}, "'paramstyle'", "KeyError: 'x'"),
         ({"echo": "x"}, "'echo'", "KeyError: 'x'"),
         ({"module": "psycopg"}, None, "AttributeError: 'str' object has no attribute "),
         ({"poolclass": dict}, None, "Error: "),
@@ -100,3 +99,9 @@ def test_what_sqlalchemy_trips_over(options: dict[str, Any], named: str | None, 
     assert str(told.value).startswith(f"database_engine_options is {found}, but it must be a dict of options of ")
     assert words in str(told.value)
     assert told.value.__context__ is None
+
+
+def test_a_style_of_parameters_that_there_is_not() -> None:
+    """SQLAlchemy looks for it when it compiles the first statement."""
+    with pytest.raises(SettingError, match=r"'paramstyle' is one of format, named, numeric, "):
+        _ = app_on("sqlite://", database_engine_options={"paramstyle": "secret"}).backend
