@@ -5,12 +5,12 @@ What is wrong may be a password. So no value is shown, only the name of its opti
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from difflib import get_close_matches
 from typing import Any
 
 from sqlalchemy import create_engine, pool
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import URL, Engine, make_url
 
 from .boundaries import caught
 from .errors import Described, SettingError
@@ -66,21 +66,38 @@ def layered(*layers: Mapping[str, Any], setting: str = SETTING) -> dict[str, Any
     return options
 
 
-def made(url: str, options: Mapping[str, Any]) -> Engine:
-    """The engine of a URL that was checked.
+def made(url: str, options: Mapping[str, Any], origin: str) -> Engine:
+    """The engine of a URL that was checked, and that the user has written into ``origin``.
 
     Raises:
-        SettingError: an option is wrong.
+        SettingError: an option is wrong, or one in the query of the URL.
     """
     with caught() as failure:  # SQLAlchemy does not check most of them: whatever it trips over is raised
         return create_engine(url, **options)
-    error = failure.error
-    text = str(error)
-    named = [name for name in options if f"'{name}'" in text] or [
+    text = str(failure.error)
+    words = f"as SQLAlchemy and the driver know them: {type(failure.error).__name__}: {shown(text)}"
+    parsed = make_url(url)
+    if parsed.query and _works(parsed.set(query={}), options):
+        found = Described(f"a URL{_named(_told(parsed.query, text))}")
+        raise SettingError(origin, found, f"one with options in its query {words}")
+    told = _told(options, text)
+    near = [each for name in told if name not in KNOWN_OPTIONS for each in get_close_matches(name, KNOWN_OPTIONS, 1)]
+    needed = f"such as {', '.join(map(repr, near))}" if near else words
+    raise SettingError(SETTING, Described(f"a dict{_named(told)}"), f"a dict of options of create_engine, {needed}")
+
+
+def _works(url: URL, options: Mapping[str, Any]) -> bool:
+    with caught() as failure:
+        create_engine(url, **options)
+    return failure.error is None
+
+
+def _told(options: Mapping[str, Any], text: str) -> list[str]:
+    """The options that an error tells of: by name, else by value."""
+    return [name for name in options if f"'{name}'" in text] or [
         name for name, value in options.items() if isinstance(value, str) and repr(value) in text
     ]
-    found = Described(f"a dict with {', '.join(map(repr, named))}" if named else "a dict (not shown)")
-    near = [each for name in named if name not in KNOWN_OPTIONS for each in get_close_matches(name, KNOWN_OPTIONS, 1)]
-    words = f"as SQLAlchemy and the driver know them: {type(error).__name__}: {shown(text)}"
-    needed = f"such as {', '.join(map(repr, near))}" if near else words
-    raise SettingError(SETTING, found, f"a dict of options of create_engine, {needed}")
+
+
+def _named(names: Collection[str]) -> str:
+    return f" with {', '.join(map(repr, names))}" if names else " (not shown)"

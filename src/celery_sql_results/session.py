@@ -73,7 +73,12 @@ def _frozen(value: Any) -> Any:
 
 
 def _create(
-    url: str, options: dict[str, Any], callback: EngineCallback | None, kept: float | None, client: Client | None
+    url: str,
+    options: dict[str, Any],
+    callback: EngineCallback | None,
+    kept: float | None,
+    client: Client | None,
+    origin: str,
 ) -> Engine:
     """Make an engine on which each statement commits itself. ``kept``: see :func:`_with_pool`."""
     parsed = make_url(url)
@@ -87,8 +92,8 @@ def _create(
     if impl.isolation_level:
         options.update(isolation_level=impl.isolation_level, skip_autocommit_rollback=True)
     is_shared, timeout = impl.is_one_connection(parsed), options.get("pool_timeout", POOL_TIMEOUT)
-    checked_url("dburi", url, "module" not in options)
-    engine = made(url, _with_pool(options, kept, is_shared))
+    checked_url(origin, url, "module" not in options)
+    engine = made(url, _with_pool(options, kept, is_shared), origin)
     impl.leave_demoted(engine)
     impl.qualify(engine)
     if client is not None:
@@ -160,13 +165,15 @@ class SessionManager:
         short_lived_sessions: bool = False,
         idle_timeout: float = IDLE_TIMEOUT,
         client: Client | None = None,
+        origin: str = "dburi",
         **options: Any,
     ) -> Engine:
         """Return the engine of this process for a URL and options of ``create_engine``.
 
         It ends, and closes its connections, with the last manager that gave it out and the last who has it. What nobody
         has used for ``idle_timeout`` seconds is closed before, unless that is 0. Where the driver can, the server is
-        told who has opened a connection: what ``client`` says of the first who asked for the engine.
+        told who has opened a connection: what ``client`` says of the first who asked for the engine. ``origin`` is what
+        an error calls the URL.
 
         Each statement commits itself on it, in one round trip. For transactions see :meth:`create_session`.
 
@@ -179,7 +186,8 @@ class SessionManager:
         if _is_one_connection(make_url(dburi)):
             kept = 0
         key = (dburi, _frozen(options), self.engine_callback, kept)
-        engine = _engines.get(key, options, partial(_create, dburi, dict(options), self.engine_callback, kept, client))
+        create = partial(_create, dburi, dict(options), self.engine_callback, kept, client, origin)
+        engine = _engines.get(key, options, create)
         self._given.add(engine)
         return engine
 
