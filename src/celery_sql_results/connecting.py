@@ -36,7 +36,9 @@ def cannot_connect(engine: Engine, error: BaseException) -> bool:
     return type(failure.error) is type(error)
 
 
-def misconnected(error: BaseException, origin: str, url: URL, arguments: Mapping[str, Any]) -> DatabaseUnusable:
+def misconnected(
+    error: BaseException, origin: str, url: URL, arguments: Mapping[str, Any], keeps_way: bool
+) -> DatabaseUnusable:
     """Which setting is wrong, in the words of the driver, without a password. Its cause is the driver's error.
 
     Args:
@@ -44,6 +46,7 @@ def misconnected(error: BaseException, origin: str, url: URL, arguments: Mapping
         origin: what the user has written the URL into.
         url: the URL.
         arguments: the ``connect_args`` that he has set.
+        keeps_way: whether the way of the error is shown too, as it may lead through code of his.
     """
     secrets, words = list(_secrets(url, arguments)), describe(error)
     for secret in secrets:
@@ -54,7 +57,8 @@ def misconnected(error: BaseException, origin: str, url: URL, arguments: Mapping
     if first in in_arguments - in_url:
         subject = f"database_engine_options has connect_args with which {named(url)}"
     told = DatabaseUnusable(f"{subject} cannot be used ({shown(words)}). Needed: {NEEDED}")
-    told.__cause__ = None if any(secret in str(error) for secret in secrets) else bare(error)
+    if not any(secret in str(error) for secret in secrets):
+        told.__cause__ = error if keeps_way else bare(error)
     return told
 
 

@@ -115,8 +115,9 @@ class Services:
         except ARGUMENTS as error:
             if not cannot_connect(engine, error):
                 raise
-            given = self._settings.engine_options.get("connect_args", {})
-            told = misconnected(error, self._settings.origin, engine.url, given)
+            settings, options = self._settings, self._settings.engine_options
+            has_own = settings.engine_callback is not None or "creator" in options
+            told = misconnected(error, settings.origin, engine.url, options.get("connect_args", {}), has_own)
             raise told from told.__cause__
         if self.emptier and self.spool and self.spool.may_hold_entries():  # which others have left
             self.emptier.wake(at_once=True)

@@ -111,6 +111,21 @@ def test_a_password_in_the_words_of_a_driver(tmp_path: Path) -> None:
     assert f"'clerk' with {password!r}" not in "".join(traceback.format_exception(told.value))
 
 
+def test_a_fault_in_code_of_the_user(tmp_path: Path) -> None:
+    """Its traceback leads there, which that of a driver does not have to."""
+
+    def callback(engine: sa.Engine) -> None:
+        def look_for_the_password(*_: object) -> None:
+            raise KeyError("PGPASSWORD")
+
+        sa.event.listen(engine, "do_connect", look_for_the_password)
+
+    with pytest.raises(DatabaseUnusable, match=r"\(KeyError: 'PGPASSWORD'\)") as told:
+        _ = app_on(f"sqlite:///{tmp_path}/r.db", database_engine_callback=callback).backend
+
+    assert "in look_for_the_password" in "".join(traceback.format_exception(told.value))
+
+
 def test_an_error_that_is_not_about_connecting(tmp_path: Path) -> None:
     """What goes wrong after a connection is another's, and is raised as it is."""
 
