@@ -22,8 +22,11 @@ and ``SecurityError`` (the exception that it names is none): ``get`` raises them
 
 from __future__ import annotations
 
+from typing import Any
+
 from celery.exceptions import ImproperlyConfigured
 from kombu.exceptions import DecodeError
+from typing_extensions import Self
 
 from .foreign import shown
 
@@ -36,6 +39,7 @@ __all__ = [
     "SettingError",
     "TaskIdInvalid",
     "TaskIdTooLong",
+    "Told",
     "bare",
 ]
 
@@ -49,7 +53,19 @@ class Described(str):
         return str(self)
 
 
-class SettingError(ImproperlyConfigured):
+class Told(Exception):
+    """One whose constructor makes its text of parts. A copy, or what was stored and is read, has the text at once."""
+
+    @classmethod
+    def again(cls, *args: Any) -> Self:
+        """One with these ``args``, of which its text is one."""
+        return cls.__new__(cls, *args)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self).again, self.args, self.__dict__
+
+
+class SettingError(Told, ImproperlyConfigured):
     """A setting has a value that cannot work; the message names the setting, the value and the remedy."""
 
     def __init__(self, setting: str, found: object, needed: str) -> None:
@@ -75,7 +91,7 @@ class TaskIdInvalid(ValueError):
     """No column can hold an id, so its result could neither be stored nor found; the message says what is wrong."""
 
 
-class TaskIdTooLong(TaskIdInvalid):
+class TaskIdTooLong(Told, TaskIdInvalid):
     """An id is longer than its column."""
 
     def __init__(self, kind: str, found: str, longest: int) -> None:
@@ -87,7 +103,7 @@ class ResultRefused(Exception):
     """Stands for a result that the database refused; the message says why, and how large it was."""
 
 
-class PayloadTooLarge(DecodeError):
+class PayloadTooLarge(Told, DecodeError):
     """A payload takes more memory than ``database_max_decompressed_bytes`` allows.
 
     Args:

@@ -18,6 +18,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from celery_sql_results.foreign import escaping, shown
 
 from .chords import Chords, HandOver, Join, Members, Signer, Sweep
+from .connecting import ARGUMENTS, cannot_connect, misconnected
 from .dialects import impl_for
 from .errors import DatabaseUnusable, bare
 from .models import Models
@@ -96,7 +97,8 @@ class Services:
         """The options of the engine."""
         settings = self._settings
         kept = {"short_lived_sessions": settings.short_lived_sessions, "idle_timeout": settings.idle_timeout}
-        return {**settings.engine_options, **kept, "client": partial(who, self._app.main)}
+        told = {"client": partial(who, self._app.main), "origin": settings.origin}
+        return {**settings.engine_options, **kept, **told}
 
     def engine(self) -> Engine:
         """The engine of this process."""
@@ -110,6 +112,13 @@ class Services:
             if verdict.passes or verdict.time_limit:
                 raise
             raise self._unusable(error) from bare(error)
+        except ARGUMENTS as error:
+            if not cannot_connect(engine, error):
+                raise
+            settings, options = self._settings, self._settings.engine_options
+            has_own = settings.engine_callback is not None or "creator" in options
+            told = misconnected(error, settings.origin, engine.url, options.get("connect_args", {}), has_own)
+            raise told from told.__cause__
         if self.emptier and self.spool and self.spool.may_hold_entries():  # which others have left
             self.emptier.wake(at_once=True)
         return prepared
@@ -253,8 +262,10 @@ class Services:
 
     def _listening_engine(self) -> Engine:
         """One without a pool, which leads to where notifications come from."""
-        url = (self._settings.listen_url if self.database.rows.waiters else None) or self._settings.url
-        return self._sessions.get_engine(url, **{**self.of_engine, "short_lived_sessions": True})
+        url, options = self._settings.url, {**self.of_engine, "short_lived_sessions": True}
+        if self._settings.listen_url and self.database.rows.waiters:
+            url, options["origin"] = self._settings.listen_url, "database_listen_url"
+        return self._sessions.get_engine(url, **options)
 
     def _looker(self) -> Looker:
         rows, settings = self.database.rows, self._settings

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
-from sqlalchemy import create_engine, event, exc, pool
+from sqlalchemy import event, pool
 from sqlalchemy.engine import URL, Dialect, Engine, make_url
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -20,12 +19,12 @@ from .boundaries import undone
 from .connections.engines import Engines
 from .connections.pool import IDLE_TIMEOUT
 from .dialects import DefaultImpl, impl_for, pool_options
-from .errors import Described, SettingError
 from .models import Models, models_for
+from .options import layered, made
 from .schema import Prepared, prepare_models
 from .urls import checked_url
 
-__all__ = ["ENGINE_OPTIONS", "IDLE_TIMEOUT", "EngineCallback", "SessionManager", "session_cleanup"]
+__all__ = ["IDLE_TIMEOUT", "EngineCallback", "SessionManager", "session_cleanup"]
 
 EngineCallback = Callable[[Engine], object]
 #: Names who opens a connection.
@@ -34,18 +33,6 @@ Client = Callable[[], str]
 #: The option that no user may set for the statements of a backend.
 LEVEL = "isolation_level"
 
-#: What a connection pool does unless ``database_engine_options`` says otherwise.
-ENGINE_OPTIONS: dict[str, Any] = {"pool_pre_ping": True, "pool_recycle": 3600}
-
-#: The options of ``create_engine`` that somebody may have meant:
-#: https://docs.sqlalchemy.org/en/20/core/engines.html#sqlalchemy.create_engine
-KNOWN_OPTIONS = (
-    *("connect_args", "creator", "echo", "echo_pool", "enable_from_linting", "execution_options", "hide_parameters"),
-    *("insertmanyvalues_page_size", "isolation_level", "json_deserializer", "json_serializer", "label_length"),
-    *("logging_name", "max_identifier_length", "max_overflow", "module", "paramstyle", "pool", "pool_logging_name"),
-    *("pool_pre_ping", "pool_recycle", "pool_reset_on_return", "pool_size", "pool_timeout", "pool_use_lifo"),
-    *("poolclass", "plugins", "query_cache_size", "skip_autocommit_rollback", "use_insertmanyvalues"),
-)
 #: Options that mean nothing to a pool that keeps no connection.
 _POOL_OPTIONS = ("pool_size", "max_overflow", "pool_timeout", "pool_use_lifo", "pool_recycle", "pool_pre_ping")
 #: Seconds for which SQLAlchemy lets somebody wait for a connection, unless ``pool_timeout`` says otherwise.
@@ -86,7 +73,12 @@ def _frozen(value: Any) -> Any:
 
 
 def _create(
-    url: str, options: dict[str, Any], callback: EngineCallback | None, kept: float | None, client: Client | None
+    url: str,
+    options: dict[str, Any],
+    callback: EngineCallback | None,
+    kept: float | None,
+    client: Client | None,
+    origin: str,
 ) -> Engine:
     """Make an engine on which each statement commits itself. ``kept``: see :func:`_with_pool`."""
     parsed = make_url(url)
@@ -100,7 +92,8 @@ def _create(
     if impl.isolation_level:
         options.update(isolation_level=impl.isolation_level, skip_autocommit_rollback=True)
     is_shared, timeout = impl.is_one_connection(parsed), options.get("pool_timeout", POOL_TIMEOUT)
-    engine = _create_engine(url, _with_pool(options, kept, is_shared))
+    checked_url(origin, url, "module" not in options)
+    engine = made(url, _with_pool(options, kept, is_shared), origin)
     impl.leave_demoted(engine)
     impl.qualify(engine)
     if client is not None:
@@ -153,19 +146,6 @@ def _commit_each_statement(engine: Engine, impl: DefaultImpl) -> None:
         engine.update_execution_options(isolation_level=impl.isolation_level)
 
 
-def _create_engine(url: str, options: dict[str, Any]) -> Engine:
-    checked_url("dburi", url, "module" not in options)
-    try:
-        return create_engine(url, **options)
-    except (TypeError, exc.ArgumentError) as error:  # not over the URL: that was checked
-        unknown = [name for name in options if f"'{name}'" in str(error)]
-        found = Described(f"a dict with {', '.join(map(repr, unknown))}" if unknown else "a dict (not shown)")
-        near = [each for name in unknown for each in get_close_matches(name, KNOWN_OPTIONS, 1)]
-        needed = f"such as {', '.join(map(repr, near))}" if near else f"as SQLAlchemy and the driver know them: {error}"
-        needed = f"a dict of options of create_engine, {needed}"
-        raise SettingError("database_engine_options", found, needed) from None
-
-
 class SessionManager:
     """Gives out engines and sessions.
 
@@ -185,26 +165,29 @@ class SessionManager:
         short_lived_sessions: bool = False,
         idle_timeout: float = IDLE_TIMEOUT,
         client: Client | None = None,
+        origin: str = "dburi",
         **options: Any,
     ) -> Engine:
         """Return the engine of this process for a URL and options of ``create_engine``.
 
         It ends, and closes its connections, with the last manager that gave it out and the last who has it. What nobody
         has used for ``idle_timeout`` seconds is closed before, unless that is 0. Where the driver can, the server is
-        told who has opened a connection: what ``client`` says of the first who asked for the engine.
+        told who has opened a connection: what ``client`` says of the first who asked for the engine. ``origin`` is what
+        an error calls the URL.
 
         Each statement commits itself on it, in one round trip. For transactions see :meth:`create_session`.
 
         Raises:
             SettingError: the URL or the options cannot work.
         """
-        options = {**ENGINE_OPTIONS, **options}
+        options = layered(options)
         options.pop("isolation_level", None)
         kept = None if short_lived_sessions else idle_timeout
         if _is_one_connection(make_url(dburi)):
             kept = 0
         key = (dburi, _frozen(options), self.engine_callback, kept)
-        engine = _engines.get(key, options, partial(_create, dburi, dict(options), self.engine_callback, kept, client))
+        create = partial(_create, dburi, dict(options), self.engine_callback, kept, client, origin)
+        engine = _engines.get(key, options, create)
         self._given.add(engine)
         return engine
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -24,8 +25,9 @@ from kombu.serialization import dumps, registry
 from .errors import Described, SettingError
 from .foreign import escaping, shown
 from .models import TableNames
+from .options import layered
 from .payload.redaction import Redact
-from .session import ENGINE_OPTIONS, IDLE_TIMEOUT, EngineCallback
+from .session import IDLE_TIMEOUT, EngineCallback
 from .urls import checked_url
 
 __all__ = ["Policy", "RetryPolicy", "Settings", "origin_of"]
@@ -48,6 +50,8 @@ UPKEEP_INTERVAL = 3.0
 POLL_MIN_INTERVAL, POLL_MAX_INTERVAL = 0.002, 0.25
 #: Without any pause, a wait would keep the database busy for nothing.
 POLL_LEAST = 0.0005
+#: The longest time that is taken, 100 years in seconds: more has no date, and no thread can wait for it.
+LONGEST = 100 * 365 * 86400
 
 
 #: How the settings begin that Celery itself does not know, and how alike the rest of two names is that may be one.
@@ -129,7 +133,7 @@ class Settings:
             engine_options=reader.engine_options(),
             engine_callback=reader.callback("database_engine_callback", "a callable that takes an engine"),
             short_lived_sessions=reader.flag("database_short_lived_sessions", False),
-            idle_timeout=reader.number("database_idle_timeout", IDLE_TIMEOUT),
+            idle_timeout=reader.number("database_idle_timeout", IDLE_TIMEOUT, endless=True),
             names=reader.names(),
             create_tables_at_setup=reader.flag("database_create_tables_at_setup", True),
             extended=reader.flag("result_extended", False),
@@ -150,7 +154,7 @@ class Settings:
             poll_min_interval=reader.number("database_poll_min_interval", POLL_MIN_INTERVAL, least=POLL_LEAST),
             poll_max_interval=reader.number("database_poll_max_interval", POLL_MAX_INTERVAL, least=POLL_LEAST),
             spool_dir=reader.directory("database_spool_dir"),
-            spool_max_bytes=reader.number("database_spool_max_bytes", SPOOL_MAX_BYTES),
+            spool_max_bytes=reader.number("database_spool_max_bytes", SPOOL_MAX_BYTES, most=sys.maxsize, endless=True),
             upkeep_interval=reader.number("database_upkeep_interval", UPKEEP_INTERVAL),
         )
         reader.tell_unknown()
@@ -220,13 +224,13 @@ class _Reader:
 
     def engine_options(self) -> dict[str, Any]:
         """The defaults, on top the setting, on top what a caller gave. What they are may be a password."""
-        setting, options = "database_engine_options", dict(ENGINE_OPTIONS)
-        for value in (self.conf.get(setting) or {}, self.get(setting, {})):
+        setting = "database_engine_options"
+        layers = self.conf.get(setting) or {}, self.get(setting, {})
+        for value in layers:
             if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
                 found = Described(f"a {type(value).__name__} (not shown)")
                 raise self.wrong(setting, found, "a dict with names as keys")
-            options.update(value)
-        return options
+        return layered(*layers, setting=self.named(setting))
 
     def names(self) -> TableNames:
         names = self._strings("database_table_names", LONGEST_TABLE_NAME)
@@ -271,24 +275,31 @@ class _Reader:
     def duration(self, setting: str) -> timedelta | None:
         """0 and ``None`` mean for ever, as Celery's manual promises."""
         value = self.get(setting)
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= LONGEST:
             value = timedelta(seconds=value)
-        if value is not None and (not isinstance(value, timedelta) or value < timedelta(0)):
-            raise self.wrong(setting, value, "a number of seconds, a timedelta, or 0 or None to keep for ever")
+        is_good = isinstance(value, timedelta) and timedelta(0) <= value <= timedelta(seconds=LONGEST)
+        if value is not None and not is_good:
+            needed = "a number of seconds or a timedelta, of 100 years at most, or 0 or None to keep for ever"
+            raise self.wrong(setting, value, needed)
         return value or None
 
-    def number(self, setting: str, default: float, least: float = 0) -> float:
+    def number(
+        self, setting: str, default: float, least: float = 0, most: float = LONGEST, endless: bool = False
+    ) -> float:
+        """Seconds, unless ``most`` is another bound; ``endless`` if infinity may be meant too."""
         value = self.get(setting, default)
         if not isinstance(value, (int, float)) or isinstance(value, bool) or value < least:
             raise self.wrong(setting, value, f"a number, {least} or more")
+        if not value <= most and not (endless and value == math.inf):
+            raise self.wrong(setting, value, f"a number from {least} to {most}")
         return value
 
     def bytes(self, setting: str) -> int | None:
-        return None if self.get(setting) is None else int(self.number(setting, 0, least=1))
+        return None if self.get(setting) is None else int(self.number(setting, 0, least=1, most=sys.maxsize))
 
     def one_of(self, setting: str, known: Collection[str]) -> str | None:
         value = self.get(setting)
-        if value and value not in known:
+        if value and not (isinstance(value, str) and value in known):
             raise self.wrong(setting, value, f"one of {', '.join(sorted(known))}")
         return value or None
 
@@ -334,20 +345,22 @@ class _Reader:
         value = self.get(setting)
         if value is not None and not (isinstance(value, (str, PathLike)) and os.path.isabs(value)):
             raise self.wrong(setting, value, "an absolute path of a directory of this machine")
+        if value is not None and os.path.dirname(value) == os.fspath(value):
+            raise self.wrong(setting, value, "an absolute path of a directory below the root of this machine")
         return None if value is None else os.fspath(value)
 
     def retry(self) -> RetryPolicy:
         """How often, if somebody set that; else writes for how long."""
         retries: float | None = None
         if self.is_set("result_backend_max_retries"):  # Celery's defaults are not ours
-            retries = self.number("result_backend_max_retries", 0)
+            retries = self.number("result_backend_max_retries", 0, most=sys.maxsize, endless=True)
         if self.is_set("result_backend_always_retry") and not self.flag("result_backend_always_retry", True):
             retries = 0
         pauses = (
             self.number("result_backend_base_sleep_between_retries_ms", 10) / 1000,
             self.number("result_backend_max_sleep_between_retries_ms", 10_000) / 1000,
         )
-        window = self.number("database_retry_window", RETRY_WINDOW if retries is None else math.inf)
+        window = self.number("database_retry_window", RETRY_WINDOW if retries is None else math.inf, endless=True)
         return RetryPolicy(
             writes=Policy(math.inf if retries is None else retries, window, *pauses),
             reads=Policy(READ_RETRIES if retries is None else retries, math.inf, *pauses),

@@ -20,8 +20,8 @@ __all__ = ["checked_url"]
 
 NEEDED = "a URL of SQLAlchemy, such as sql+postgresql+psycopg://user@host/db"
 ENCODING = "in its user and password, each @ : / # ? % is written %40 %3A %2F %23 %3F %25"
-#: An "@" in a query before any name of an option.
-IN_QUERY = re.compile(r"[^=&]*@")
+#: An "@" in a query where no option has one: before its name, or before a "/" in a value that is no path.
+IN_QUERY = re.compile(r"^[^=&]*@|=[^/&]*@[^&]*/")
 
 
 def checked_url(setting: str, found: object, loads_driver: bool = True) -> str:
@@ -43,7 +43,7 @@ def checked_url(setting: str, found: object, loads_driver: bool = True) -> str:
         what = Described("not a URL (not shown, it may hold a password)")
         raise SettingError(setting, what, f"{NEEDED}; {ENCODING}") from None
     if _is_unescaped(parsed, url):
-        what = Described("a URL with an @ in its user or password (not shown)")
+        what = Described("a URL with an @ that may be one of its user or password (not shown)")
         raise SettingError(setting, what, f"percent-encoded: {ENCODING}")
     _check_driver(setting, parsed, loads_driver)
     return url
@@ -58,10 +58,14 @@ def _lists_hosts(url: str) -> bool:
 
 def _is_unescaped(url: URL, text: str) -> bool:
     """Whether the end of a password stands where SQLAlchemy looks for a host, a database or options."""
-    host = url.host or ""
-    query = text.partition("://")[2].partition(":")[2].partition("@")[2].partition("?")[2]  # behind the password
-    in_database = bool(host) and "/" in (url.database or "").rpartition("@")[2] and "@" in (url.database or "")
-    return bool("@" in host or in_database or (url.password is not None and IN_QUERY.match(query)))
+    host, database = url.host or "", url.database or ""
+    if "@" in host or (host and "/" in database.rpartition("@")[2] and "@" in database):
+        return True
+    if url.password is None:
+        return False
+    place, _, query = text.partition("://")[2].partition(":")[2].partition("@")[2].partition("?")  # behind the password
+    in_query = IN_QUERY.search(query) if "/" in place else "@" in query
+    return bool((host and "@" in place) or in_query)
 
 
 def _check_driver(setting: str, url: URL, loads: bool) -> None:

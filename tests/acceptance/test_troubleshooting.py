@@ -136,6 +136,8 @@ def hide(module: str, folder: Path) -> None:
 
 SETTINGS: list[tuple[str, int, dict[str, Any]]] = [
     ("An option of the engine", 0, {"database_engine_options": {"pool_sise": 3}}),
+    ("An option of the engine", 1, {"database_engine_options": {"pool_recycle": "an hour"}}),
+    ("cannot be used: an option of the driver", 0, {"database_engine_options": {"connect_args": {"timeout": "long"}}}),
     ("A value that cannot work", 0, {"database_poll_min_interval": -1}),
     ("A value that cannot work", 1, {"database_table_schemas": "results"}),
     ("A value that cannot work", 2, {"database_table_names": {"task": "results", "group": "results"}}),

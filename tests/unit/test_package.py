@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+import pickle
+from collections.abc import Callable
 from importlib import metadata, resources
+from typing import Any
 
 import pytest
 from celery import Celery
@@ -12,6 +16,7 @@ from celery.backends.database import DatabaseBackend as CelerysBackend
 from celery.exceptions import ImproperlyConfigured
 
 import celery_sql_results as package
+from celery_sql_results.payload.exceptions import restored
 from support import app_on
 
 
@@ -87,3 +92,39 @@ def test_version_is_that_of_the_distribution() -> None:
 def test_errors_of_set_up_are_celerys(error: type[Exception]) -> None:
     """Whoever catches Celery's error catches ours."""
     assert issubclass(error, ImproperlyConfigured)
+
+
+def stored(error: BaseException) -> Any:
+    """As a result in JSON names an exception that a task has raised."""
+    return {"exc_type": type(error).__name__, "exc_module": type(error).__module__, "exc_message": list(error.args)}
+
+
+WAYS: dict[str, Callable[[Any], Any]] = {
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+    **{
+        f"pickle {protocol}": lambda error, protocol=protocol: pickle.loads(pickle.dumps(error, protocol))
+        for protocol in range(pickle.HIGHEST_PROTOCOL + 1)
+    },
+    "json": lambda error: restored(stored(error)),
+}
+#: Those whose text is made of parts.
+PARTS: dict[str, tuple[Any, ...]] = {
+    "SettingError": ("result_expires", "tomorrow", "a number"),
+    "TaskIdTooLong": ("task", "x" * 200, 155),
+    "PayloadTooLarge": (8, "a text"),
+}
+PUBLIC = {name: getattr(package, name) for name in package.__all__}
+ERRORS = [name for name, found in PUBLIC.items() if inspect.isclass(found) and issubclass(found, Exception)]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", ERRORS)
+def test_errors_go_from_process_to_process(name: str, way: str) -> None:
+    """Each comes back as its own class, with the same words and what somebody has noted on it."""
+    error = PUBLIC[name](*PARTS.get(name, ("its words",)))
+    error.noted = 1
+    again = WAYS[way](error)
+
+    assert (type(again), str(again), again.args) == (type(error), str(error), error.args)
+    assert getattr(again, "noted", None) == (None if way == "json" else 1)

@@ -17,7 +17,15 @@ from celery_sql_results.writing.retry import Policy
 from support import app_on
 
 URL = "postgresql+psycopg://user:secret@host/db"
-INF = float("inf")
+INF, NAN = float("inf"), float("nan")
+#: The settings that take a number, and those of them that may be without an end.
+TIMES = (
+    *("result_expires", "result_chord_expires", "database_idle_timeout", "database_retry_window"),
+    *("database_poll_min_interval", "database_poll_max_interval", "database_upkeep_interval"),
+    *("result_backend_base_sleep_between_retries_ms", "result_backend_max_sleep_between_retries_ms"),
+)
+AMOUNTS = ("database_max_decompressed_bytes", "database_spool_max_bytes", "result_backend_max_retries")
+ENDLESS = ("database_idle_timeout", "database_retry_window", "database_spool_max_bytes", "result_backend_max_retries")
 
 
 def pauses(first: float, longest: float) -> RetryPolicy:
@@ -126,6 +134,7 @@ GOOD = [
     ("result_expires", 60, "expires", timedelta(minutes=1)),
     ("result_expires", 0.5, "expires", timedelta(milliseconds=500)),
     ("result_expires", timedelta(hours=1), "expires", timedelta(hours=1)),
+    ("result_expires", timedelta(days=36500), "expires", timedelta(days=36500)),
     ("result_expires", 60, "chord_expires", timedelta(minutes=1)),
     ("result_chord_expires", 60, "chord_expires", timedelta(minutes=1)),
     ("result_chord_expires", 0, "chord_expires", None),
@@ -141,6 +150,9 @@ GOOD = [
     ("result_backend_max_retries", float("inf"), "retry", retries(INF)),
     ("result_backend_always_retry", False, "retry", retries(0)),
     ("result_backend_always_retry", True, "retry", DEFAULT),
+    ("database_idle_timeout", INF, "idle_timeout", INF),
+    ("database_spool_max_bytes", INF, "spool_max_bytes", INF),
+    ("database_upkeep_interval", 36500 * 86400, "upkeep_interval", 36500 * 86400),
     ("database_retry_window", 5, "retry", RetryPolicy(Policy(INF, 5, 0.01, 10.0), DEFAULT.reads)),
     ("database_spool_dir", "/var/spool/shop", "spool_dir", "/var/spool/shop"),
     ("database_spool_dir", Path("/var/spool/shop"), "spool_dir", "/var/spool/shop"),
@@ -211,6 +223,14 @@ WRONG = [
     ("result_backend_always_retry", "yes"),
     ("result_backend_base_sleep_between_retries_ms", -1),
     ("result_backend_max_sleep_between_retries_ms", "long"),
+    ("result_expires", timedelta.max),
+    ("result_serializer", [5]),
+    ("result_serializer", {"json": 1}),
+    ("database_spool_dir", "/"),
+    ("database_spool_dir", "//"),
+    *((setting, value) for setting in (*TIMES, *AMOUNTS) for value in (NAN, 10**400)),
+    *((setting, value) for setting in TIMES for value in (1e20, 36500 * 86400 + 1)),
+    *((setting, INF) for setting in (*TIMES, *AMOUNTS) if setting not in ENDLESS),
 ]
 
 

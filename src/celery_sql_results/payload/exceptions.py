@@ -20,6 +20,7 @@ from kombu.exceptions import DecodeError
 from kombu.utils.encoding import safe_repr
 
 from celery_sql_results.boundaries import caught
+from celery_sql_results.errors import Told
 from celery_sql_results.foreign import shown
 from celery_sql_results.models import NAME_LENGTH
 
@@ -101,9 +102,10 @@ def _class(module: str | None, name: str) -> Any:
 def _made(cls: Any, message: Any) -> BaseException:
     """An exception with its arguments, or with the words for it if its class takes others."""
     arguments = message if isinstance(message, (tuple, list)) else (message,)
+    make = cls.again if issubclass(cls, Told) else _wrapper if cls is UnpickleableExceptionWrapper else cls
     made: Any = None
     with caught():  # a constructor of somebody else
-        made = _wrapper(*arguments) if cls is UnpickleableExceptionWrapper else cls(*arguments)
+        made = make(*arguments)
     return made if isinstance(made, BaseException) else Exception(f"{cls}({_words(message)})")
 
 
