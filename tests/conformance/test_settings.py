@@ -396,5 +396,5 @@ def test_as_uri_without_password(database: Database) -> None:
     backend.session_manager.invalidate(url, **backend.engine_options)
 
     assert "clerk:***@" in shown
-    assert whole == url
+    assert whole == f"sql+{url}"
     assert [text for text in (shown, represented) if "sec" in text or "shop" in text] == []
