@@ -281,8 +281,10 @@ class PostgreSQLImpl(AutocommitImpl):
         return state.startswith(TRANSIENT) or (state == CLOSED and error.statement is None)
 
     def needed(self, error: exc.DBAPIError, url: URL) -> str | None:
-        """Only of an error that is no statement's: while connecting, libpq gives nothing but words."""
+        """As a rule of an error that is no statement's: while connecting, libpq gives nothing but words."""
         told = str(error.orig)
+        if WITHOUT_TRANSACTIONS in told:
+            return "pool_mode session or transaction, which know transactions"
         return for_words(told, REJECTIONS) if not error.statement and _is_rejected(told) else None
 
     def _is_timed_out(self, orig: BaseException) -> bool:

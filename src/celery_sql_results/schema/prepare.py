@@ -106,8 +106,8 @@ def _made_ready(engine: Engine, impl: DefaultImpl, models: Models) -> tuple[Stat
         try:
             return _insisted(impl, partial(_upgraded, engine, impl, state)), None
         except exc.DBAPIError as error:
-            if impl.setup_attempts == 1 and impl.is_transient(error):
-                raise
+            if (impl.setup_attempts == 1 and impl.is_transient(error)) or impl.needed(error, engine.url):
+                raise  # no matter of rights
             refused, before = error, state
         impl.pause(attempt)
         state = _insisted(impl, lambda: _looked(engine, models))
