@@ -34,8 +34,8 @@ def soak(kind: str, minutes: float, seed: int) -> tuple[Played, str]:
     with Redis() as redis, Nursery() as nursery, tempfile.TemporaryDirectory() as folder:
         while not played or time.monotonic() < end:
             with CLUSTERS[kind].make() as cluster, workers_on(cluster.url, redis.url(), Path(folder)):
+                version = cluster.version()  # before anything befalls it
                 play(Stage(cluster, nursery, redis.url()), chance, Path(folder), end, played)
-                version = cluster.version()
     return played, version
 
 
