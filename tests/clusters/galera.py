@@ -161,13 +161,13 @@ class Galera(Cluster):
 
     def heal(self) -> None:
         """Return when all nodes run, and are one cluster."""
-        for node in self.nodes:
-            until(partial(returns, node.server), "a node has joined", UNITED)
         until(partial(answers, self._is_whole), "all nodes are one cluster", UNITED)
 
     def _is_whole(self) -> bool:
         number = str(len(self.nodes))
-        return all(node.is_synced() and node.server.status("cluster_size") == number for node in self.nodes)
+        return all(returns(node.server) for node in self.nodes) and all(
+            node.is_synced() and node.server.status("cluster_size") == number for node in self.nodes
+        )
 
     @contextmanager
     def isolated(self, *nodes: GaleraNode) -> Iterator[None]:
@@ -232,8 +232,8 @@ def answers(question: Callable[[], bool]) -> bool:
 
 
 def returns(server: Server) -> bool:
-    """Start a server that has ended. One that is refused a copy by who was to give it ends, as it joins, and is to be
-    started again, as systemd does."""
+    """Whether a server runs; it is started if it has ended, as systemd does. One that joins ends by itself where whoever
+    was to give it a copy cannot, and where it has left the others behind meanwhile."""
     with suppress(RuntimeError):
         server.ensure()
         return True

@@ -13,13 +13,13 @@ REMEDY = "apt-get install mariadb-server galera-4 rsync"
 #: Where packages put the library that replicates.
 PROVIDERS = ("/usr/lib/galera/libgalera_smm.so", "/usr/lib64/galera-4/libgalera_smm.so")
 #: A node that is silent is left after 2 s instead of 5, so that tests wait less; what else is asked of the provider is
-#: little memory, and no flow control: a node that lags holds nobody up.
+#: that a node which was away can be given what it lacks, and no flow control: a node that lags holds nobody up.
 PROVIDER = {
     "evs.suspect_timeout": "PT2S",
     "evs.inactive_timeout": "PT4S",
     "evs.keepalive_period": "PT0.3S",
     "evs.inactive_check_period": "PT0.2S",
-    "gcache.size": "16M",
+    "gcache.size": "128M",
     "gcs.fc_limit": "10000",
     "pc.recovery": "true",
 }
