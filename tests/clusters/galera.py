@@ -232,8 +232,10 @@ def answers(question: Callable[[], bool]) -> bool:
 
 
 def returns(server: Server) -> bool:
-    """Whether a server runs; it is started if it has ended, as systemd does. One that joins ends by itself where whoever
-    was to give it a copy cannot, and where it has left the others behind meanwhile."""
+    """Whether a server runs; it is started if it has ended, as systemd does.
+
+    One that joins ends by itself where whoever was to give it a copy cannot.
+    """
     with suppress(RuntimeError):
         server.ensure()
         return True
