@@ -93,14 +93,11 @@ class DatabaseBackend(BaseBackend):
         self.database = self._services.database
         #: What a worker does beside its tasks.
         self.upkeep: Work = self._services.upkeep
-        #: The directory of the spool, or ``None``.
         self.spool = self._services.spool and self._services.spool.directory
         install(self.app)
         when_closed(self.app, self._services.waits)
         if self.settings.create_tables_at_setup:
             self._services.prepare_now()
-
-    # -- the database ------------------------------------------------------------------------------------------
 
     def ResultSession(self, session_manager: SessionManager | None = None) -> Session:
         """A session of SQLAlchemy on tables that are ready. Use it with ``session_cleanup``."""
@@ -224,9 +221,12 @@ class DatabaseBackend(BaseBackend):
         Raises:
             BackendGetMetaError: the database could not be reached for as long as the settings say.
         """
-        id_ = asked_id(task_id)
-        row = id_ and self._services.task_row(id_)
+        row = (id_ := asked_id(task_id)) and self._services.task_row(id_)
         return self._services.meta(row) if row else pending(task_id)
+
+    def recorded(self, task_id: str) -> dict[str, Any]:
+        """The name, worker, queue, retries, times and relatives of a task, which whoever waits does not read."""
+        return self._services.recorded(id_) if (id_ := asked_id(task_id)) else {}
 
     def task_result_exists(self, task_id: str) -> bool:
         """Whether the task has a row, in whatever state."""

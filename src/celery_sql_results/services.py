@@ -191,6 +191,11 @@ class Services:
             reason = f"{self.database.name} cannot be reached ({shown(describe(error))})"
             raise BackendGetMetaError(f"the result database {reason}", task_id=task_id) from bare(error)
 
+    def recorded(self, task_id: str) -> dict[str, Any]:
+        """What is recorded of a task beside its outcome, if there is anything."""
+        found = self.read(f"reading task {task_id}", lambda: self.database.rows.tasks.fetch_recorded(task_id))
+        return self.encoding.recorded(found)
+
     def row(self, task_id: str, result: Any, state: str, traceback: str | None, children: Any, request: Any) -> Row:
         """The columns that one write of a task sets."""
         known, extended = request if self._settings.records else None, self._settings.extended

@@ -33,8 +33,8 @@ KNOWN = {
 
 def told(backend: DatabaseBackend, task_id: str = "t") -> dict[str, Any]:
     """What is known of a task."""
-    meta = backend.get_task_meta(task_id, cache=False)
-    return {name: meta[name] for name in KNOWN}
+    found = backend.recorded(task_id)
+    return {name: found[name] for name in KNOWN}
 
 
 def test_it_is_recorded(backend: DatabaseBackend) -> None:
@@ -125,7 +125,7 @@ def test_columns_that_are_not_there(database: Database, backends: Backends, capl
     backend.store_result("t", 1, states.SUCCESS, request=request())
     there = {name: value for name, value in KNOWN.items() if name != "queue"}
 
-    assert {name: backend.get_task_meta("t").get(name) for name in KNOWN} == {**there, "queue": None}
+    assert {name: backend.recorded("t").get(name) for name in KNOWN} == {**there, "queue": None}
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
@@ -163,7 +163,7 @@ def test_a_class_of_ones_own(database: Database) -> None:
     """It is given what is known, and stores what it has columns for."""
     backend = OwnBackend(app=app_on(database.url), url=database.url)
     backend.store_result("t", 1, states.SUCCESS, request=request())
-    found = backend.get_task_meta("t")
+    found = backend.recorded("t")
 
     assert (backend.get_result("t"), found["worker"], "name" in found) == (1, "our celery@shop-1", False)
     close(backend)

@@ -270,10 +270,7 @@ class Encoding:
         that says why. That error is the exception of a task that failed; of any other, the meta is an
         :class:`~.results.UnreadableMeta`.
         """
-        meta: dict[str, Any] = {column: row[column] for column in _PLAIN if column in row}
-        if type(row.get("date_done")) is str or type(row.get("date_started")) is str:  # of dates that are zero
-            meta |= {column: None for column in _TIMES if isinstance(meta.get(column), str)}
-        budget = Budget(self.max_decompressed)
+        meta, budget = self.recorded(row), Budget(self.max_decompressed)
         meta["result"], error = _tried(self._value, row, budget)
         for column in _INFORMING:
             if column in row:
@@ -285,6 +282,13 @@ class Encoding:
             return meta
         meta["result"] = error
         return meta if row["status"] in states.EXCEPTION_STATES else UnreadableMeta(meta)
+
+    def recorded(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """The columns that are no payloads, as they are."""
+        meta: dict[str, Any] = {column: row[column] for column in _PLAIN if column in row}
+        if type(row.get("date_done")) is str or type(row.get("date_started")) is str:  # of dates that are zero
+            meta |= {column: None for column in _TIMES if isinstance(meta.get(column), str)}
+        return meta
 
     def _informing(self, row: Mapping[str, Any], column: str, budget: Budget) -> Any:
         """A payload that only informs, or ``None`` if it cannot be read."""

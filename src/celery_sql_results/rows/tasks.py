@@ -57,7 +57,7 @@ class TaskRows:
         self._put_finished = Put(models.task, "task_id", _FINAL, waiters)
         self._put_unfinished = Put(models.task, "task_id", _FINISHED, waiters)
         self._put_part = Put(models.parts, "task_id", _FINAL)
-        self._names = (*TASK_COLUMNS, *(EXTENDED_COLUMNS if extended else RECORDED_COLUMNS))
+        self._names = (*TASK_COLUMNS, *(EXTENDED_COLUMNS if extended else ()))
 
     def put(self, row: Row, part: Row | None = None) -> None:
         """Store a row, unless what is stored may not be replaced, and wake whoever waits for it.
@@ -86,6 +86,12 @@ class TaskRows:
         with self.impl.connect_quickly(self.engine) as connection:
             found = as_dicts(connection.execute(self.select_one, {"id_": task_id}))
         return {**found[0], "task_id": task_id} if found else None
+
+    def fetch_recorded(self, task_id: str) -> Row:
+        """What is recorded of a task beside its outcome, if it has a row. Whoever waits has no need of it."""
+        with self.impl.connect_quickly(self.engine) as connection:
+            found = as_dicts(connection.execute(self._recorded, {"id_": task_id}))
+        return found[0] if found else {}
 
     def fetch_many(self, task_ids: Collection[str]) -> list[Row]:
         """The rows of those of ``task_ids`` that have one, in no order; one query for up to ``impl.max_parameters``."""
@@ -132,6 +138,12 @@ class TaskRows:
     def select_one(self) -> sa.Select[Any]:
         """The row of the task that is bound as ``id_``."""
         return self._select.where(self.models.task.c.task_id == sa.bindparam("id_"))
+
+    @memoized_property
+    def _recorded(self) -> sa.Select[Any]:
+        task = self.models.task.c
+        columns = [task[name] for name in ("status", *RECORDED_COLUMNS) if name in self._columns]
+        return sa.select(*columns).where(task.task_id == sa.bindparam("id_"))
 
     @memoized_property
     def select_many(self) -> sa.Select[Any]:

@@ -61,30 +61,57 @@ class AsyncResult(celery.result.AsyncResult):
         """Celery looks at the tasks before this one as a wait begins, and every half second, at each by itself."""
         self._succeeded = raise_of_parents([self], self._succeeded)
 
+    def _recorded(self, name: str) -> Any:
+        """Read when it is asked for, unless it was read with the result."""
+        meta, ask = self._get_task_meta(), getattr(self.backend, "recorded", None)  # type: ignore[no-untyped-call]
+        if name not in meta and ask is not None:
+            meta.update(ask(self.id))
+        return meta.get(name)
+
+    @property
+    def name(self) -> Any:
+        """Of the task, if a worker has met it."""
+        return self._recorded("name")
+
+    @property
+    def worker(self) -> Any:
+        """Which has run it."""
+        return self._recorded("worker")
+
+    @property
+    def queue(self) -> Any:
+        """Where that took it from."""
+        return self._recorded("queue")
+
+    @property
+    def retries(self) -> Any:
+        """How often it was tried again."""
+        return self._recorded("retries")
+
     @property
     def date_queued(self) -> datetime | None:
         """When the task was first sent, in UTC; ``None`` if whoever sent it has no backend of this package."""
-        return self._get_task_meta().get("date_queued")  # type: ignore[no-any-return, no-untyped-call]
+        return self._recorded("date_queued")  # type: ignore[no-any-return]
 
     @property
     def date_started(self) -> datetime | None:
         """When the task began, in UTC; of one that was tried again, the last time."""
-        return self._get_task_meta().get("date_started")  # type: ignore[no-any-return, no-untyped-call]
+        return self._recorded("date_started")  # type: ignore[no-any-return]
 
     @property
     def parent_id(self) -> str | None:
         """The id of the task that has sent this one."""
-        return self._get_task_meta().get("parent_id")  # type: ignore[no-any-return, no-untyped-call]
+        return self._recorded("parent_id")  # type: ignore[no-any-return]
 
     @property
     def root_id(self) -> str | None:
         """The id of the first task of the workflow."""
-        return self._get_task_meta().get("root_id")  # type: ignore[no-any-return, no-untyped-call]
+        return self._recorded("root_id")  # type: ignore[no-any-return]
 
     @property
     def group_id(self) -> str | None:
         """The id of the group or chord that the task is a part of."""
-        return self._get_task_meta().get("group_id")  # type: ignore[no-any-return, no-untyped-call]
+        return self._recorded("group_id")  # type: ignore[no-any-return]
 
     def then(self, callback: Callable[..., Any], on_error: Callable[..., Any] | None = None, weak: bool = False) -> Any:
         """Call ``callback`` with this result as soon as it is ready, in the thread that looks for results."""
