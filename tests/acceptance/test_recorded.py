@@ -152,6 +152,7 @@ def test_every_task_that_a_worker_has_run(worker: tuple[Celery, Worker], databas
     check_revoked(app)
     assert process.complaints == []
     assert database.errors() == []
+    process.kill()  # of a pool whose processes were killed, billiard may wait for ever for the lock of their queue
 
 
 @on("postgresql")
