@@ -16,6 +16,7 @@ from sqlalchemy import make_url
 
 from acceptance.conftest import MakeApp
 from acceptance.worker import PATIENCE, Worker, running, settings_for
+from faults.load import until
 from servers import Database
 from servers.pool import on
 
@@ -121,6 +122,7 @@ def test_a_worker_that_starts_without_its_database(database: Database, tmp_path:
         database.server.restart()
         assert [result.get(timeout=PATIENCE) for result in sent] == [0, 2, 4, 6]
         said_at_start(database, worker)
+        until(lambda: "is well again" in worker.log, "it is well")
         told = lines(worker)
 
     assert sorted(told) == [
