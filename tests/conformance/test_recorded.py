@@ -57,6 +57,17 @@ def test_a_later_write_that_knows_nothing_takes_nothing_away(backend: DatabaseBa
     assert (backend.app.AsyncResult("t").date_started, backend.get_state("t")) == (started, states.FAILURE)
 
 
+def test_a_result_that_was_read_stays_as_it_was(backend: DatabaseBackend) -> None:
+    """What is asked for later brings no state of another outcome with it."""
+    backend.store_result("t", ValueError("no"), states.FAILURE, request=request())
+    found = backend.app.AsyncResult("t")
+    before = found.state, repr(found.result)
+    backend.store_result("t", 1, states.SUCCESS, request=request())
+
+    assert found.name == "shop.pay"
+    assert (found.state, repr(found.result)) == before
+
+
 def test_who_runs_no_task_knows_nothing_of_one(backend: DatabaseBackend) -> None:
     """As who calls `update_state` of a task from outside: its request is that of no task."""
     backend.store_result("t", None, states.STARTED, request=request())

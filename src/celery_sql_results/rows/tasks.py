@@ -142,8 +142,8 @@ class TaskRows:
     @memoized_property
     def _recorded(self) -> sa.Select[Any]:
         task = self.models.task.c
-        columns = [task[name] for name in ("status", *RECORDED_COLUMNS) if name in self._columns]
-        return sa.select(*columns).where(task.task_id == sa.bindparam("id_"))
+        columns = [task[name] for name in RECORDED_COLUMNS if name in self._columns]
+        return sa.select(sa.literal_column("1").label("found"), *columns).where(task.task_id == sa.bindparam("id_"))
 
     @memoized_property
     def select_many(self) -> sa.Select[Any]:
