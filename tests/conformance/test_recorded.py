@@ -129,7 +129,7 @@ def test_columns_that_are_not_there(database: Database, backends: Backends, capl
     before.store_result("before", 1, states.SUCCESS)
     close(before)
     for column in ("queue", "date_queued"):
-        database.execute(f"ALTER TABLE celery_taskmeta DROP COLUMN {column}")
+        database.execute(f"ALTER TABLE celery_taskmeta DROP {column}")
     newer = "UPDATE celery_taskmeta_version SET version_num = '9999'"  # of a release to come, after which nobody mends
     database.execute(newer)
     backend = backends()
