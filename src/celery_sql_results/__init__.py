@@ -30,18 +30,22 @@ writing asks once what an error means (verdict), repeats what passes (retry), st
 
 from __future__ import annotations
 
-from .backend import DatabaseBackend
-from .errors import (
-    DatabaseUnusable,
-    PayloadTooLarge,
-    ResultRefused,
-    SchemaError,
-    SettingError,
-    TaskIdInvalid,
-    TaskIdTooLong,
-)
-from .models import Task, TaskExtended, TaskSet
-from .session import SessionManager, session_cleanup
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .backend import DatabaseBackend
+    from .errors import (
+        DatabaseUnusable,
+        PayloadTooLarge,
+        ResultRefused,
+        SchemaError,
+        SettingError,
+        TaskIdInvalid,
+        TaskIdTooLong,
+    )
+    from .models import Task, TaskExtended, TaskSet
+    from .session import SessionManager, session_cleanup
 
 __version__ = "0.1.0"
 
@@ -60,3 +64,27 @@ __all__ = [
     "TaskSet",
     "session_cleanup",
 ]
+
+#: Where each public name is at home. It is imported when somebody asks: each `celery` command imports this package for
+#: its commands, and most have no use for SQLAlchemy.
+_HOMES = {
+    "backend": ("DatabaseBackend",),
+    "errors": (
+        *("DatabaseUnusable", "PayloadTooLarge", "ResultRefused", "SchemaError", "SettingError"),
+        *("TaskIdInvalid", "TaskIdTooLong"),
+    ),
+    "models": ("Task", "TaskExtended", "TaskSet"),
+    "session": ("SessionManager", "session_cleanup"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for home, names in _HOMES.items():
+        if name == home or name in names:
+            module = import_module(f".{home}", __name__)
+            return module if name == home else getattr(module, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -23,6 +23,7 @@ from celery_sql_results.connections.pool import UNSENT, committed
 
 from .contracts import ChangeCounter, Listener
 from .inspection import Found, inspect_tables, schema_of
+from .reads import Reads
 from .refusals import reason_of
 from .sqlstates import CONSTRAINT, DATA, PASSING, is_of, sqlstate
 from .types import NullableBlob, utc_now
@@ -103,6 +104,7 @@ def _bound(table: sa.Table, column: str) -> sa.BindParameter[Any]:
 class DefaultImpl:
     """A database that we know nothing of: correct, in more steps."""
 
+    reads = Reads()
     #: Isolation level of the engine. ``AUTOCOMMIT`` makes one statement one round trip.
     isolation_level: str | None = None
     #: Isolation level of a session that somebody asks for; ``None`` is the driver's default.

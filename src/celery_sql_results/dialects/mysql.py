@@ -23,6 +23,7 @@ from .base import Put
 from .galera import Galera, is_too_large
 from .inspection import Found, schema_of, sequence_of
 from .mysql_catalog import ONLY_READS, look_at
+from .mysql_reads import MySQLReads
 from .refusals import number_of, reason_of, wire_size
 from .rejections import CERTIFICATE, CREDENTIALS, DATABASE, HOST, RIGHT, for_words
 
@@ -178,6 +179,7 @@ def _is_closed(dbapi_connection: Any) -> bool:
 class MySQLImpl(AutocommitImpl):
     """MySQL 8 and MariaDB 10.5 or newer, with each of the drivers of :data:`ARGUMENTS`."""
 
+    reads = MySQLReads()
     max_parameters = 10_000
     drivers: Mapping[str, str] = MappingProxyType(
         {

@@ -30,6 +30,7 @@ from .base import Put, Row
 from .contracts import Listener
 from .inspection import Found
 from .postgresql_names import qualify
+from .postgresql_reads import PostgreSQLReads
 from .refusals import wire_size
 from .rejections import CERTIFICATE, CREDENTIALS, DATABASE, HOST, RIGHT, for_words
 from .sqlstates import sqlstate
@@ -117,6 +118,7 @@ SETUP_KEY = 0x63656C6572795F73
 class PostgreSQLImpl(AutocommitImpl):
     """PostgreSQL, with psycopg 3 or psycopg2."""
 
+    reads = PostgreSQLReads()
     supports_skip_locked = True
     supports_nowait = True
     supports_notify = True

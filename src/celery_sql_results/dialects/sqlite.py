@@ -22,6 +22,7 @@ from .autocommit import AutocommitImpl
 from .base import Put
 from .contracts import ChangeCounter
 from .rejections import of_file
+from .sqlite_reads import SQLiteReads
 from .upserts import on_conflict_upsert
 
 #: What SQLite says when the same statement may succeed later. Before Python 3.11 there is no code beside the words.
@@ -70,6 +71,7 @@ class DataVersion:
 class SQLiteImpl(AutocommitImpl):
     """SQLite 3.24 or newer, with Python's own driver."""
 
+    reads = SQLiteReads()
     session_isolation_level = "SERIALIZABLE"
     drivers: Mapping[str, str] = MappingProxyType({"pysqlite": ""})
     begin = "BEGIN IMMEDIATE"  # to wait for the writer before it now, because a reader that turns writer cannot
@@ -144,6 +146,9 @@ class SQLiteImpl(AutocommitImpl):
 
     def _is_transient(self, error: exc.DBAPIError, orig: BaseException) -> bool:
         return isinstance(orig, sqlite3.OperationalError) and any(words in str(orig) for words in TRANSIENT)
+
+    def _is_timed_out(self, orig: BaseException) -> bool:
+        return "interrupted" in str(orig)
 
     def needed(self, error: exc.DBAPIError, url: URL) -> str | None:
         if "file is not a database" in str(error.orig):

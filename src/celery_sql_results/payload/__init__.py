@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .encoding import Encoding
 from .exceptions import restored, stand_in, storable
+from .readable import NotReadable, Readable, raised
 from .recorded import SENT, of_sending
 from .redaction import Redact, redaction_for
 from .results import UnreadableMeta, pending, tree, value_of
@@ -12,11 +13,14 @@ from .text import bounded_repr, text
 __all__ = [
     "SENT",
     "Encoding",
+    "NotReadable",
+    "Readable",
     "Redact",
     "UnreadableMeta",
     "bounded_repr",
     "of_sending",
     "pending",
+    "raised",
     "redaction_for",
     "restored",
     "stand_in",

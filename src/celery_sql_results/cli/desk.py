@@ -1,0 +1,166 @@
+"""What all commands have in common: where they look, how they print, and how they end."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any
+
+import click
+from celery.exceptions import BackendError, ImproperlyConfigured
+from kombu.exceptions import KombuError
+from sqlalchemy.exc import SQLAlchemyError
+
+from celery_sql_results._compat import memoized_property
+from celery_sql_results.backend import DatabaseBackend
+from celery_sql_results.dialects import connected
+from celery_sql_results.foreign import shown
+from celery_sql_results.rows.queries import Asked, TooLong
+from celery_sql_results.schema import State, look
+from celery_sql_results.writing import describe
+
+from .output import Output
+from .times import DURATION, Clock
+
+__all__ = [
+    "DONE", "INTERRUPTED", "NOT_READY", "REFUSED", "TIMED_OUT", "UNKNOWN", "UNWELL",
+    "Desk", "Ending", "verb",
+]  # fmt: skip
+
+#: How a command may end.
+DONE, UNWELL, REFUSED, NOT_READY, UNKNOWN, TIMED_OUT, INTERRUPTED = 0, 1, 2, 3, 4, 124, 130
+#: Seconds that a question may take, unless somebody says otherwise.
+TIME_LIMIT = 10.0
+
+
+class Ending(click.ClickException):
+    """The command ends here, with a line for people.
+
+    Args:
+        message: the line.
+        code: the exit code.
+    """
+
+    def __init__(self, message: str, code: int = REFUSED) -> None:
+        super().__init__(message)
+        self.exit_code = code  # type: ignore[misc] # click reads it of the error
+
+
+class Desk:
+    """What a command works with.
+
+    Args:
+        app: the Celery app, or what makes it.
+        out: prints.
+        seconds: the time limit of a question.
+    """
+
+    def __init__(self, app: Any, out: Output, seconds: float) -> None:
+        self._app, self.out, self.seconds = app, out, seconds
+
+    @memoized_property
+    def app(self) -> Any:
+        """The app: the user's, or one that knows nothing but the database."""
+        return self._app() if callable(self._app) and not hasattr(self._app, "conf") else self._app
+
+    @memoized_property
+    def backend(self) -> DatabaseBackend:
+        """The backend of the app.
+
+        Raises:
+            Ending: it is one of another kind.
+        """
+        backend = self.app.backend
+        if isinstance(backend, DatabaseBackend):
+            return backend
+        found = shown(self.app.conf.result_backend or "not set")
+        raise Ending(
+            f"result_backend of the app {shown(self.app.main or 'default')!r} is {found}, but it must be sql+…: name "
+            "the app (celery -A proj results …), or the database (celery-sql-results --database-url …)"
+        )
+
+    @memoized_property
+    def state(self) -> State:
+        """What is there of the tables, as it is: nothing is made or changed by looking."""
+        database = self.backend.database
+        with connected(database.engine) as connection:
+            return look(connection, database.models)
+
+    @memoized_property
+    def asked(self) -> Asked:
+        """The database, for questions.
+
+        Raises:
+            Ending: there are no tables, or this role may not read them.
+        """
+        database, state = self.backend.database, self.state
+        if not state.is_usable:
+            raise Ending(f"{database.name} has no result tables yet: run upgrade, or start a worker")
+        if "SELECT" in state.tables[database.models.task].denied:
+            raise Ending(f"this role may not read {database.models.task.name}: see grants")
+        columns = {
+            table: found.columns & set(table.columns.keys()) if "SELECT" not in found.denied else frozenset()
+            for table, found in state.tables.items()
+        }
+        return Asked(database.engine, database.impl, database.models, columns, self.seconds)
+
+
+def verb(name: str, is_list: bool = False) -> Callable[[Callable[..., Any]], click.Command]:
+    """Make a command of a function that takes a :class:`Desk` and its own options, and may return an exit code.
+
+    Args:
+        name: the name of the command.
+        is_list: whether it prints rows, and so also CSV.
+    """
+
+    def decorate(function: Callable[..., Any]) -> click.Command:
+        @wraps(function)
+        def run(ctx: click.Context, **given: Any) -> None:
+            form = "json" if given["as_json"] else "csv" if given.get("as_csv") else "table"
+            out = Output(form, Clock(given["utc"]), not ctx.obj.no_color)
+            with _told(given["verbose"]):
+                options = {each: given[each] for each in given if each in ours}
+                ctx.exit(function(Desk(ctx.obj.app, out, given["time_limit"]), **options) or DONE)
+
+        made = click.command(name)(click.pass_context(run))
+        ours = {param.name for param in made.params}
+        made.params += _common(is_list)
+        return made
+
+    return decorate
+
+
+def _common(is_list: bool) -> Iterator[click.Parameter]:
+    yield click.Option(["--json", "as_json"], is_flag=True, help="Print JSON, one value a line.")
+    if is_list:
+        yield click.Option(["--csv", "as_csv"], is_flag=True, help="Print CSV.")
+    yield click.Option(["--utc"], is_flag=True, help="Show times in UTC, not in the zone of this machine.")
+    limit = "How long the database may take to answer a question."
+    yield click.Option(["--time-limit"], type=DURATION, default=TIME_LIMIT, show_default=True, help=limit)
+    yield click.Option(["--verbose"], is_flag=True, help="Show the whole of an error.")
+
+
+@contextmanager
+def _told(verbose: bool) -> Iterator[None]:
+    """Whatever goes wrong is one line, unless the user wants more."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo("Stopped.", err=True)
+        sys.exit(INTERRUPTED)
+    except TooLong as error:
+        if verbose:
+            raise
+        raise Ending(f"{error} (--since, --until, --state, --task …), or raise --time-limit") from error
+    except (ImproperlyConfigured, SQLAlchemyError, BackendError, KombuError, OSError) as error:
+        if verbose:
+            raise
+        raise Ending(_line(error)) from error
+
+
+def _line(error: Exception) -> str:
+    if isinstance(error, SQLAlchemyError):
+        return f"the database did not do what was asked ({shown(describe(error))}); --verbose shows all"
+    return f"{error}" if isinstance(error, ImproperlyConfigured) else shown(f"{type(error).__name__}: {error}")

@@ -1,0 +1,81 @@
+"""The options that say which results are meant, and what a row of a list shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import click
+
+from celery_sql_results.payload import raised
+from celery_sql_results.rows.queries import Filter
+
+from .output import Column
+from .times import DURATION, TIME
+
+__all__ = ["COLUMNS", "as_row", "filters"]
+
+COLUMNS = (
+    Column("when", "when", form="time"),
+    Column("state", "state"),
+    Column("name", "task"),
+    Column("runtime", "ran", 80, "seconds"),
+    Column("worker", "worker", 140),
+    Column("task_id", "id"),
+    Column("error", "error", 100),
+)
+
+
+def filters(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that give a function a :class:`Filter`, as ``which``."""
+
+    def chosen(*args: Any, **options: Any) -> Any:
+        names = ("name", "worker", "queue", "since", "until", "root", "group", "parent", "longer", "exception")
+        found = {name: options.pop(name) for name in names}
+        states = tuple(state.upper() for state in options.pop("state"))
+        return function(*args, which=Filter(states=states, **found), **options)
+
+    chosen.__doc__ = function.__doc__
+    chosen.__click_params__ = [*getattr(function, "__click_params__", [])]  # type: ignore[attr-defined]
+    for option in reversed(_OPTIONS):
+        option(chosen)
+    return chosen
+
+
+_OPTIONS = (
+    click.option("--state", multiple=True, metavar="STATE", help="In this state; may be given several times."),
+    click.option("--task", "name", metavar="GLOB", help="Of tasks with such names: 'shop.*'."),
+    click.option("--worker", metavar="GLOB", help="Run by such workers."),
+    click.option("--queue", metavar="GLOB", help="From such queues."),
+    click.option("--since", type=TIME, metavar="TIME", help="Done at or after a time: 2h (ago), '2026-01-31 15:00'."),
+    click.option("--until", type=TIME, metavar="TIME", help="Done before a time."),
+    click.option("--root", metavar="ID", help="Of the workflow that a task has begun."),
+    click.option("--group", metavar="ID", help="Of a group."),
+    click.option("--parent", metavar="ID", help="Sent by a task."),
+    click.option("--min-runtime", "longer", type=DURATION, metavar="TIME", help="That ran so long at least: 5s, 2m."),
+    click.option("--exception", metavar="GLOB", help="That failed with such an exception: 'Http*'."),
+)
+
+
+def as_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of a list, by the names that people and programs see."""
+    exception, last = raised(row)
+    done, began, sent = row["date_done"], row["date_started"], row["date_queued"]
+    return {
+        "task_id": row["task_id"],
+        "state": row["status"],
+        **{name: row[name] for name in ("name", "worker", "queue", "retries")},
+        "queued": sent,
+        "started": began,
+        "ended": done,
+        "when": done or began or sent,
+        "waited": _between(sent, began),
+        "runtime": _between(began, done),
+        **{name: row[name] for name in ("parent_id", "root_id", "group_id")},
+        "exception": exception,
+        "error": last or exception,
+    }
+
+
+def _between(earlier: Any, later: Any) -> float | None:
+    return (later - earlier).total_seconds() if earlier is not None and later is not None else None

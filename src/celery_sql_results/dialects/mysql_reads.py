@@ -1,0 +1,43 @@
+"""How MySQL and MariaDB answer questions of people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine
+
+from celery_sql_results.boundaries import undone
+
+from .reads import Reads, like_pattern
+
+__all__ = ["MySQLReads"]
+
+
+class MySQLReads(Reads):
+    """The limit is a variable of the connection, whose value before is put back."""
+
+    @contextmanager
+    def connect(self, engine: Engine, seconds: float) -> Iterator[Connection]:
+        with engine.connect() as connection, undone(connection.invalidate):
+            # MariaDB counts in seconds, MySQL in milliseconds.
+            is_mariadb = getattr(connection.dialect, "is_mariadb", False)
+            name, limit = ("max_statement_time", seconds) if is_mariadb else ("max_execution_time", int(seconds * 1000))
+            before = connection.exec_driver_sql(f"SELECT @@SESSION.{name}").scalar()
+            connection.exec_driver_sql(f"SET SESSION {name} = {limit}")
+            connection.exec_driver_sql("START TRANSACTION READ ONLY")
+            yield connection
+            connection.exec_driver_sql("COMMIT")
+            connection.exec_driver_sql(f"SET SESSION {name} = {before}")
+
+    def like(self, column: sa.ColumnElement[str], pattern: str) -> sa.ColumnElement[bool]:
+        return column.like(like_pattern(pattern, "!"), escape="!")
+
+    def seconds(self, later: sa.ColumnElement[Any], earlier: sa.ColumnElement[Any]) -> sa.ColumnElement[float]:
+        microseconds = sa.func.timestampdiff(sa.text("MICROSECOND"), earlier, later, type_=sa.Integer)
+        return sa.type_coerce(microseconds / sa.literal_column("1e6"), sa.Float)
+
+    def hour(self, time: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
+        return sa.func.date_format(time, "%Y-%m-%d %H", type_=sa.Text)

@@ -1,0 +1,64 @@
+"""How a database answers questions of people: read-only, within a time limit, without what may be large.
+
+:class:`Reads` is portable; a subclass holds what its database does better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine
+
+__all__ = ["Reads", "like_pattern"]
+
+#: What stands for any text, and for any character, in the patterns that people write.
+ANY, ONE = "*", "?"
+
+
+class Reads:
+    """A database that we know nothing of. It has no time limit for a statement, and computes with no times."""
+
+    #: A time before all others, as SQL writes it.
+    never: sa.ColumnElement[Any] = sa.literal_column("TIMESTAMP '1970-01-01 00:00:00'", sa.DateTime())
+
+    @contextmanager
+    def connect(self, engine: Engine, seconds: float) -> Iterator[Connection]:
+        """A connection that only reads, on which each statement ends with an error after so many seconds.
+
+        ``impl.is_timed_out`` knows the error.
+        """
+        with engine.connect() as connection:
+            yield connection
+
+    def function(self, name: str) -> Any:
+        """A function of the database's own, by its name."""
+        return getattr(sa.func, name)
+
+    def like(self, column: sa.ColumnElement[str], pattern: str) -> sa.ColumnElement[bool]:
+        """``column`` is a text like ``pattern``, in which ``*`` stands for any text and ``?`` for any character."""
+        return column.like(like_pattern(pattern, "!"), escape="!")
+
+    def head(self, column: sa.ColumnElement[bytes], size: int) -> sa.ColumnElement[bytes]:
+        """The first bytes of a payload."""
+        return self.function("substr")(column, 1, size, type_=sa.LargeBinary)  # type: ignore[no-any-return]
+
+    def tail(self, column: sa.ColumnElement[str], size: int) -> sa.ColumnElement[str]:
+        """The last characters of a text."""
+        return self.function("right")(column, size, type_=sa.Text)  # type: ignore[no-any-return]
+
+    def seconds(self, later: sa.ColumnElement[Any], earlier: sa.ColumnElement[Any]) -> sa.ColumnElement[float]:
+        """Seconds between two times; here unknown."""
+        return sa.cast(sa.null(), sa.Float)
+
+    def hour(self, time: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
+        """The hour that a time is in, as ``2026-01-31 23``; here unknown."""
+        return sa.cast(sa.null(), sa.String(13))
+
+
+def like_pattern(pattern: str, escape: str) -> str:
+    """A pattern of people as SQL's LIKE takes it."""
+    escaped = "".join(f"{escape}{each}" if each in f"%_{escape}" else each for each in pattern)
+    return escaped.replace(ANY, "%").replace(ONE, "_")

@@ -1,0 +1,57 @@
+"""How SQLite answers questions of people."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine
+
+from .reads import Reads
+
+__all__ = ["SQLiteReads"]
+
+#: Steps of its virtual machine between two looks at the clock: some tenths of a millisecond.
+STEPS = 10_000
+
+
+class SQLiteReads(Reads):
+    """It calls back now and then, and lets itself be interrupted: https://www.sqlite.org/c3ref/progress_handler.html"""
+
+    never = sa.literal_column("'1970-01-01 00:00:00.000000'", sa.DateTime())
+
+    @contextmanager
+    def connect(self, engine: Engine, seconds: float) -> Iterator[Connection]:
+        with engine.connect() as connection:
+            deadline = 0.0
+
+            def begin(*_: object) -> None:
+                nonlocal deadline
+                deadline = time.monotonic() + seconds
+
+            driver: Any = connection.connection.driver_connection
+            sa.event.listen(connection, "before_cursor_execute", begin)
+            connection.exec_driver_sql("PRAGMA query_only = ON")
+            driver.set_progress_handler(lambda: time.monotonic() > deadline, STEPS)
+            try:
+                yield connection
+            finally:
+                driver.set_progress_handler(None, 0)
+                connection.exec_driver_sql("PRAGMA query_only = OFF")
+
+    def like(self, column: sa.ColumnElement[str], pattern: str) -> sa.ColumnElement[bool]:
+        """Its ``GLOB`` tells upper from lower case, which its ``LIKE`` does not. A bracket means itself."""
+        return column.op("GLOB", is_comparison=True)(pattern.replace("[", "[[]"))
+
+    def tail(self, column: sa.ColumnElement[str], size: int) -> sa.ColumnElement[str]:
+        return sa.func.substr(column, -size, type_=sa.Text)
+
+    def seconds(self, later: sa.ColumnElement[Any], earlier: sa.ColumnElement[Any]) -> sa.ColumnElement[float]:
+        day: sa.ColumnElement[float] = sa.literal_column("86400.0")
+        return (sa.func.julianday(later, type_=sa.Float) - sa.func.julianday(earlier, type_=sa.Float)) * day
+
+    def hour(self, time: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
+        return sa.func.strftime("%Y-%m-%d %H", time, type_=sa.Text)

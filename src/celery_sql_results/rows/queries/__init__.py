@@ -1,0 +1,11 @@
+"""Questions of people: what happened, what failed, what is missing, how large. Nothing here writes.
+
+Each is answered in pages that begin where the one before has ended, within a time limit, and without payloads in lists.
+"""
+
+from __future__ import annotations
+
+from .asking import Asked, TooLong
+from .results import Cursor, Filter, Page, Results
+
+__all__ = ["Asked", "Cursor", "Filter", "Page", "Results", "TooLong"]

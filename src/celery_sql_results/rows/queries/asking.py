@@ -1,0 +1,70 @@
+"""One question: a statement that only reads, within a time limit."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Engine
+from sqlalchemy.exc import DBAPIError
+
+from celery_sql_results.dialects import DefaultImpl, as_dicts
+from celery_sql_results.models import Models
+from celery_sql_results.rows.tasks import Columns, Row
+
+__all__ = ["Asked", "TooLong"]
+
+
+class TooLong(Exception):
+    """The database did not answer within the time limit; the message says what to do."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"the database did not answer within {seconds:g} s: narrow it down")
+        self.seconds = seconds
+
+
+class Asked:
+    """The database that questions are asked.
+
+    Args:
+        engine: an engine as :class:`~celery_sql_results.session.SessionManager` makes it.
+        impl: how its database is spoken to.
+        models: the tables.
+        columns: what is there of them.
+        seconds: the time limit of each statement.
+    """
+
+    def __init__(self, engine: Engine, impl: DefaultImpl, models: Models, columns: Columns, seconds: float) -> None:
+        self.engine, self.impl, self.models, self.columns, self.seconds = engine, impl, models, columns, seconds
+
+    def has(self, table: sa.Table, *names: str) -> bool:
+        """Whether a table, and columns of it, are there and may be used."""
+        found = self.columns.get(table)
+        return bool(found) and found >= set(names)  # type: ignore[operator]
+
+    def column(self, table: sa.Table, name: str) -> sa.ColumnElement[Any]:
+        """A column; NULL, of its type, where the table lacks it."""
+        column = table.c[name]
+        return column if self.has(table, name) else sa.cast(sa.null(), column.type).label(name)
+
+    def all(self, *statements: sa.Executable, values: Mapping[str, Any] | None = None) -> list[Row]:
+        """The rows that statements give, one after the other, as dicts.
+
+        Raises:
+            TooLong: one took longer than the time limit.
+            sqlalchemy.exc.DBAPIError: the database could not be reached.
+        """
+        try:
+            with self.impl.reads.connect(self.engine, self.seconds) as connection:
+                return [row for each in statements for row in as_dicts(connection.execute(each, values or {}))]
+        except DBAPIError as error:
+            if self.impl.is_timed_out(error):
+                raise TooLong(self.seconds) from error
+            raise
+
+    def batches(self, statement: sa.Executable, ids: Collection[str], name: str = "ids_") -> list[Row]:
+        """The rows of a statement that binds a list of ids, however many these are."""
+        some, size = list(ids), self.impl.max_parameters
+        found = (self.all(statement, values={name: some[at : at + size]}) for at in range(0, len(some), size))
+        return [row for rows in found for row in rows]

@@ -1,0 +1,184 @@
+"""Which results there are: pages of them, newest first, and all that is known of one."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from celery import states
+
+from celery_sql_results.rows.tasks import Row
+
+from .asking import Asked
+
+__all__ = ["LISTED", "Cursor", "Filter", "Page", "Results"]
+
+#: The columns of a list. Of what failed, also ``failure``, the end of its traceback.
+LISTED = (
+    *("id", "task_id", "status", "name", "worker", "queue", "retries"),
+    *("date_queued", "date_started", "date_done", "parent_id", "root_id", "group_id"),
+)
+#: Characters of a traceback that a list reads: more than the last line has, as a rule.
+TAIL = 600
+#: Bytes of a payload that say which exception it is.
+HEAD = 200
+#: The payloads of a task.
+PAYLOADS = ("result", "args", "kwargs", "stamps", "children", "traceback")
+
+
+class Cursor(NamedTuple):
+    """Where a page has ended: the time of its last row, and its id."""
+
+    when: datetime
+    id: int
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which results are meant: those that meet all that is said.
+
+    Attributes:
+        states: one of these.
+        name, worker, queue: patterns, in which ``*`` stands for any text and ``?`` for any character.
+        since, until: done, or if it is not done begun, or else sent, at or after one time and before the other; UTC.
+        root, group, parent: ids.
+        longer: seconds that it ran at least.
+        exception: a pattern for the class of the exception of what failed, without its module.
+    """
+
+    states: Sequence[str] = ()
+    name: str | None = None
+    worker: str | None = None
+    queue: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    root: str | None = None
+    group: str | None = None
+    parent: str | None = None
+    longer: float | None = None
+    exception: str | None = None
+
+
+class Page(NamedTuple):
+    """Some rows, and where to go on; ``None`` if these were the last."""
+
+    rows: list[Row]
+    next: Cursor | None
+
+
+class Results:
+    """The task rows, as people ask for them.
+
+    Args:
+        asked: the database.
+    """
+
+    def __init__(self, asked: Asked) -> None:
+        self._asked = asked
+        self._task = asked.models.task
+
+    def page(self, which: Filter, limit: int, after: Cursor | None = None) -> Page:
+        """So many results, the one that was done, begun or sent last first; what has none of these times comes last.
+
+        Each row has ``when``, the time by which it is in its place.
+
+        Raises:
+            TooLong: the database did not answer in time.
+        """
+        found = self._asked.all(self._page(which, limit + 1, after))
+        rows = found[:limit]
+        return Page(rows, Cursor(rows[-1]["when"], rows[-1]["id"]) if len(found) > limit else None)
+
+    def one(self, task_id: str, most: int | None = None) -> Row | None:
+        """All that is known of one result, its payloads cut to ``most`` bytes; ``size_of_…`` is what they have."""
+        task, read = self._task, self._asked.impl.reads
+        columns: list[sa.ColumnElement[Any]] = [self._column(name) for name in (*LISTED, "content_type")]
+        for name in PAYLOADS:
+            column = self._column(name)
+            size = self._asked.impl.size_of(column) if self._asked.has(task, name) else sa.null()
+            cut = column if most is None else read.function("substr")(column, 1, most, type_=column.type)
+            columns += [cut.label(name), sa.cast(size, sa.BigInteger).label(f"size_of_{name}")]
+        found = self._asked.all(sa.select(*columns).where(task.c.task_id == task_id))
+        return found[0] if found else None
+
+    def ids_like(self, prefix: str, limit: int) -> list[str]:
+        """The ids that begin with a text, up to so many. Between two bounds, as far as the order of texts goes."""
+        id_ = self._task.c.task_id
+        like = self._asked.impl.reads.like(id_, f"{prefix.replace('*', '?')}*")
+        found = sa.select(id_).where(like, id_ >= prefix, id_ < f"{prefix}zzzz").order_by(id_).limit(limit)
+        return [row["task_id"] for row in self._asked.all(found)]
+
+    # -- statements ----------------------------------------------------------------------------------------------
+
+    def _page(self, which: Filter, limit: int, after: Cursor | None) -> sa.Select[Any]:
+        """What is done lies in the index of ``date_done``. Of what is not, there is little as a rule."""
+        task = self._task.c
+        never = self._asked.impl.reads.never
+        begun = sa.func.coalesce(self._column("date_started"), self._column("date_queued"), never)
+        done = self._arm(which, task.date_done, task.date_done.is_not(None), limit, after)
+        open_ = self._arm(which, begun, task.date_done.is_(None), limit, after)
+        both = sa.union_all(sa.select(done), sa.select(open_)).subquery("both_")
+        return sa.select(both).order_by(both.c.when.desc(), both.c.id.desc()).limit(limit)
+
+    def _arm(
+        self, which: Filter, when: Any, only: sa.ColumnElement[bool], limit: int, after: Cursor | None
+    ) -> sa.Subquery:
+        id_ = self._task.c.id
+        columns = [self._column(name) for name in LISTED]
+        found = sa.select(*columns, self._failure.label("failure"), self._kind.label("kind"), when.label("when"))
+        found = found.where(only, *self._conditions(which, when))
+        if after is not None:
+            found = found.where(when <= after.when, sa.or_(when < after.when, id_ < after.id))
+        return found.order_by(when.desc(), id_.desc()).limit(limit).subquery()
+
+    def _conditions(self, which: Filter, when: Any) -> list[sa.ColumnElement[bool]]:
+        like = self._asked.impl.reads.like
+        globs = {"name": which.name, "worker": which.worker, "queue": which.queue}
+        ids = {"root_id": which.root, "group_id": which.group, "parent_id": which.parent}
+        found = [like(self._column(name), pattern) for name, pattern in globs.items() if pattern is not None]
+        found += [self._column(name) == id_ for name, id_ in ids.items() if id_ is not None]
+        if which.states:
+            found.append(self.in_states(which.states))
+        if which.since is not None:
+            found.append(when >= which.since)
+        if which.until is not None:
+            found.append(when < which.until)
+        if which.longer is not None:
+            found.append(self.run_time >= which.longer)
+        if which.exception is not None:
+            found += self._raised(which.exception)
+        return found
+
+    def in_states(self, wanted: Collection[str]) -> sa.ColumnElement[bool]:
+        """A state is one of these. They stand in the text, so that an index of some states can serve."""
+        status = self._task.c.status
+        return sa.or_(*(status == sa.literal(state, sa.String, literal_execute=True) for state in wanted))
+
+    @property
+    def run_time(self) -> sa.ColumnElement[float]:
+        """Seconds from when a task began until it was done."""
+        return self._asked.impl.reads.seconds(self._task.c.date_done, self._column("date_started"))
+
+    def _raised(self, pattern: str) -> list[sa.ColumnElement[bool]]:
+        """The class is told by the last lines of the traceback."""
+        like, failed = self._asked.impl.reads.like, self.in_states(sorted(states.EXCEPTION_STATES))
+        lines = (f"{pattern}:*", f"*\n{pattern}:*", f"*.{pattern}:*", f"*\n{pattern}", f"*.{pattern}", pattern)
+        return [failed, sa.or_(*(like(self._failure, line) for line in lines))]
+
+    @property
+    def _failure(self) -> sa.ColumnElement[str]:
+        """The end of the traceback of what failed."""
+        tail = self._asked.impl.reads.tail(self._task.c.traceback, TAIL)
+        return sa.case((self.in_states(sorted(states.EXCEPTION_STATES)), tail))
+
+    @property
+    def _kind(self) -> sa.ColumnElement[bytes]:
+        """The beginning of the payload of what failed, which names the exception where it is JSON."""
+        head = self._asked.impl.reads.head(self._task.c.result, HEAD)
+        return sa.case((self.in_states(sorted(states.EXCEPTION_STATES)), head))
+
+    def _column(self, name: str) -> sa.ColumnElement[Any]:
+        return self._asked.column(self._task, name)
