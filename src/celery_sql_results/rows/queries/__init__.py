@@ -6,6 +6,7 @@ Each is answered in pages that begin where the one before has ended, within a ti
 from __future__ import annotations
 
 from .asking import Asked, TooLong
+from .failures import FailureGroup, Failures, Grouped
 from .results import Cursor, Filter, Page, Results
 
-__all__ = ["Asked", "Cursor", "Filter", "Page", "Results", "TooLong"]
+__all__ = ["Asked", "Cursor", "FailureGroup", "Failures", "Filter", "Grouped", "Page", "Results", "TooLong"]
