@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,9 +71,9 @@ def is_tame(text: str) -> bool:
 
 
 @pytest.fixture(params=PROGRAMS)
-def through(request: pytest.FixtureRequest) -> Iterator[str]:
+def through(request: pytest.FixtureRequest) -> str:
     """Each program in turn."""
-    yield request.param
+    return str(request.param)
 
 
 def fail(backend: DatabaseBackend, task_id: str, error: Exception, **known: Any) -> None:
