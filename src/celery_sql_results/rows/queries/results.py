@@ -92,7 +92,7 @@ class Results:
         Raises:
             TooLong: the database did not answer in time.
         """
-        return self._paged(which, limit, after, (*map(self._column, LISTED), *self._told))
+        return self._paged(which, limit, after, self.listed)
 
     def meant(self, which: Filter, limit: int, after: Cursor | None = None) -> Page:
         """The same, with no more of each than whoever changes it must know."""
@@ -100,7 +100,7 @@ class Results:
 
     def expired(self, which: Filter) -> sa.ColumnElement[bool]:
         """What a filter says of results that are done."""
-        return sa.and_(sa.true(), *self._conditions(which, self._task.c.date_done))
+        return sa.and_(sa.true(), *self.conditions(which, self._task.c.date_done))
 
     def _paged(self, which: Filter, limit: int, after: Cursor | None, columns: Sequence[Any]) -> Page:
         found = self._asked.all(self._page(which, limit + 1, after, columns))
@@ -142,12 +142,13 @@ class Results:
         self, which: Filter, columns: Sequence[Any], only: sa.ColumnElement[bool], limit: int, after: Cursor | None
     ) -> sa.Subquery:
         id_, when = self._task.c.id, columns[-1].element
-        found = sa.select(*columns).where(only, *self._conditions(which, when))
+        found = sa.select(*columns).where(only, *self.conditions(which, when))
         if after is not None:
             found = found.where(when <= after.when, sa.or_(when < after.when, id_ < after.id))
         return found.order_by(when.desc(), id_.desc()).limit(limit).subquery()
 
-    def _conditions(self, which: Filter, when: Any) -> list[sa.ColumnElement[bool]]:
+    def conditions(self, which: Filter, when: Any) -> list[sa.ColumnElement[bool]]:
+        """What a filter says of a row, whose time ``when`` is."""
         like = self._asked.impl.reads.like
         globs = {"name": which.name, "worker": which.worker, "queue": which.queue}
         ids = {"root_id": which.root, "group_id": which.group, "parent_id": which.parent}
@@ -166,6 +167,12 @@ class Results:
         if which.ids is not None:
             found.append(self._task.c.task_id.in_(which.ids))
         return found
+
+    @property
+    def listed(self) -> list[sa.ColumnElement[Any]]:
+        """What a list shows of a row."""
+        columns = [self._column(name) for name in LISTED]
+        return [*columns, self._failure.label("failure"), self._kind.label("kind")]
 
     def in_states(self, wanted: Collection[str]) -> sa.ColumnElement[bool]:
         """A state is one of these. They stand in the text, so that an index of some states can serve."""
