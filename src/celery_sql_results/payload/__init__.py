@@ -7,7 +7,7 @@ from .exceptions import restored, stand_in, storable
 from .recorded import SENT, of_sending
 from .redaction import Redact, redaction_for
 from .results import UnreadableMeta, pending, tree, value_of
-from .text import bounded_repr, text
+from .text import bounded_repr, name, text
 
 __all__ = [
     "SENT",
@@ -15,6 +15,7 @@ __all__ = [
     "Redact",
     "UnreadableMeta",
     "bounded_repr",
+    "name",
     "of_sending",
     "pending",
     "redaction_for",
