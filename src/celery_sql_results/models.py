@@ -72,7 +72,7 @@ class TableNames(NamedTuple):
         Upper and lower case are one, as on most databases.
         """
         task, group = self.task.casefold(), self.group.casefold()
-        beside = {f"{task}_{ending}" for ending in ("waiters", "chords", "parts", "version")}
+        beside = {f"{task}_{ending}" for ending in ("waiters", "chords", "parts", "workers", "version")}
         of_task, of_group = {TASK_SEQUENCE, f"ix_{task}_date_done"}, {GROUP_SEQUENCE, f"ix_{group}_date_done"}
         if task in of_task or (self.task_schema == self.group_schema and task in of_group):
             return self.task
@@ -192,6 +192,34 @@ def _part_table(metadata: sa.MetaData, name: str, schema: str | None) -> sa.Tabl
     )
 
 
+def _worker_table(metadata: sa.MetaData, name: str, schema: str | None) -> sa.Table:
+    """One run of a worker, from its start to its end.
+
+    A worker that is started anew has a row more, and so have two workers that were given one name: which of them ran
+    a task is told by when it began. So ``date_started`` and ``clock`` are times of the worker's own clock, as the
+    ``date_started`` of its tasks is; the others are of the database's clock, by which all are told to be alive.
+    """
+    return sa.Table(
+        name,
+        metadata,
+        sa.Column("name", _name(), primary_key=True),
+        sa.Column("run_id", sa.String(36), primary_key=True),
+        sa.Column("host", _name()),
+        sa.Column("pid", sa.Integer),
+        sa.Column("app", _name()),
+        sa.Column("date_started", Timestamp),
+        sa.Column("date_seen", Timestamp),
+        sa.Column("clock", Timestamp),
+        sa.Column("date_ended", Timestamp),
+        sa.Column("versions", sa.String(255)),
+        sa.Column("spooled", sa.Integer),
+        sa.Column("busy", sa.Integer),
+        sa.Column("concurrency", sa.Integer),
+        schema=schema,
+        **{**TABLE_OPTIONS, "sqlite_autoincrement": False},
+    )
+
+
 class _Row:
     """What the three classes share: the table can be renamed, and a row shown as a dict."""
 
@@ -254,6 +282,7 @@ class Models:
     waiters: sa.Table
     chords: sa.Table
     parts: sa.Table
+    workers: sa.Table
 
     def tables_for(self, impl: DefaultImpl) -> tuple[sa.Table, ...]:
         """The tables that a database has use for, in the order in which they are created."""
@@ -262,7 +291,7 @@ class Models:
     def optional_for(self, impl: DefaultImpl) -> tuple[tuple[sa.Table, ...], ...]:
         """Our own tables, which the backend can do without. Of those that stand together, it uses all or none."""
         waiting = ((self.waiters,),) if impl.supports_notify else ()
-        return (*waiting, (self.chords, self.parts))
+        return (*waiting, (self.chords, self.parts), (self.workers,))
 
     @property
     def version_table(self) -> str:
@@ -272,7 +301,7 @@ class Models:
     @property
     def names(self) -> set[str]:
         """Whatever has a name in the database, but indexes, whose names are shortened."""
-        tables = (self.task, self.group, self.waiters, self.chords, self.parts)
+        tables = (self.task, self.group, self.waiters, self.chords, self.parts, self.workers)
         schemas = (self.task.schema, self.group.schema)
         return {self.version_table, TASK_SEQUENCE, *(table.name for table in tables), *filter(None, schemas)}
 
@@ -314,6 +343,7 @@ def _made(names: TableNames) -> Models:
         waiters=_waiter_table(sa.MetaData(), f"{names.task}_waiters", names.task_schema),
         chords=_chord_table(metadata, f"{names.task}_chords", names.task_schema),
         parts=_part_table(metadata, f"{names.task}_parts", names.task_schema),
+        workers=_worker_table(metadata, f"{names.task}_workers", names.task_schema),
     )
 
 

@@ -21,6 +21,7 @@ CELERYS = ["id", "task_id", "status", "result", "date_done", "traceback", "child
 CELERYS_EXTENDED = [*CELERYS, "name", "args", "kwargs", "worker", "retries", "queue", "stamps"]
 OURS = ["content_type", "date_queued", "date_started", "parent_id", "root_id", "group_id"]
 OTHER = models_for(TableNames("other_tasks", "other_groups", "one", "two"))
+ENDINGS = ("waiters", "chords", "parts", "workers", "version")
 
 
 def types(dialect: sa.Dialect) -> dict[str, str]:
@@ -99,9 +100,9 @@ def test_names_and_schemas() -> None:
 
 def test_our_tables_stand_beside_the_tasks() -> None:
     """And are called after them, so that two sets of tables in one schema have their own."""
-    found = [table.fullname for table in (OTHER.waiters, OTHER.chords, OTHER.parts)]
+    found = [table.fullname for table in (OTHER.waiters, OTHER.chords, OTHER.parts, OTHER.workers)]
 
-    assert found == ["one.other_tasks_waiters", "one.other_tasks_chords", "one.other_tasks_parts"]
+    assert found == [f"one.other_tasks_{ending}" for ending in ("waiters", "chords", "parts", "workers")]
 
 
 def test_version_table_stands_beside_the_tasks() -> None:
@@ -261,8 +262,8 @@ def test_classes_are_mapped_when_somebody_asks() -> None:
         (TableNames("t", "T"), "T"),
         (TableNames("t", "t", "one", "two"), None),
         (TableNames("t", "t", "one", "one"), "t"),
-        *((TableNames("t", f"t_{ending}"), f"t_{ending}") for ending in ("waiters", "chords", "parts", "version")),
-        *((TableNames("t", f"t_{ending}", "one"), None) for ending in ("waiters", "chords", "parts", "version")),
+        *((TableNames("t", f"t_{ending}"), f"t_{ending}") for ending in ENDINGS),
+        *((TableNames("t", f"t_{ending}", "one"), None) for ending in ENDINGS),
         (TableNames("g_parts", "g"), None),
         (TableNames("task_id_sequence"), "task_id_sequence"),
         (TableNames("t", "task_id_sequence"), "task_id_sequence"),
