@@ -191,6 +191,20 @@ def test_a_role_that_may_only_read(database: Database, which: int, tmp_path: Pat
     assert "Traceback" not in worker.log
 
 
+def test_tables_of_another_role(postgresql: Database, tmp_path: Path, make: MakeApp) -> None:
+    """It starts, and tells once, in its main process, whose they are."""
+    postgresql.server.create_role("owner", "secret", postgresql.name, ddl=True)
+    url = postgresql.server.url(postgresql.name, user="owner", password="secret")
+    _ = make(settings_for(tmp_path, f"sql+{url}")).backend
+    worker = Worker(tmp_path, settings_for(tmp_path, f"sql+{postgresql.url}"), "--concurrency=2")
+    with running(worker):
+        add = make(settings_for(tmp_path, f"sql+{postgresql.url}")).tasks["add"]
+        assert add.delay(1, 2).get(timeout=PATIENCE) == 3
+        text = said(worker, tmp_path, postgresql)
+
+    assert text == quoted("Tables of another role")[0]
+
+
 def prepare(make: MakeApp, folder: Path, database: Database) -> None:
     """Make the tables, as somebody who may."""
     _ = make(settings_for(folder, f"sql+{database.url}")).backend
@@ -243,6 +257,7 @@ def test_every_quotation_is_compared() -> None:
         "The directory of the spool": 1,
         "A setting that nobody knows": 1,
         "A role without rights": 2,
+        "Tables of another role": 1,
     }
     compared = Counter(heading for heading, *_ in (*URLS, *SETTINGS))
 

@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "celery_sql_results"
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+LINKING = [*PAGES, *(ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/README.md"))]
 
 #: A name of a setting, as the source reads it: `reader.flag("database_listen", …)`, `conf.result_chord_join_timeout`.
 IN_SETTINGS = re.compile(r'"((?:database|result)_\w+|accept_content)"')
@@ -112,12 +113,24 @@ def test_first_piece_of_code_runs(page: Path, tmp_path: Path) -> None:
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_somewhere(page: Path) -> None:
-    """Those to files of this repository; Sphinx checks the rest."""
-    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", read(page))
+def anchors(page: Path) -> set[str]:
+    """The names by which links lead to the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", read(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings}
 
-    assert [link for link in links if not (page.parent / link).exists()] == []
+
+def leads_nowhere(page: Path, link: str, anchor: str) -> bool:
+    """Whether a link misses its file, or the heading there."""
+    target = page.parent / link if link else page
+    return not target.exists() or (anchor != "" and anchor not in anchors(target))
+
+
+@pytest.mark.parametrize("page", LINKING, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    """Those to files of this repository, and to the headings in them."""
+    links = re.findall(r"\]\(([^)#:\s]*)(?:#([^)\s]*))?\)", read(page))
+
+    assert [(link, anchor) for link, anchor in links if leads_nowhere(page, link, anchor)] == []
 
 
 def test_changelog_names_the_version() -> None:

@@ -191,10 +191,6 @@ class Results:
         return [failed, sa.or_(*(like(self._failure, line) for line in lines))]
 
     @property
-    def _told(self) -> tuple[sa.ColumnElement[Any], ...]:
-        return self._failure.label("failure"), self._kind.label("kind")
-
-    @property
     def _failure(self) -> sa.ColumnElement[str]:
         """The end of the traceback of what failed."""
         tail = self._asked.impl.reads.tail(self._task.c.traceback, TAIL)
