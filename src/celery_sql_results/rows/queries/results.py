@@ -21,6 +21,8 @@ LISTED = (
     *("id", "task_id", "status", "name", "worker", "queue", "retries"),
     *("date_queued", "date_started", "date_done", "parent_id", "root_id", "group_id"),
 )
+#: What whoever changes results must know of each.
+MEANT = ("id", "task_id", "status", "name", "date_done", "group_id")
 #: Characters of a traceback that a list reads: more than the last line has, as a rule.
 TAIL = 600
 #: Bytes of a payload that say which exception it is.
@@ -47,6 +49,7 @@ class Filter:
         root, group, parent: ids.
         longer: seconds that it ran at least.
         exception: a pattern for the class of the exception of what failed, without its module.
+        ids: one of these, as many as a statement takes.
     """
 
     states: Sequence[str] = ()
@@ -60,6 +63,7 @@ class Filter:
     parent: str | None = None
     longer: float | None = None
     exception: str | None = None
+    ids: Sequence[str] | None = None
 
 
 class Page(NamedTuple):
@@ -88,7 +92,18 @@ class Results:
         Raises:
             TooLong: the database did not answer in time.
         """
-        found = self._asked.all(self._page(which, limit + 1, after))
+        return self._paged(which, limit, after, (*map(self._column, LISTED), *self._told))
+
+    def meant(self, which: Filter, limit: int, after: Cursor | None = None) -> Page:
+        """The same, with no more of each than whoever changes it must know."""
+        return self._paged(which, limit, after, tuple(map(self._column, MEANT)))
+
+    def expired(self, which: Filter) -> sa.ColumnElement[bool]:
+        """What a filter says of results that are done."""
+        return sa.and_(sa.true(), *self._conditions(which, self._task.c.date_done))
+
+    def _paged(self, which: Filter, limit: int, after: Cursor | None, columns: Sequence[Any]) -> Page:
+        found = self._asked.all(self._page(which, limit + 1, after, columns))
         rows = found[:limit]
         return Page(rows, Cursor(rows[-1]["when"], rows[-1]["id"]) if len(found) > limit else None)
 
@@ -113,23 +128,21 @@ class Results:
 
     # -- statements ----------------------------------------------------------------------------------------------
 
-    def _page(self, which: Filter, limit: int, after: Cursor | None) -> sa.Select[Any]:
+    def _page(self, which: Filter, limit: int, after: Cursor | None, columns: Sequence[Any]) -> sa.Select[Any]:
         """What is done lies in the index of ``date_done``. Of what is not, there is little as a rule."""
         task = self._task.c
         never = self._asked.impl.reads.never
         begun = sa.func.coalesce(self._column("date_started"), self._column("date_queued"), never)
-        done = self._arm(which, task.date_done, task.date_done.is_not(None), limit, after)
-        open_ = self._arm(which, begun, task.date_done.is_(None), limit, after)
+        done = self._arm(which, (*columns, task.date_done.label("when")), task.date_done.is_not(None), limit, after)
+        open_ = self._arm(which, (*columns, begun.label("when")), task.date_done.is_(None), limit, after)
         both = sa.union_all(sa.select(done), sa.select(open_)).subquery("both_")
         return sa.select(both).order_by(both.c.when.desc(), both.c.id.desc()).limit(limit)
 
     def _arm(
-        self, which: Filter, when: Any, only: sa.ColumnElement[bool], limit: int, after: Cursor | None
+        self, which: Filter, columns: Sequence[Any], only: sa.ColumnElement[bool], limit: int, after: Cursor | None
     ) -> sa.Subquery:
-        id_ = self._task.c.id
-        columns = [self._column(name) for name in LISTED]
-        found = sa.select(*columns, self._failure.label("failure"), self._kind.label("kind"), when.label("when"))
-        found = found.where(only, *self._conditions(which, when))
+        id_, when = self._task.c.id, columns[-1].element
+        found = sa.select(*columns).where(only, *self._conditions(which, when))
         if after is not None:
             found = found.where(when <= after.when, sa.or_(when < after.when, id_ < after.id))
         return found.order_by(when.desc(), id_.desc()).limit(limit).subquery()
@@ -150,6 +163,8 @@ class Results:
             found.append(self.run_time >= which.longer)
         if which.exception is not None:
             found += self._raised(which.exception)
+        if which.ids is not None:
+            found.append(self._task.c.task_id.in_(which.ids))
         return found
 
     def in_states(self, wanted: Collection[str]) -> sa.ColumnElement[bool]:
@@ -167,6 +182,10 @@ class Results:
         like, failed = self._asked.impl.reads.like, self.in_states(sorted(states.EXCEPTION_STATES))
         lines = (f"{pattern}:*", f"*\n{pattern}:*", f"*.{pattern}:*", f"*\n{pattern}", f"*.{pattern}", pattern)
         return [failed, sa.or_(*(like(self._failure, line) for line in lines))]
+
+    @property
+    def _told(self) -> tuple[sa.ColumnElement[Any], ...]:
+        return self._failure.label("failure"), self._kind.label("kind")
 
     @property
     def _failure(self) -> sa.ColumnElement[str]:
