@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from difflib import get_close_matches
@@ -30,7 +30,7 @@ from .payload.redaction import Redact
 from .session import IDLE_TIMEOUT, EngineCallback
 from .urls import checked_url
 
-__all__ = ["Policy", "RetryPolicy", "Settings", "origin_of"]
+__all__ = ["Policy", "RetryPolicy", "Settings", "origin_of", "table_names"]
 
 logger = escaping(get_logger(__name__))
 
@@ -116,6 +116,7 @@ class Settings:
     spool_dir: str | None
     spool_max_bytes: float
     upkeep_interval: float
+    unknown: tuple[str, ...]
 
     @classmethod
     def read(cls, conf: Any, origin: str | None = None, **given: Any) -> Settings:
@@ -156,8 +157,10 @@ class Settings:
             spool_dir=reader.directory("database_spool_dir"),
             spool_max_bytes=reader.number("database_spool_max_bytes", SPOOL_MAX_BYTES, most=sys.maxsize, endless=True),
             upkeep_interval=reader.number("database_upkeep_interval", UPKEEP_INTERVAL),
+            unknown=tuple(f"{key}{hint}" for key, hint in reader.unknown()),
         )
-        reader.tell_unknown()
+        for key, hint in reader.unknown():
+            logger.warning("%s is no setting of celery-sql-results, which does not obey it%s", key, hint)
         return found
 
 
@@ -193,8 +196,8 @@ class _Reader:
         """The error over a setting."""
         return SettingError(self.named(setting), found, needed)
 
-    def tell_unknown(self) -> None:
-        """Warn of settings that nobody here has asked for: another package may own them, but most are misspelt."""
+    def unknown(self) -> Iterator[tuple[str, str]]:
+        """Settings that nobody here has asked for, each with a hint. Another package may own them; most are misspelt."""
         prefix = (getattr(self.conf, "prefix", None) or "").lower()
         ours = {name.removeprefix(PREFIX): name for name in self.asked if name.startswith(PREFIX)}
         for key in self.conf:
@@ -204,7 +207,7 @@ class _Reader:
                 near = get_close_matches(name.removeprefix(PREFIX), ours, 1, ALIKE)
                 right = (f"{prefix}{ours[each]}".upper() if is_namespaced else ours[each] for each in near)
                 hint = "".join(f": did you mean {each}?" for each in right)
-                logger.warning("%s is no setting of celery-sql-results, which does not obey it%s", key, hint)
+                yield key, hint
 
     def first_set(self, setting: str, fallback: str) -> str:
         """The setting to read: the first, or the fallback where it is not set."""
@@ -365,3 +368,12 @@ class _Reader:
             writes=Policy(math.inf if retries is None else retries, window, *pauses),
             reads=Policy(READ_RETRIES if retries is None else retries, math.inf, *pauses),
         )
+
+
+def table_names(conf: Any) -> TableNames:
+    """The names of the tables alone, of the configuration of an app.
+
+    Raises:
+        SettingError: they cannot work.
+    """
+    return _Reader(conf, {}).names()

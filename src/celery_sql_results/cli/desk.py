@@ -31,6 +31,11 @@ __all__ = [
 
 #: How a command may end.
 DONE, UNWELL, REFUSED, NOT_READY, UNKNOWN, TIMED_OUT, INTERRUPTED = 0, 1, 2, 3, 4, 124, 130
+#: How somebody says which database is meant.
+ADDRESS = (
+    "name the app (celery -A proj results …), or the database (celery-sql-results --database-url …, or "
+    "CELERY_RESULTS_DATABASE_URL)"
+)
 #: Seconds that a question may take, unless somebody says otherwise.
 TIME_LIMIT = 10.0
 
@@ -72,14 +77,14 @@ class Desk:
         Raises:
             Ending: it is one of another kind.
         """
+        if not self.app.conf.result_backend:
+            raise Ending(f"no result_backend is set: {ADDRESS}")
+        self.app.conf.database_create_tables_at_setup = False  # nothing is made by looking
         backend = self.app.backend
         if isinstance(backend, DatabaseBackend):
             return backend
-        found = shown(self.app.conf.result_backend or "not set")
-        raise Ending(
-            f"result_backend of the app {shown(self.app.main or 'default')!r} is {found}, but it must be sql+…: name "
-            "the app (celery -A proj results …), or the database (celery-sql-results --database-url …)"
-        )
+        name, found = shown(self.app.main or "default"), shown(self.app.conf.result_backend)
+        raise Ending(f"result_backend of the app {name!r} is {found}, but it must be sql+…: {ADDRESS}")
 
     @memoized_property
     def state(self) -> State:
@@ -150,6 +155,8 @@ def _told(verbose: bool) -> Iterator[None]:
     except KeyboardInterrupt:
         click.echo("Stopped.", err=True)
         sys.exit(INTERRUPTED)
+    except BrokenPipeError:  # whoever read has seen enough: click knows what to do
+        raise
     except TooLong as error:
         if verbose:
             raise

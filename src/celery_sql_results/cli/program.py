@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from types import SimpleNamespace
 from typing import Any
 
@@ -45,11 +46,12 @@ class _App:
         from celery import Celery
 
         url, given = self._given["database_url"], self._given
-        if not url:
-            raise click.UsageError("which database? Give --database-url, or set CELERY_RESULTS_DATABASE_URL")
+        backend = url and f"sql+{url.removeprefix('sql+').removeprefix('db+')}"
+        if backend:
+            os.environ.pop("CELERY_RESULT_BACKEND", None)  # Celery would take that instead
         app = Celery("celery-sql-results", set_as_current=False)
         app.conf.update(
-            result_backend=f"sql+{url.removeprefix('sql+').removeprefix('db+')}",
+            result_backend=backend,
             broker_url=given["broker_url"],
             database_spool_dir=given["spool_dir"],
             database_table_names={"task": given["task_table"], "group": given["group_table"]},

@@ -6,7 +6,10 @@ ability of the impl that it answers with. A database that has no file here gets 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
+
+import sqlalchemy as sa
 
 from celery_sql_results.connections.pool import PingingPool, connected, pool_options
 
@@ -34,6 +37,7 @@ __all__ = [
     "put_under_a_free_id",
     "schema_of",
     "sequence_of",
+    "unconnected",
 ]
 
 _IMPLS: Final[dict[str, DefaultImpl]] = {
@@ -53,3 +57,15 @@ def known_databases() -> tuple[str, ...]:
 def impl_for(dialect_name: str) -> DefaultImpl:
     """Return the impl for SQLAlchemy's name of a database (``engine.dialect.name``)."""
     return _IMPLS.get(dialect_name, _DEFAULT)
+
+
+def unconnected(name: str) -> sa.Dialect:
+    """A dialect by SQLAlchemy's name of its database, as on a server of a usual release. Its driver is not loaded.
+
+    Raises:
+        sqlalchemy.exc.NoSuchModuleError: SQLAlchemy knows no such database, or one that another package brings.
+    """
+    make: Callable[..., sa.Dialect] = sa.make_url(f"{name}://").get_dialect()
+    dialect = make(paramstyle="named")
+    impl_for(dialect.name).tending.as_if_connected(dialect)
+    return dialect

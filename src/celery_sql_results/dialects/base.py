@@ -22,10 +22,11 @@ from sqlalchemy.engine.url import URL
 from celery_sql_results.connections.pool import UNSENT, committed
 
 from .contracts import ChangeCounter, Listener
-from .inspection import Found, inspect_tables, schema_of
+from .inspection import Found, inspect_tables
 from .reads import Reads
 from .refusals import reason_of
 from .sqlstates import CONSTRAINT, DATA, PASSING, is_of, sqlstate
+from .tending import Tending
 from .types import NullableBlob, utc_now
 
 Row = Mapping[str, Any]
@@ -33,8 +34,6 @@ Row = Mapping[str, Any]
 #: Seconds between two attempts of a portable set-up, doubled each time.
 FIRST_PAUSE = 0.01
 LONGEST_PAUSE = 1.0
-#: The largest number of a column of 32 bits.
-LAST_OF_32_BITS = 2**31 - 1
 
 
 class Put:
@@ -105,6 +104,7 @@ class DefaultImpl:
     """A database that we know nothing of: correct, in more steps."""
 
     reads = Reads()
+    tending = Tending()
     #: Isolation level of the engine. ``AUTOCOMMIT`` makes one statement one round trip.
     isolation_level: str | None = None
     #: Isolation level of a session that somebody asks for; ``None`` is the driver's default.
@@ -145,12 +145,6 @@ class DefaultImpl:
     def _server(self, dialect: sa.Dialect, name: str) -> str:
         numbers = [str(part) for part in dialect.server_version_info or () if isinstance(part, int)]
         return f"{name} {'.'.join(numbers[:3])}".strip()
-
-    def largest_id(self, connection: Connection, table: sa.Table) -> int | None:
-        """The last id that a table, which is there, can have; ``None`` if there are so many that none is the last."""
-        columns = sa.inspect(connection).get_columns(table.name, schema_of(connection, table))
-        kind = next(column["type"] for column in columns if column["name"].lower() == "id")
-        return LAST_OF_32_BITS if isinstance(kind, sa.Integer) and not isinstance(kind, sa.BigInteger) else None
 
     def introduction(self, driver: str, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments of a driver more, that tell the server who connects, if the user's own do not."""

@@ -24,6 +24,7 @@ from .galera import Galera, is_too_large
 from .inspection import Found, schema_of, sequence_of
 from .mysql_catalog import ONLY_READS, look_at
 from .mysql_reads import MySQLReads
+from .mysql_tending import MySQLTending, quoted_user
 from .refusals import number_of, reason_of, wire_size
 from .rejections import CERTIFICATE, CREDENTIALS, DATABASE, HOST, RIGHT, for_words
 
@@ -180,6 +181,7 @@ class MySQLImpl(AutocommitImpl):
     """MySQL 8 and MariaDB 10.5 or newer, with each of the drivers of :data:`ARGUMENTS`."""
 
     reads = MySQLReads()
+    tending = MySQLTending()
     max_parameters = 10_000
     drivers: Mapping[str, str] = MappingProxyType(
         {
@@ -253,8 +255,7 @@ class MySQLImpl(AutocommitImpl):
         return look_at(connection, tables)
 
     def grantee(self, connection: Connection) -> str | None:
-        user, _, host = connection.exec_driver_sql("SELECT CURRENT_USER()").scalar_one().rpartition("@")
-        return "@".join(f"`{part.replace('`', '``')}`" for part in (user, host))
+        return quoted_user(connection.exec_driver_sql("SELECT CURRENT_USER()").scalar_one())
 
     def has_other_primaries(self, connection: Connection) -> bool:
         """Only MariaDB knows ``IF NOT EXISTS`` of all that is created."""

@@ -31,6 +31,7 @@ from .contracts import Listener
 from .inspection import Found
 from .postgresql_names import qualify
 from .postgresql_reads import PostgreSQLReads
+from .postgresql_tending import PostgreSQLTending
 from .refusals import wire_size
 from .rejections import CERTIFICATE, CREDENTIALS, DATABASE, HOST, RIGHT, for_words
 from .sqlstates import sqlstate
@@ -119,6 +120,7 @@ class PostgreSQLImpl(AutocommitImpl):
     """PostgreSQL, with psycopg 3 or psycopg2."""
 
     reads = PostgreSQLReads()
+    tending = PostgreSQLTending()
     supports_skip_locked = True
     supports_nowait = True
     supports_notify = True
@@ -140,9 +142,6 @@ class PostgreSQLImpl(AutocommitImpl):
 
     def server(self, dialect: sa.Dialect) -> str:
         return self._server(dialect, "PostgreSQL")
-
-    def largest_id(self, connection: Connection, table: sa.Table) -> int | None:
-        return postgresql_catalog.largest_id(connection, table)
 
     def introduction(self, driver: str, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """libpq takes the name where nobody gives another: its own arguments, PGAPPNAME, a service."""

@@ -10,7 +10,7 @@ from sqlalchemy.engine import Connection
 
 from .inspection import RIGHTS, Found, Item, schema_of, sequence_of
 
-__all__ = ["largest_id", "look_at"]
+__all__ = ["largest_id", "look_at", "quoted_table"]
 
 _DENIED = ", ".join(
     f"CASE WHEN NOT (usable AND pg_catalog.has_table_privilege(oid, '{right}')) THEN '{right}' END" for right in RIGHTS
@@ -88,10 +88,16 @@ WHERE a.attrelid OPERATOR(pg_catalog.=) pg_catalog.to_regclass(:table) AND a.att
 """)
 
 
+def quoted_table(connection: Connection, table: sa.Table) -> str:
+    """The name of a table, as ``to_regclass`` takes it."""
+    name = sa.table(table.name, schema=schema_of(connection, table))
+    return connection.dialect.identifier_preparer.format_table(name)
+
+
 def largest_id(connection: Connection, table: sa.Table) -> int | None:
     """The last id that a table can have, if it is one that may be reached."""
     quoted, sequence = connection.dialect.identifier_preparer, sequence_of(connection, table)
-    names = {"table": quoted.format_table(sa.table(table.name, schema=schema_of(connection, table))), "sequence": None}
+    names = {"table": quoted_table(connection, table), "sequence": None}
     if sequence is not None:
         drawn_from = sa.Sequence(sequence.name, schema=schema_of(connection, sequence))
         names["sequence"] = quoted.format_sequence(drawn_from)

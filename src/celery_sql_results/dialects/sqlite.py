@@ -23,6 +23,7 @@ from .base import Put
 from .contracts import ChangeCounter
 from .rejections import of_file
 from .sqlite_reads import SQLiteReads
+from .sqlite_tending import SQLiteTending
 from .upserts import on_conflict_upsert
 
 #: What SQLite says when the same statement may succeed later. Before Python 3.11 there is no code beside the words.
@@ -72,6 +73,7 @@ class SQLiteImpl(AutocommitImpl):
     """SQLite 3.24 or newer, with Python's own driver."""
 
     reads = SQLiteReads()
+    tending = SQLiteTending()
     session_isolation_level = "SERIALIZABLE"
     drivers: Mapping[str, str] = MappingProxyType({"pysqlite": ""})
     begin = "BEGIN IMMEDIATE"  # to wait for the writer before it now, because a reader that turns writer cannot
@@ -121,10 +123,6 @@ class SQLiteImpl(AutocommitImpl):
 
     def server(self, dialect: Dialect) -> str:
         return self._server(dialect, "SQLite")
-
-    def largest_id(self, connection: Connection, table: sa.Table) -> int | None:
-        """Each id has 64 bits, whatever the column is called."""
-        return None
 
     def upsert(self, where: Put, columns: tuple[str, ...]) -> sa.Insert:
         return on_conflict_upsert(insert, where, columns)

@@ -3,7 +3,21 @@
 from __future__ import annotations
 
 from .found import HEAD, State, look
-from .prepare import Prepared, prepare_models
-from .remedy import shortcomings
+from .prepare import Prepared, prepare_models, upgrade
+from .remedy import pending, remedy, shortcomings, strangers
+from .script import script, text
 
-__all__ = ["HEAD", "Prepared", "State", "look", "prepare_models", "shortcomings"]
+__all__ = [
+    "HEAD",
+    "Prepared",
+    "State",
+    "look",
+    "pending",
+    "prepare_models",
+    "remedy",
+    "script",
+    "shortcomings",
+    "strangers",
+    "text",
+    "upgrade",
+]

@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection
 from celery_sql_results.dialects import Found, impl_for, schema_of
 from celery_sql_results.models import TASK_COLUMNS, Models
 
-__all__ = ["HEAD", "REVISIONS", "State", "look"]
+__all__ = ["HEAD", "REVISIONS", "State", "look", "version_table"]
 
 #: The revisions from the oldest to the newest, known without loading Alembic; a test compares them with the files.
 REVISIONS = ("0001", "0002", "0003", "0004", "0005")
@@ -83,13 +83,14 @@ class State:
 def look(connection: Connection, models: Models) -> State:
     """Ask the database: one query, or a few, for all tables; and one for the version if there is any."""
     impl = impl_for(connection.dialect.name)
-    tables, version_table = models.tables_for(impl), _version_table(models)
-    found = impl.look_at(connection, [*tables, version_table])
-    version = found.pop(version_table)
-    return State(models, found, version_table, version, _versions(connection, version_table, version))
+    tables, version = models.tables_for(impl), version_table(models)
+    found = impl.look_at(connection, [*tables, version])
+    of_version = found.pop(version)
+    return State(models, found, version, of_version, _versions(connection, version, of_version))
 
 
-def _version_table(models: Models) -> sa.Table:
+def version_table(models: Models) -> sa.Table:
+    """The table of the version."""
     number = sa.Column("version_num", sa.String(32), primary_key=True)
     return sa.Table(models.version_table, sa.MetaData(), number, schema=models.task.schema)
 

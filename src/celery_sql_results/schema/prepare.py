@@ -31,7 +31,7 @@ from .found import HEAD, State, look
 from .migrate import create_missing, migrate
 from .remedy import remedy, shortcomings, strangers
 
-__all__ = ["Columns", "Prepared", "prepare_models"]
+__all__ = ["Columns", "Prepared", "prepare_models", "upgrade"]
 
 logger = logging.getLogger(__name__)
 
@@ -81,11 +81,21 @@ def prepare_models(engine: Engine, models: Models) -> Prepared:
     return prepared if prepared.reads_only else by_models.setdefault(models, prepared)
 
 
-def _prepare(engine: Engine, models: Models) -> Prepared:
+def upgrade(engine: Engine, models: Models) -> tuple[State, exc.DBAPIError | None]:
+    """Make the tables of ``models`` complete, if they are not; return what is there then, and what was refused.
+
+    Raises:
+        sqlalchemy.exc.DBAPIError: the database could not be reached.
+    """
     impl = impl_for(engine.dialect.name)
     if impl.isolation_level:
         engine = engine.execution_options(isolation_level=impl.isolation_level)
-    state, refused = _made_ready(engine, impl, models)
+    return _made_ready(engine, impl, models)
+
+
+def _prepare(engine: Engine, models: Models) -> Prepared:
+    impl = impl_for(engine.dialect.name)
+    state, refused = upgrade(engine, models)
     if state.is_ahead:
         logger.info("a newer release has set the tables of %s up: they are used as they are", models.task.name)
     if not state.reads_only:

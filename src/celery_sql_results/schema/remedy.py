@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -13,8 +11,9 @@ from celery_sql_results.dialects import RIGHTS, impl_for, sequence_of
 
 from .found import State
 from .migrate import stamp, steps
+from .script import on_one_line
 
-__all__ = ["remedy", "shortcomings", "strangers"]
+__all__ = ["pending", "remedy", "shortcomings", "strangers"]
 
 
 def shortcomings(state: State) -> list[str]:
@@ -49,25 +48,25 @@ def remedy(connection: Connection, state: State) -> str:
 
     One line for each table that is made or changed, and one for all rights, so that they do not fill a log.
     """
-    lines = [[*_ddl(connection, state, table)] for table in state.tables]
-    lines.append([_compiled(connection, step) for step in _stamp(connection, state)])
+    lines = [[on_one_line(connection.dialect, step) for step in each] for each in _pending(connection, state)]
     lines.append([grant for table in state.tables for grant in _grants(connection, state, table)])
     return "\n".join(" ".join(f"{statement};" for statement in line) for line in lines if line)
 
 
-def _ddl(connection: Connection, state: State, table: sa.Table) -> Iterator[str]:
-    if not state.is_done and (table in state.missing or not state.is_ahead):
-        yield from (_compiled(connection, step) for step in steps(connection, table))
+def pending(connection: Connection, state: State) -> list[sa.Executable]:
+    """The statements that an upgrade would run."""
+    return [step for each in _pending(connection, state) for step in each]
 
 
-def _stamp(connection: Connection, state: State) -> Iterator[sa.Executable]:
-    if not (state.is_done or state.is_ahead):
-        yield from stamp(connection, state)
-
-
-def _compiled(connection: Connection, step: sa.Executable) -> str:
-    compiled: Any = step.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True})  # type: ignore[attr-defined]
-    return re.sub(r"\s*\n\s*", " ", str(compiled).strip())
+def _pending(connection: Connection, state: State) -> Iterator[Iterator[sa.Executable]]:
+    """The statements for each table, then those that note the version."""
+    if state.is_done:
+        return
+    for table in state.tables:
+        if table in state.missing or not state.is_ahead:
+            yield steps(connection, table)
+    if not state.is_ahead:
+        yield stamp(connection, state)
 
 
 def _grants(connection: Connection, state: State, table: sa.Table) -> Iterator[str]:

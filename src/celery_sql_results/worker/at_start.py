@@ -79,7 +79,7 @@ class AtStart:
 
     def _ids(self, connection: Connection, state: State) -> Iterator[str]:
         for table in (state.models.task, state.models.group):
-            largest = self._database.impl.largest_id(connection, table) if state.tables[table].columns else None
+            largest = self._database.impl.tending.largest_id(connection, table) if state.tables[table].columns else None
             if largest is not None and not state.tables[table].denied:
                 yield from _used(connection, table, largest)
 

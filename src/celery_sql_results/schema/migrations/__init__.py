@@ -17,7 +17,7 @@ from sqlalchemy.schema import CreateIndex, CreateSequence, CreateTable, Executab
 
 from celery_sql_results.dialects import impl_for, sequence_of
 
-__all__ = ["steps_for"]
+__all__ = ["creation", "steps_for"]
 
 
 def steps_for(connection: Connection, table: sa.Table) -> Iterator[ExecutableDDLElement]:
@@ -27,17 +27,20 @@ def steps_for(connection: Connection, table: sa.Table) -> Iterator[ExecutableDDL
     if not found.has_sequence:
         yield CreateSequence(_sequence(connection, table, new=not found.columns), if_not_exists=others)
     if not found.columns:
-        yield CreateTable(table, if_not_exists=others)
-        yield from (
-            CreateIndex(index, if_not_exists=others)
-            for index in sorted(table.indexes, key=lambda index: str(index.name))
-        )
+        yield from creation(table, others)
         return
     for column in table.columns:
         if column.name not in found.columns:
             step = AddColumn(table.name, column, schema=table.schema)
             step.if_not_exists = others  # older releases of Alembic do not know it: then who is late looks again
             yield step
+
+
+def creation(table: sa.Table, if_not_exists: bool = False) -> Iterator[ExecutableDDLElement]:
+    """The statements that create a table and its indexes; its sequence is another matter."""
+    yield CreateTable(table, if_not_exists=if_not_exists)
+    for index in sorted(table.indexes, key=lambda index: str(index.name)):
+        yield CreateIndex(index, if_not_exists=if_not_exists)
 
 
 def _sequence(connection: Connection, table: sa.Table, new: bool) -> sa.Sequence:
