@@ -197,7 +197,7 @@ class _Reader:
         return SettingError(self.named(setting), found, needed)
 
     def unknown(self) -> Iterator[tuple[str, str]]:
-        """Settings that nobody here has asked for, each with a hint. Another package may own them; most are misspelt."""
+        """Settings that nobody here has asked for, each with a hint. Another package may own one."""
         prefix = (getattr(self.conf, "prefix", None) or "").lower()
         ours = {name.removeprefix(PREFIX): name for name in self.asked if name.startswith(PREFIX)}
         for key in self.conf:
