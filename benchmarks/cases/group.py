@@ -22,7 +22,7 @@ class Group(Benchmark):
     """`GroupResult.get`, which is `join_native` where the backend has it and `join` elsewhere."""
 
     name = "group"
-    title = f"Read {SIZE:,} finished results at once, in a process that was not forked"
+    title = f"Read {SIZE:,} finished results at once, in a script or a web process"
 
     @contextmanager
     def prepare(self, arena: Arena, contender: str) -> Iterator[Play]:

@@ -21,7 +21,7 @@ class Read(Benchmark):
     """What one look at a task costs, in a web process or a script."""
 
     name = "read"
-    title = "Read one result, in a process that was not forked"
+    title = "Read one result, in a script or a web process"
     contenders = tuple(CONTENDERS)
     forked: ClassVar[bool] = False
 

@@ -20,7 +20,7 @@ class Store(Benchmark):
     """One finished state for each task."""
 
     name = "store"
-    title = "Store SUCCESS of one task, in a process that was not forked"
+    title = "Store SUCCESS of one task, in a script or a web process"
     contenders = (*CONTENDERS, "redis-disk", "ours-unsynced")
     forked: ClassVar[bool] = False
     states: ClassVar[tuple[str, ...]] = (states.SUCCESS,)
@@ -45,7 +45,7 @@ class StoreTwice(Store):
     """What a worker stores with task_track_started."""
 
     name = "store2"
-    title = "Store STARTED, then SUCCESS of one task, in a process that was not forked"
+    title = "Store STARTED, then SUCCESS of one task, in a script or a web process"
     states = (states.STARTED, states.SUCCESS)
 
 

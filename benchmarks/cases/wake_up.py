@@ -29,7 +29,7 @@ class Stored(NamedTuple):
 
 
 class WakeUp(Benchmark):
-    """A writer stores while a waiter sits in `AsyncResult.get`; both are processes that were not forked."""
+    """A writer stores while a waiter sits in `AsyncResult.get`; both are like a script or a web process."""
 
     name = "wake-up"
     title = "From the commit in another process until AsyncResult.get() has returned"

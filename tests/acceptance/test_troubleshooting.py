@@ -191,6 +191,34 @@ def test_a_role_that_may_only_read(database: Database, which: int, tmp_path: Pat
     assert "Traceback" not in worker.log
 
 
+TROUBLE = "trouble with the result database"
+AT_A_TIME = re.compile(r"\d\d:\d\d:\d\d UTC")
+
+
+def assert_starts_with_trouble(which: int, folder: Path, url: str, database: Database | None = None) -> None:
+    """A worker starts although it cannot store anything, and says what the page quotes, and nothing else."""
+    worker = Worker(folder, settings_for(folder, f"sql+{url}"), "--concurrency=2")
+    with running(worker):
+        until(lambda: TROUBLE in worker.log, "it has noticed")
+        text = said(worker, folder, database)
+
+    assert AT_A_TIME.sub("", text) == AT_A_TIME.sub("", quoted(TROUBLE)[which])
+
+
+@on_both
+def test_nobody_is_there(database: Database, which: int, tmp_path: Path) -> None:
+    database.server.shutdown()
+    try:
+        assert_starts_with_trouble(which, tmp_path, database.url, database)
+    finally:
+        database.server.restart()
+
+
+def test_a_file_that_may_only_be_read(tmp_path: Path) -> None:
+    (tmp_path / "results.db").touch()
+    assert_starts_with_trouble(2, tmp_path, "sqlite:///file:results.db?mode=ro&uri=true")
+
+
 def test_tables_of_another_role(postgresql: Database, tmp_path: Path, make: MakeApp) -> None:
     """It starts, and tells once, in its main process, whose they are."""
     postgresql.server.create_role("owner", "secret", postgresql.name, ddl=True)
@@ -258,6 +286,7 @@ def test_every_quotation_is_compared() -> None:
         "A setting that nobody knows": 1,
         "A role without rights": 2,
         "Tables of another role": 1,
+        TROUBLE: 3,
     }
     compared = Counter(heading for heading, *_ in (*URLS, *SETTINGS))
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from celery import Celery, states
 from celery.result import AsyncResult, GroupResult
+from celery.utils.serialization import get_pickleable_exception
 
 from legacy import SEQUENCES
 from servers import Database
@@ -108,6 +109,28 @@ def test_the_same_ids_written_by_both(celerys: Celery, ours: Celery) -> None:
         app.backend.store_result("t", ValueError("late"), "FAILURE", request=request("t"))
 
     assert [app.backend.get_result("t") for app in (celerys, ours)] == [3, 3]
+
+
+class Declined(Exception):
+    """Takes two arguments, and passes on one."""
+
+    def __init__(self, shop: str, amount: int) -> None:
+        super().__init__(f"{shop} declined {amount}")
+        self.shop = shop
+
+
+@databases
+@pytest.mark.parametrize("error", [Declined("shop", 7), KeyError("shop", 7), ValueError()], ids=repr)
+def test_an_exception_comes_back_as_the_same(celerys: Celery, ours: Celery, error: Exception) -> None:
+    """Where its class cannot be made again, too. A worker hands over what can be pickled."""
+    found = []
+    for app in (celerys, ours):
+        app.backend.mark_as_failure("t", get_pickleable_exception(error))
+        result = app.AsyncResult("t").result
+        found.append((type(result), str(result), result.args, sorted(vars(result))))
+        app.backend.forget("t")
+
+    assert found[0] == found[1]
 
 
 @databases

@@ -65,6 +65,22 @@ def test_old_tables_become_like_new_ones(database: Database, backends: Backends,
     assert backend.get_result("t") == LARGE
 
 
+@on("postgresql")
+def test_ids_that_are_used_up(database: Database, backends: Backends, tmp_path: Path) -> None:
+    """No result is stored after the last, nor kept in a spool, until the steps are done."""
+    engine = sa.create_engine(database.url, poolclass=NullPool)
+    tables("5.7.0", engine)
+    database.execute("SELECT setval('task_id_sequence', 2147483647)")
+    backend = backends(database_spool_dir=str(tmp_path))
+    with pytest.raises(sa.exc.DataError, match="integer out of range"):
+        backend.store_result("t", 1, states.SUCCESS)
+    lost = backend.get_state("t"), backend.spooled
+    run(database, steps_for(database))
+    backend.store_result("t", 1, states.SUCCESS)
+
+    assert (lost, backend.get_state("t")) == ((states.PENDING, 0), states.SUCCESS)
+
+
 @on("postgresql", "mariadb")
 def test_the_rights_of_the_page_are_enough(
     database: Database, backends: Backends, caplog: pytest.LogCaptureFixture

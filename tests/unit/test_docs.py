@@ -20,10 +20,8 @@ ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "celery_sql_results"
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
-LINKING = [
-    *PAGES,
-    *(ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/README.md")),
-]
+BESIDE = ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/README.md")
+LINKING = [*PAGES, *(ROOT / name for name in BESIDE)]
 
 #: A name of a setting, as the source reads it: `reader.flag("database_listen", …)`, `conf.result_chord_join_timeout`.
 IN_SETTINGS = re.compile(r'"((?:database|result)_\w+|accept_content)"')

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import inspect
 import pickle
+import re
+import sys
 from collections.abc import Callable
 from importlib import metadata, resources
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -40,6 +44,35 @@ def test_public_names() -> None:
 
     assert package.__all__ == expected
     assert [name for name in expected if not inspect.getdoc(getattr(package, name))] == []
+
+
+#: What Celery itself needs, and what only those import who have the driver or the serializer.
+OF_CELERY, OF_USERS = {"billiard", "kombu", "vine"}, {"psycopg", "yaml"}
+
+
+def imports(module: Path) -> set[str]:
+    """The packages that a module imports."""
+    nodes = list(ast.walk(ast.parse(module.read_text(encoding="utf-8"))))
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom) and not node.level]
+    return {name.partition(".")[0] for name in names}
+
+
+def test_what_is_imported_is_what_is_declared() -> None:
+    """So that nobody installs what nothing needs, and nobody lacks what something does."""
+    imported = set().union(*(imports(module) for module in Path(package.__file__).parent.rglob("*.py")))
+    ours = imported - sys.stdlib_module_names - OF_CELERY - OF_USERS - {package.__name__}
+    declared = [line for line in metadata.requires("celery-sql-results") or () if "extra ==" not in line]
+    names = {re.split(r"[<>=!~; \[]", line)[0].lower().replace("-", "_") for line in declared}
+
+    assert ours == names
+
+
+def test_it_says_where_the_project_is_at_home() -> None:
+    """For whoever finds the package first."""
+    links = metadata.metadata("celery-sql-results").get_all("Project-URL") or []
+
+    assert {"Source", "Documentation", "Changelog", "Issues"} == {link.partition(",")[0] for link in links}
 
 
 def test_entry_point_makes_the_word_sql() -> None:

@@ -194,7 +194,7 @@ class Writer:
         return judge
 
     def _is_kept(self, entry: Entry, failed: Failed) -> bool:
-        """Whether the spool has it now. It takes nothing that the database would refuse again."""
-        if self._spool is None or entry.kind == CHORD or failed.verdict.refusal is not None:
+        """Whether the spool has it now, also where the table refuses whatever comes: its ids may be used up."""
+        if self._spool is None or entry.kind == CHORD:
             return False
         return self._spool.keep(entry, failed, self._outage)
