@@ -54,6 +54,8 @@ class Tending:
 
     #: ``CREATE SCHEMA IF NOT EXISTS`` makes what names of tables may begin with.
     creates_schemas = False
+    #: A role must be granted the use of a schema as well.
+    grants_schemas = False
     #: The oldest release that should be used.
     least: tuple[int, ...] = ()
     #: Why there are no rights to grant; ``None`` if there are.

@@ -5,13 +5,17 @@ from __future__ import annotations
 from .found import HEAD, State, look
 from .prepare import Prepared, prepare_models, upgrade
 from .remedy import pending, remedy, shortcomings, strangers
+from .rights import PURPOSES, grants, needed
 from .script import script, text
 
 __all__ = [
     "HEAD",
+    "PURPOSES",
     "Prepared",
     "State",
+    "grants",
     "look",
+    "needed",
     "pending",
     "prepare_models",
     "remedy",
