@@ -12,7 +12,7 @@ from servers import Database
 PASSWORD = "sec:ret/1"
 #: How the password may look anywhere.
 SECRETS = ("sec:ret", "sec%3Aret")
-HEAD = "0004"
+HEAD = "0005"
 #: A version of a release to come.
 AHEAD = "9999"
 

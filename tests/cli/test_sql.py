@@ -24,7 +24,7 @@ def test_a_worker_finds_nothing_to_do(database: Database, results: Program) -> N
     run(database, statements_of(ended))
 
     assert (ended.code, ended.told) == (0, "")
-    assert (results("upgrade").text, database.errors()) == ("nothing to do: the tables are at version 0004\n", [])
+    assert (results("upgrade").text, database.errors()) == ("nothing to do: the tables are at version 0005\n", [])
 
 
 @databases
@@ -35,7 +35,7 @@ def test_names_of_the_settings(database: Database, results: Program) -> None:
     run(database, statements_of(ended))
 
     assert table_names(database) >= {"outcomes", "sets", "outcomes_chords", "outcomes_version"}
-    assert results.but(settings=settings)("upgrade").text == "nothing to do: the tables are at version 0004\n"
+    assert results.but(settings=settings)("upgrade").text == "nothing to do: the tables are at version 0005\n"
 
 
 @on("postgresql")
@@ -44,7 +44,7 @@ def test_schemas_of_the_settings(database: Database, results: Program) -> None:
     program = results.but(settings={"database_table_schemas": {"task": "celery", "group": "celery sets"}})
     run(database, statements_of(program("sql")))
 
-    assert program("upgrade").text == "nothing to do: the tables are at version 0004\n"
+    assert program("upgrade").text == "nothing to do: the tables are at version 0005\n"
 
 
 @on("postgresql")
@@ -55,7 +55,7 @@ def test_by_psql(database: Database, results: Program) -> None:
     ended = subprocess.run(psql, input=results("sql").out, capture_output=True, timeout=PATIENCE, check=False)
 
     assert (ended.returncode, ended.stderr) == (0, b"")
-    assert results("upgrade").text == "nothing to do: the tables are at version 0004\n"
+    assert results("upgrade").text == "nothing to do: the tables are at version 0005\n"
 
 
 @pytest.mark.parametrize("name", ["postgresql", "mysql", "mariadb", "sqlite", "oracle"])
@@ -67,7 +67,7 @@ def test_without_a_database_and_a_driver(name: str) -> None:
     ended = subprocess.run(command, env=environment(), capture_output=True, timeout=PATIENCE, check=False)
 
     assert (ended.returncode, ended.stderr) == (0, b"")
-    assert b"INSERT INTO celery_taskmeta_version (version_num) VALUES ('0004');\n" in ended.stdout
+    assert b"INSERT INTO celery_taskmeta_version (version_num) VALUES ('0005');\n" in ended.stdout
 
 
 def test_the_driver_of_the_url_is_missing() -> None:

@@ -7,7 +7,7 @@ from .ids import ids
 from .notifications import POLLED, notifications
 from .server import clock, connections, isolation, server
 from .spools import spools
-from .tables import bloat, columns, expired, rights, strange, tables, version
+from .tables import bloat, columns, expired, indexes, rights, strange, tables, version
 
 __all__ = [
     "POLLED",
@@ -19,6 +19,7 @@ __all__ = [
     "connections",
     "expired",
     "ids",
+    "indexes",
     "isolation",
     "notifications",
     "rights",

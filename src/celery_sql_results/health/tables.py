@@ -10,11 +10,11 @@ from sqlalchemy.engine import Connection
 
 from celery_sql_results.dialects import DefaultImpl, Found
 from celery_sql_results.models import utc_now
-from celery_sql_results.schema import HEAD, State, needed, shortcomings, strangers
+from celery_sql_results.schema import HEAD, State, missing_indexes, needed, shortcomings, strangers
 
 from .finding import Finding, Level
 
-__all__ = ["bloat", "columns", "expired", "rights", "strange", "tables", "version"]
+__all__ = ["bloat", "columns", "expired", "indexes", "rights", "strange", "tables", "version"]
 
 UPGRADE = "run upgrade, or let somebody who may run what upgrade --sql shows"
 #: What part of the rows may be dead, and how many there must be to matter.
@@ -52,7 +52,7 @@ def rights(state: State, impl: DefaultImpl, purpose: str) -> Iterator[Finding]:
     """What this role may not do that it must be able to, to be a worker, a client or what else."""
     if impl.tending.without_roles is not None:
         return
-    wrong = []
+    wrong: list[str] = []
     for table, (wanted, draws) in needed(impl, state.models, purpose).items():
         found = state.tables.get(table)
         wrong += [] if found is None or not found.columns else _denied(table, found, wanted, draws)
@@ -128,3 +128,13 @@ def expired(connection: Connection, state: State, expires: timedelta | None, is_
         to_do = "run celery beat, or cleanup now and then, or set result_expires to what is meant"
         return Finding("expiry", f"the oldest result has expired {late.days} days ago", level, to_do=to_do)
     return Finding("expiry", "what expires is deleted" if oldest is not None else "there are no results yet")
+
+
+def indexes(connection: Connection, state: State) -> Iterator[Finding]:
+    """Indexes that each table should have. Those that cost a writer something are somebody's choice."""
+    missing = [wanted for wanted in missing_indexes(connection, state.models) if not wanted.is_costly]
+    for wanted in missing:
+        found = f"{wanted.table.name} has no index of {', '.join(wanted.columns)}, which {wanted.purpose}"
+        yield Finding("indexes", found, Level.WRONG, to_do="run upgrade --indexes: writers go on meanwhile")
+    if not missing:
+        yield Finding("indexes", "all are there")
