@@ -75,9 +75,7 @@ def test_the_sql_for_columns_works(mariadb: Database, results: Program) -> None:
 
 
 @on("postgresql")
-def test_columns_that_may_cost_something_one_day(
-    database: Database, backend: DatabaseBackend, results: Program
-) -> None:
+def test_columns_that_cost_something_one_day(database: Database, backend: DatabaseBackend, results: Program) -> None:
     """Ids of 32 bits and times with a zone are advice; a column that is too short is wrong."""
     assert backend.get_state("t") == "PENDING"
     for change in ("id TYPE INTEGER", "date_done TYPE TIMESTAMP WITH TIME ZONE", "worker TYPE VARCHAR(20)"):

@@ -37,7 +37,8 @@ PURPOSES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]]
 def needed(impl: DefaultImpl, models: Models, purpose: str) -> dict[sa.Table, Needed]:
     """What a role needs that is for one of :data:`PURPOSES`."""
     of_tasks, of_groups, of_own = PURPOSES[purpose]
-    known = {models.task: of_tasks, models.group: of_groups}
+    of_workers = RIGHTS if purpose == "worker" else READ
+    known = {models.task: of_tasks, models.group: of_groups, models.workers: of_workers}
     found = {table: known.get(table, of_own) for table in models.tables_for(impl)}
     found[version_table(models)] = READ
     return {table: Needed(_ordered(impl, rights), "INSERT" in rights) for table, rights in found.items()}
