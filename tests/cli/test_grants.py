@@ -134,7 +134,7 @@ def test_what_a_client_cannot_do_without(database: Database, hire: Hire, results
     url = hire("client")
     grants = [each for each in statements_of(results("grants", "the client", "--for", "client")) if "meta TO" in each]
     failed = {}
-    for grant in (f"GRANT {right} ON {grant.partition(' ON ')[2]}" for grant in grants for right in rights_in(grant)):
+    for grant in (f"GRANT {right} ON {each.partition(' ON ')[2]}" for each in grants for right in rights_in(each)):
         database.execute(grant.replace("GRANT", "REVOKE", 1).replace(" TO ", " FROM "))
         failed[grant] = not uses(url)
         database.execute(grant)

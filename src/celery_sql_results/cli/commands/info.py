@@ -117,7 +117,7 @@ def _is_quick(impl: Any, engine: sa.Engine) -> bool:
 def _tables(state: State) -> dict[str, str]:
     found = {"version": f"{', '.join(sorted(state.versions or ())) or 'none'} (this release: {HEAD})"}
     for table, there in state.tables.items():
-        lacking = [name for name in table.columns.keys() if name not in there.columns]
+        lacking = sorted(set(table.columns.keys()) - there.columns)
         told = [f"{len(there.columns)} columns" if there.columns else "missing"]
         told += [f"lacks {', '.join(lacking)}"] if lacking and there.columns else []
         told += ["lacks its sequence"] if not there.has_sequence else []
