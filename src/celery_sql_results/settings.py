@@ -116,7 +116,7 @@ class Settings:
     spool_dir: str | None
     spool_max_bytes: float
     upkeep_interval: float
-    unknown: tuple[str, ...]
+    unknown: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, conf: Any, origin: str | None = None, **given: Any) -> Settings:
@@ -197,7 +197,7 @@ class _Reader:
         return SettingError(self.named(setting), found, needed)
 
     def unknown(self) -> Iterator[tuple[str, str]]:
-        """Settings that nobody here has asked for, each with a hint. Another package may own one."""
+        """Settings that nobody here has asked for, with hints. Some are of other packages; most are misspelt."""
         prefix = (getattr(self.conf, "prefix", None) or "").lower()
         ours = {name.removeprefix(PREFIX): name for name in self.asked if name.startswith(PREFIX)}
         for key in self.conf:

@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 from click_didyoumean import DYMGroup  # type: ignore[import-untyped]
 
 __all__ = ["COMMANDS", "results"]
@@ -52,6 +53,12 @@ class LazyGroup(DYMGroup):  # type: ignore[misc] # it has no types
             return None
         module = import_module(f".commands.{cmd_name}", __package__)
         return module.command  # type: ignore[no-any-return]
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """What a shell completes: nothing is imported to know the commands."""
+        known = {name: told for section in COMMANDS.values() for name, told in section.items()}
+        found = [CompletionItem(name, help=told) for name, told in known.items() if name.startswith(incomplete)]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The help of the commands, section by section."""

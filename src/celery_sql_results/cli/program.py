@@ -62,4 +62,4 @@ class _App:
 
 def main() -> Any:
     """The entry point of the program."""
-    return program(auto_envvar_prefix=PREFIX)
+    return program(prog_name="celery-sql-results", auto_envvar_prefix=PREFIX)

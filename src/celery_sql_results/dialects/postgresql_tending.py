@@ -41,7 +41,7 @@ WHERE c.oid OPERATOR(pg_catalog.=) CAST(pg_catalog.to_regclass(:table) AS pg_cat
 class PostgreSQLTending(Tending):
     """Whatever is asked is in the catalog, which everybody may read."""
 
-    creates_schemas = True
+    creates_schemas = grants_schemas = True
     least = (12,)
     without_roles = None
     to_clean = ("SELECT", "UPDATE")  # rows are locked before they are deleted, which takes that

@@ -16,6 +16,7 @@ class SQLiteTending(Tending):
     """It knows neither roles nor types that matter, and has the clock of this host."""
 
     least = (3, 24)
+    is_always_strict = True
     without_roles = (
         "SQLite knows no roles: whoever may read and write the file, and create others in its directory, may do "
         "everything (chown, chmod)"

@@ -54,8 +54,12 @@ class Tending:
 
     #: ``CREATE SCHEMA IF NOT EXISTS`` makes what names of tables may begin with.
     creates_schemas = False
+    #: A role must be granted the use of a schema as well.
+    grants_schemas = False
     #: The oldest release that should be used.
     least: tuple[int, ...] = ()
+    #: Sessions are as strict as can be, which costs nothing.
+    is_always_strict = False
     #: Why there are no rights to grant; ``None`` if there are.
     without_roles: str | None = "how rights are granted on this database is not known"
     #: What a role needs beside DELETE to delete what has expired.

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from .found import HEAD, State, look
+from .indexes import Wanted, index_statements, missing_indexes, wanted_indexes
 from .prepare import Prepared, prepare_models, upgrade
 from .remedy import pending, remedy, shortcomings, strangers
+from .rights import PURPOSES, grants, needed
 from .script import script, text
 
 __all__ = [
     "HEAD",
+    "PURPOSES",
     "Prepared",
     "State",
+    "Wanted",
+    "grants",
+    "index_statements",
     "look",
+    "missing_indexes",
+    "needed",
     "pending",
     "prepare_models",
     "remedy",
@@ -20,4 +28,5 @@ __all__ = [
     "strangers",
     "text",
     "upgrade",
+    "wanted_indexes",
 ]

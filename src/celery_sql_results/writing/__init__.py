@@ -7,7 +7,7 @@ from .described import describe
 from .entry import CHORD, GROUP, PART, TASK, Entry
 from .outage import Outage
 from .retry import Retries
-from .spool import Emptier, Replay, Spool
+from .spool import Directory, Emptier, Replay, Spool
 from .still import still
 from .verdict import Judge, Verdict
 from .writer import StruckMeanwhile, Writer
@@ -17,6 +17,7 @@ __all__ = [
     "GROUP",
     "PART",
     "TASK",
+    "Directory",
     "Emptier",
     "Entry",
     "Judge",

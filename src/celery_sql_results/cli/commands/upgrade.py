@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import click
+from collections.abc import Iterator
 
-from celery_sql_results.cli.changing import agreed
+import click
+from sqlalchemy.exc import DBAPIError
+
+from celery_sql_results.cli.changing import agreed, ended, through
 from celery_sql_results.cli.desk import DONE, REFUSED, Desk, Ending, verb
 from celery_sql_results.cli.statements import show
 from celery_sql_results.dialects import connected
 from celery_sql_results.foreign import shown
-from celery_sql_results.schema import State, pending, remedy, text, upgrade
+from celery_sql_results.schema import State, index_statements, missing_indexes, pending, remedy, text, upgrade
 from celery_sql_results.writing import describe
 
 __all__ = ["command"]
@@ -18,25 +21,57 @@ __all__ = ["command"]
 @verb("upgrade")
 @click.option("--dry-run", "--sql", "is_dry", is_flag=True, help="Show the statements, and run none.")
 @click.option("--yes", is_flag=True, help="Do it without asking.")
-def command(desk: Desk, is_dry: bool, yes: bool) -> int:
+@click.option("--indexes", is_flag=True, help="Also create indexes that are missing; this takes long on large tables.")
+@click.option("--costly", is_flag=True, help="With --indexes: also those that make each store slower.")
+def command(desk: Desk, is_dry: bool, yes: bool, indexes: bool, costly: bool) -> int:
     """Create the tables, or add what an older release lacks, as each worker does at its start.
 
-    The statements are shown first. They are instant also on large tables. Where this role may not run them, the SQL for
-    somebody who may is printed, and the exit code is 2. Tables of a newer release are left as they are.
+    The statements are shown first. They are instant also on large tables, but for those of --indexes, which let writers
+    go on, and which can be stopped with Ctrl-C and begun again. Where this role may not run them, the SQL for somebody
+    who may is printed, and the exit code is 2. Tables of a newer release are left as they are.
     """
-    state = desk.state
-    if state.is_done:
+    state, database = desk.state, desk.backend.database
+    of_tables = [] if state.is_done else _statements(desk, state)
+    of_indexes = _of_indexes(desk, costly) if indexes else []
+    statements = [*of_tables, *of_indexes]
+    if not statements:
         return _nothing(desk, state)
-    statements = _statements(desk, state)
-    if is_dry:
+    if is_dry or desk.out.form == "table":
         show(desk, statements)
+    if is_dry:
         return DONE
     if state.reads_only:
-        raise Ending(f"{desk.backend.database.name} only reads now, as a standby does: nothing was done")
-    if desk.out.form == "table":
-        show(desk, statements)
-    agreed(f"run {len(statements)} statements on {desk.backend.database.name}", yes)
-    return _upgraded(desk, state)
+        raise Ending(f"{database.name} only reads now, as a standby does: nothing was done")
+    agreed(f"run {len(statements)} statements on {database.name}", yes)
+    code = _upgraded(desk, state) if of_tables else DONE
+    return _indexed(desk, costly) if indexes and code == DONE else code
+
+
+def _of_indexes(desk: Desk, costly: bool) -> list[str]:
+    """What creates the indexes that are missing of what is there now."""
+    database = desk.backend.database
+    with connected(database.engine) as connection:
+        missing = missing_indexes(connection, database.models)
+        return list(index_statements(connection, [each for each in missing if costly or not each.is_costly]))
+
+
+def _indexed(desk: Desk, costly: bool) -> int:
+    statements = _of_indexes(desk, costly)
+    try:
+        done, is_stopped = through(desk, "creating indexes", len(statements), _each_run(desk, statements))
+    except DBAPIError as error:
+        desk.out.note(f"this role could not do all of it ({shown(describe(error))}). Let one that may run:")
+        show(desk, _of_indexes(desk, costly))
+        return REFUSED
+    told = f"{done} of {len(statements)} statements on indexes were run"
+    return ended(desk, told, is_stopped, done=done, total=len(statements))
+
+
+def _each_run(desk: Desk, statements: list[str]) -> Iterator[int]:
+    for statement in statements:
+        with connected(desk.backend.database.engine) as connection:
+            connection.exec_driver_sql(statement)
+        yield 1
 
 
 def _nothing(desk: Desk, state: State) -> int:

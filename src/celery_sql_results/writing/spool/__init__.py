@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from .directory import Directory
 from .emptying import Emptier
 from .replay import Replay
 from .spool import Spool
 
-__all__ = ["Emptier", "Replay", "Spool"]
+__all__ = ["Directory", "Emptier", "Replay", "Spool"]
