@@ -18,7 +18,7 @@ from .chords import Chords
 from .failing import ends_of, request_of
 from .handing_over import HandOver
 from .joining import Join
-from .members import Members
+from .members import Members, header_of, missing_of
 from .parts import is_over, mark, mark_outcome, part_with
 from .signing import Signer
 from .sweeping import Sweep
@@ -31,9 +31,11 @@ __all__ = [
     "Signer",
     "Sweep",
     "ends_of",
+    "header_of",
     "is_over",
     "mark",
     "mark_outcome",
+    "missing_of",
     "part_with",
     "request_of",
 ]

@@ -21,7 +21,7 @@ from celery_sql_results.writing import Retries
 
 from .parts import LAST
 
-__all__ = ["Members", "as_members", "leaves"]
+__all__ = ["Members", "as_members", "header_of", "leaves", "missing_of"]
 
 logger = escaping(logging.getLogger(__name__))
 
@@ -89,7 +89,7 @@ class Members:
     def missing(self, group_ids: Collection[str]) -> dict[str, list[Place]]:
         """The places of the headers of chords that no part was stored for; all of them once a body was sent."""
         members, parts = self._read(self._rows.members_of, group_ids), self._read(self._rows.parts_of, group_ids)
-        return {group_id: list(_missing(_read(members.get(group_id)), parts[group_id])) for group_id in group_ids}
+        return {group_id: list(missing_of(header_of(members.get(group_id)), parts[group_id])) for group_id in group_ids}
 
     def put_parts(self, group_id: str, missing: Sequence[Place]) -> None:
         """Count members of a chord in, which have all ended."""
@@ -141,7 +141,7 @@ class Members:
         return list(found.values())
 
 
-def _read(payload: bytes | None) -> list[str]:
+def header_of(payload: bytes | None) -> list[str]:
     """The ids of a header. Whoever can write to the table can put anything there."""
     with caught():
         found = loads_json(payload)
@@ -150,7 +150,7 @@ def _read(payload: bytes | None) -> list[str]:
     return [UNKNOWN]
 
 
-def _missing(members: Sequence[str], parts: Sequence[Place]) -> Iterator[Place]:
+def missing_of(members: Sequence[str], parts: Sequence[Place]) -> Iterator[Place]:
     """The places without a part. One task may stand at several, and its parts at others than in the header."""
     header = [(task_id, position) for position, task_id in enumerate(members)]
     taken = set(parts).intersection(header)

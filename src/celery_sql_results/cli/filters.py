@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import click
 
+from celery_sql_results.models import utc_now
 from celery_sql_results.payload import raised
 from celery_sql_results.rows.queries import Filter
 
 from .output import Column
 from .times import DURATION, TIME
 
-__all__ = ["COLUMNS", "as_row", "filters"]
+__all__ = ["COLUMNS", "as_row", "filters", "recent"]
 
 COLUMNS = (
     Column("when", "when", form="time"),
@@ -55,6 +58,13 @@ _OPTIONS = (
     click.option("--min-runtime", "longer", type=DURATION, metavar="TIME", help="That ran so long at least: 5s, 2m."),
     click.option("--exception", metavar="GLOB", help="That failed with such an exception: 'Http*'."),
 )
+
+
+def recent(which: Filter) -> Filter:
+    """The filter; of the last 24 hours, or of those before ``until``, unless it says since when."""
+    if which.since is not None:
+        return which
+    return replace(which, since=(which.until or utc_now()) - timedelta(hours=24))
 
 
 def as_row(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -46,6 +46,10 @@ class SQLiteReads(Reads):
         """Its ``GLOB`` tells upper from lower case, which its ``LIKE`` does not. A bracket means itself."""
         return column.op("GLOB", is_comparison=True)(pattern.replace("[", "[[]"))
 
+    def head(self, column: sa.ColumnElement[bytes], size: int) -> sa.ColumnElement[bytes]:
+        """Of whatever is there: its columns hold anything."""
+        return sa.cast(sa.func.substr(column, 1, size), sa.LargeBinary)
+
     def tail(self, column: sa.ColumnElement[str], size: int) -> sa.ColumnElement[str]:
         return sa.func.substr(column, -size, type_=sa.Text)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .encoding import Encoding
 from .exceptions import restored, stand_in, storable
-from .readable import NotReadable, Readable, raised
+from .readable import NotReadable, Readable, raised, task_of
 from .recorded import SENT, of_sending
 from .redaction import Redact, redaction_for
 from .results import UnreadableMeta, pending, tree, value_of
@@ -25,6 +25,7 @@ __all__ = [
     "restored",
     "stand_in",
     "storable",
+    "task_of",
     "text",
     "tree",
     "value_of",

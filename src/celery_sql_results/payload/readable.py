@@ -15,13 +15,16 @@ from celery_sql_results.boundaries import caught
 
 from .encoding import Encoding
 
-__all__ = ["NotReadable", "Readable", "raised"]
+__all__ = ["NotReadable", "Readable", "raised", "task_of"]
 
 #: What may be read: texts of data. Pickles are read as far as they hold nothing but plain data; see :mod:`.plain`.
 ACCEPT = ("json", "yaml", "msgpack")
 #: How JSON begins that holds an exception, and how a line does that tells of one.
 EXC_TYPE = re.compile(rb'"exc_type": ?"([^"\\]{1,155})"')
 LINE = re.compile(r"^([A-Za-z_][\w.]*)(?:: |:?$)")
+
+#: How the JSON of a signature begins.
+TASK = re.compile(rb'^\{"task": ?"((?:[^"\\]|\\.)*)"')
 
 
 class NotReadable(str):
@@ -73,3 +76,11 @@ def raised(row: Mapping[str, Any]) -> tuple[str | None, str | None]:
         told = LINE.match(last or "")
         name = told[1] if told else None
     return name and name.rpartition(".")[2], last
+
+
+def task_of(head: bytes | None) -> str | None:
+    """The name of the task of a signature, by the beginning of its JSON; ``None`` if that does not tell."""
+    found = TASK.match(head or b"")
+    with caught():  # whoever can write to the table can put anything there
+        return json.loads(b'"' + found[1] + b'"') if found else None
+    return None

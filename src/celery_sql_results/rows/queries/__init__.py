@@ -6,6 +6,21 @@ Each is answered in pages that begin where the one before has ended, within a ti
 from __future__ import annotations
 
 from .asking import Asked, TooLong
+from .chords import ChordMember, ChordQuestions, OpenedChord
+from .failures import FailureGroup, Failures, Grouped
 from .results import Cursor, Filter, Page, Results
 
-__all__ = ["Asked", "Cursor", "Filter", "Page", "Results", "TooLong"]
+__all__ = [
+    "Asked",
+    "ChordMember",
+    "ChordQuestions",
+    "Cursor",
+    "FailureGroup",
+    "Failures",
+    "Filter",
+    "Grouped",
+    "OpenedChord",
+    "Page",
+    "Results",
+    "TooLong",
+]

@@ -127,14 +127,13 @@ class Results:
         self, which: Filter, when: Any, only: sa.ColumnElement[bool], limit: int, after: Cursor | None
     ) -> sa.Subquery:
         id_ = self._task.c.id
-        columns = [self._column(name) for name in LISTED]
-        found = sa.select(*columns, self._failure.label("failure"), self._kind.label("kind"), when.label("when"))
-        found = found.where(only, *self._conditions(which, when))
+        found = sa.select(*self.listed, when.label("when")).where(only, *self.conditions(which, when))
         if after is not None:
             found = found.where(when <= after.when, sa.or_(when < after.when, id_ < after.id))
         return found.order_by(when.desc(), id_.desc()).limit(limit).subquery()
 
-    def _conditions(self, which: Filter, when: Any) -> list[sa.ColumnElement[bool]]:
+    def conditions(self, which: Filter, when: Any) -> list[sa.ColumnElement[bool]]:
+        """What a filter says of a row, whose time ``when`` is."""
         like = self._asked.impl.reads.like
         globs = {"name": which.name, "worker": which.worker, "queue": which.queue}
         ids = {"root_id": which.root, "group_id": which.group, "parent_id": which.parent}
@@ -151,6 +150,12 @@ class Results:
         if which.exception is not None:
             found += self._raised(which.exception)
         return found
+
+    @property
+    def listed(self) -> list[sa.ColumnElement[Any]]:
+        """What a list shows of a row."""
+        columns = [self._column(name) for name in LISTED]
+        return [*columns, self._failure.label("failure"), self._kind.label("kind")]
 
     def in_states(self, wanted: Collection[str]) -> sa.ColumnElement[bool]:
         """A state is one of these. They stand in the text, so that an index of some states can serve."""

@@ -1,0 +1,101 @@
+"""``chords``: chords whose body was not sent, and what they wait for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from celery_sql_results.chords import header_of, missing_of
+from celery_sql_results.cli.desk import UNKNOWN, Desk, Ending, verb
+from celery_sql_results.cli.output import Column
+from celery_sql_results.cli.pages import LIMIT
+from celery_sql_results.cli.times import DURATION
+from celery_sql_results.foreign import shown
+from celery_sql_results.ids import asked_id
+from celery_sql_results.payload import task_of
+from celery_sql_results.rows.queries import ChordQuestions, OpenedChord
+
+__all__ = ["command"]
+
+COLUMNS = (
+    *(Column("created", "begun", form="time"), Column("state", "state"), Column("returned", "parts", form="number")),
+    *(Column("size", "of", form="number"), Column("body", "body", 100), Column("group_id", "id")),
+    Column("why", "why"),
+)
+FIELDS = (
+    *COLUMNS,
+    *(Column("sent", "body sent", form="time"), Column("claimed_by", "claimed by")),
+    Column("claimed_until", "claimed until", form="time"),
+)
+MEMBERS = (
+    *(Column("position", "position", form="number"), Column("state", "state"), Column("part", "part")),
+    *(Column("name", "task", 120), Column("worker", "worker", 140), Column("task_id", "id")),
+)
+#: Seconds that a chord is given before it is called stuck, unless somebody says otherwise.
+PATIENCE = 600.0
+
+
+@verb("chords", is_list=True)
+@click.argument("group_id", metavar="[ID]", required=False)
+@click.option("--stuck", is_flag=True, help="Only those that nothing seems to happen to, and why.")
+@click.option("--older-than", type=DURATION, metavar="TIME", help="Begun so long ago; with --stuck 10m, if not said.")
+@click.option("--limit", type=click.IntRange(1), default=LIMIT, show_default=True, help="How many lines, at most.")
+def command(desk: Desk, group_id: str | None, stuck: bool, older_than: float | None, limit: int) -> None:
+    """Chords whose body was not sent, the oldest first: how many of their parts have returned, and what the body is.
+
+    With an ID, which may be shortened: one chord, and its members, those first whose part is missing. Of a member in
+    state UNKNOWN nothing is stored: it waits in its queue, or its message was lost.
+
+    A chord is stuck if it is complete, but no process is about to send the body; or if all members that are missing
+    have ended or are unknown.
+    """
+    questions = ChordQuestions(desk.asked, header_of, missing_of)
+    if not questions.are_there:
+        raise Ending(f"{desk.backend.database.name} has no tables of chords that this role may read: run upgrade")
+    if group_id is not None:
+        _show(desk, questions, _one(questions, group_id), limit)
+        return
+    if stuck:
+        rows = [_row(*each) for each in questions.stuck(limit, PATIENCE if older_than is None else older_than)]
+    else:
+        rows = [_row(chord) for chord in questions.opened(limit, older_than or 0)]
+    columns = COLUMNS if stuck else COLUMNS[:-1]
+    if not desk.out.rows(columns, rows):
+        desk.out.note("no such chords")
+
+
+def _row(chord: OpenedChord, why: str | None = None) -> dict[str, Any]:
+    body = task_of(chord.body)
+    return {**vars(chord), "body": body, "why": why}
+
+
+def _one(questions: ChordQuestions, text: str) -> OpenedChord:
+    id_ = asked_id(text)
+    found = [] if id_ is None else questions.like(id_, 3)
+    exact = [chord for chord in found if chord.group_id == id_] or found
+    if not exact:
+        raise Ending(f"no chord has the id {shown(text)!r}: it was not begun here, or has expired", UNKNOWN)
+    if exact[1:]:
+        raise Ending(f"several chords have ids that begin with {shown(text)!r}")
+    return exact[0]
+
+
+def _show(desk: Desk, questions: ChordQuestions, chord: OpenedChord, limit: int) -> None:
+    found = questions.members([chord]).get(chord.group_id, []) if chord.sent is None else []
+    members = [_member(each._asdict()) for each in sorted(found, key=lambda each: not each.is_missing)]
+    if desk.out.form == "json":
+        desk.out.json({**_row(chord), "members": members})
+        return
+    if desk.out.form == "table":
+        desk.out.fields(_row(chord), FIELDS)
+        desk.out.line()
+    desk.out.rows(MEMBERS, members[:limit])
+    if members[limit:]:
+        desk.out.note(f"{len(members) - limit:,} members more: --limit shows them")
+
+
+def _member(member: Mapping[str, Any]) -> dict[str, Any]:
+    is_missing = member["is_missing"]
+    return {**member, "part": "missing" if is_missing else "returned", "task_id": member["task_id"] or None}
