@@ -8,7 +8,7 @@ from .readable import NotReadable, Readable, raised, task_of
 from .recorded import SENT, of_sending
 from .redaction import Redact, redaction_for
 from .results import UnreadableMeta, pending, tree, value_of
-from .text import bounded_repr, text
+from .text import bounded_repr, name, text
 
 __all__ = [
     "SENT",
@@ -18,6 +18,7 @@ __all__ = [
     "Redact",
     "UnreadableMeta",
     "bounded_repr",
+    "name",
     "of_sending",
     "pending",
     "raised",
