@@ -89,6 +89,8 @@ class Results:
         Raises:
             TooLong: the database did not answer in time.
         """
+        if which.parent is not None and which.root is None:
+            which = replace(which, root=self._root_of(which.parent))
         found = self._asked.all(self._page(which, limit + 1, after))
         rows = found[:limit]
         return Page(rows, Cursor(rows[-1]["when"], rows[-1]["id"]) if len(found) > limit else None)
@@ -111,6 +113,12 @@ class Results:
         like = self._asked.impl.reads.like(id_, f"{prefix.replace('*', '?')}*")
         found = sa.select(id_).where(like, id_ >= prefix, id_ < f"{prefix}zzzz").order_by(id_).limit(limit)
         return [row["task_id"] for row in self._asked.all(found)]
+
+    def _root_of(self, task_id: str) -> str | None:
+        """What a task has sent is of its workflow, which an index may find."""
+        root = self._column("root_id")
+        found = self._asked.all(sa.select(root).where(self._task.c.task_id == task_id))
+        return found[0]["root_id"] if found else None
 
     # -- statements ----------------------------------------------------------------------------------------------
 
@@ -186,10 +194,10 @@ class Results:
         return self._asked.impl.reads.seconds(self._task.c.date_done, self._column("date_started"))
 
     def _raised(self, pattern: str) -> sa.ColumnElement[bool]:
-        """The class is told by the last lines of the traceback."""
+        """The class is told by the last lines of the traceback. Most have nothing like it, which one look tells."""
         like, tail = self._asked.impl.reads.like, self._tail
         lines = (f"{pattern}:*", f"*\n{pattern}:*", f"*.{pattern}:*", f"*\n{pattern}", f"*.{pattern}", pattern)
-        return sa.or_(*(like(tail, line) for line in lines))
+        return sa.and_(like(tail, f"*{pattern}*"), sa.or_(*(like(tail, line) for line in lines)))
 
     @property
     def _tail(self) -> sa.ColumnElement[str]:
