@@ -16,9 +16,12 @@ import sys
 import termios
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from celery_sql_results.cli.program import program as commands
 
 #: Seconds after which a program is ended that should have ended by itself.
 PATIENCE = 60.0
@@ -152,3 +155,13 @@ class Program:
     def on_terminal(self, *arguments: str, width: int = 160, typed: bytes = b"", before: Sequence[str] = ()) -> Ended:
         """Run a command on a terminal."""
         return on_terminal(self.command(*arguments, before=before), self.environment, width, typed)
+
+    def here(self, *arguments: str) -> Ended:
+        """Run a command of `celery-sql-results` in this process: the same, but much quicker than a new one."""
+        out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+        with redirect_stdout(out), redirect_stderr(err):
+            try:
+                commands(["--database-url", self.url, *arguments], auto_envvar_prefix="CELERY_RESULTS")
+            except SystemExit as end:
+                code = end.code
+        return Ended(int(code or 0), *(file.buffer.getvalue() for file in (out, err)))
