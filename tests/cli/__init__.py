@@ -1,0 +1,1 @@
+"""The command line, through the real programs: `celery results …` and `celery-sql-results …`."""
