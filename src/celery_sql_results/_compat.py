@@ -62,6 +62,7 @@ COMPILER: Final = (
 
 #: What is lost without a name. Each is written as ``module:attribute.attribute``.
 PRIVATE: Final[dict[str, str]] = {
+    "celery.worker.state:active_requests": "nobody is told how many tasks a worker runs just now",
     "kombu.serialization:registry._decoders": "results are read with kombu's checks around each, which takes longer",
     "kombu.serialization:registry._encoders": "results are written with kombu's checks around each, which takes longer",
     **dict.fromkeys(POOL, _PINGED),

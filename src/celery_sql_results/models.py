@@ -18,7 +18,7 @@ from sqlalchemy.orm import DeclarativeBase
 from celery_sql_results._compat import memoized_property
 
 from .dialects import DefaultImpl
-from .dialects.types import TABLE_OPTIONS, Blob, Id, LongText, Timestamp, utc_now
+from .dialects.types import TABLE_OPTIONS, Blob, Id, LongText, Timestamp, only_where, utc_now
 
 __all__ = [
     "MappedClass",
@@ -29,6 +29,7 @@ __all__ = [
     "TaskSet",
     "models_for",
     "models_with",
+    "not_succeeded",
     "row_of",
     "utc_now",
 ]
@@ -72,8 +73,9 @@ class TableNames(NamedTuple):
         Upper and lower case are one, as on most databases.
         """
         task, group = self.task.casefold(), self.group.casefold()
-        beside = {f"{task}_{ending}" for ending in ("waiters", "chords", "parts", "version")}
-        of_task, of_group = {TASK_SEQUENCE, f"ix_{task}_date_done"}, {GROUP_SEQUENCE, f"ix_{group}_date_done"}
+        beside = {f"{task}_{ending}" for ending in ("waiters", "chords", "parts", "workers", "version")}
+        of_task = {TASK_SEQUENCE, *(f"ix_{task}_{column}" for column in ("date_done", "status", "root_id", "group_id"))}
+        of_group = {GROUP_SEQUENCE, f"ix_{group}_date_done"}
         if task in of_task or (self.task_schema == self.group_schema and task in of_group):
             return self.task
         if group in of_group or (self.task_schema == self.group_schema and group in {task, *beside, *of_task}):
@@ -91,7 +93,7 @@ def _id(sequence: str, schema: str | None) -> sa.Column[int]:
 
 def _task_table(metadata: sa.MetaData, name: str, schema: str | None) -> sa.Table:
     """Celery 5.7's columns in Celery's order, then ours, which are nullable so that Celery can go on writing."""
-    return sa.Table(
+    table = sa.Table(
         name,
         metadata,
         _id(TASK_SEQUENCE, schema),
@@ -117,6 +119,14 @@ def _task_table(metadata: sa.MetaData, name: str, schema: str | None) -> sa.Tabl
         schema=schema,
         **TABLE_OPTIONS,
     )
+    # For people's questions, which are about what has not succeeded. It costs a store next to nothing.
+    sa.Index(None, table.c.status, table.c.date_done, **only_where(not_succeeded(table)))
+    return table
+
+
+def not_succeeded(table: sa.Table) -> sa.ColumnElement[bool]:
+    """Of a task: its state is not SUCCESS, in the words of the index that holds only such rows."""
+    return table.c.status != sa.literal_column(f"'{states.SUCCESS}'")
 
 
 def _group_table(metadata: sa.MetaData, name: str, schema: str | None) -> sa.Table:
@@ -192,6 +202,34 @@ def _part_table(metadata: sa.MetaData, name: str, schema: str | None) -> sa.Tabl
     )
 
 
+def _worker_table(metadata: sa.MetaData, name: str, schema: str | None) -> sa.Table:
+    """One run of a worker, from its start to its end.
+
+    A worker that is started anew has a row more, and so have two workers that were given one name: which of them ran
+    a task is told by when it began. So ``date_started`` and ``clock`` are times of the worker's own clock, as the
+    ``date_started`` of its tasks is; the others are of the database's clock, by which all are told to be alive.
+    """
+    return sa.Table(
+        name,
+        metadata,
+        sa.Column("name", _name(), primary_key=True),
+        sa.Column("run_id", sa.String(36), primary_key=True),
+        sa.Column("host", _name()),
+        sa.Column("pid", sa.Integer),
+        sa.Column("app", _name()),
+        sa.Column("date_started", Timestamp),
+        sa.Column("date_seen", Timestamp),
+        sa.Column("clock", Timestamp),
+        sa.Column("date_ended", Timestamp),
+        sa.Column("versions", sa.String(255)),
+        sa.Column("spooled", sa.Integer),
+        sa.Column("busy", sa.Integer),
+        sa.Column("concurrency", sa.Integer),
+        schema=schema,
+        **{**TABLE_OPTIONS, "sqlite_autoincrement": False},
+    )
+
+
 class _Row:
     """What the three classes share: the table can be renamed, and a row shown as a dict."""
 
@@ -254,6 +292,7 @@ class Models:
     waiters: sa.Table
     chords: sa.Table
     parts: sa.Table
+    workers: sa.Table
 
     def tables_for(self, impl: DefaultImpl) -> tuple[sa.Table, ...]:
         """The tables that a database has use for, in the order in which they are created."""
@@ -262,7 +301,7 @@ class Models:
     def optional_for(self, impl: DefaultImpl) -> tuple[tuple[sa.Table, ...], ...]:
         """Our own tables, which the backend can do without. Of those that stand together, it uses all or none."""
         waiting = ((self.waiters,),) if impl.supports_notify else ()
-        return (*waiting, (self.chords, self.parts))
+        return (*waiting, (self.chords, self.parts), (self.workers,))
 
     @property
     def version_table(self) -> str:
@@ -272,7 +311,7 @@ class Models:
     @property
     def names(self) -> set[str]:
         """Whatever has a name in the database, but indexes, whose names are shortened."""
-        tables = (self.task, self.group, self.waiters, self.chords, self.parts)
+        tables = (self.task, self.group, self.waiters, self.chords, self.parts, self.workers)
         schemas = (self.task.schema, self.group.schema)
         return {self.version_table, TASK_SEQUENCE, *(table.name for table in tables), *filter(None, schemas)}
 
@@ -314,6 +353,7 @@ def _made(names: TableNames) -> Models:
         waiters=_waiter_table(sa.MetaData(), f"{names.task}_waiters", names.task_schema),
         chords=_chord_table(metadata, f"{names.task}_chords", names.task_schema),
         parts=_part_table(metadata, f"{names.task}_parts", names.task_schema),
+        workers=_worker_table(metadata, f"{names.task}_workers", names.task_schema),
     )
 
 

@@ -28,7 +28,7 @@ from .schema import Prepared
 from .session import SessionManager
 from .settings import READ_RETRIES, Settings
 from .waiting import Looker, Share, Waits, arrives, looker_for
-from .worker import GRACE, AtStart, Work, began_at, seconds_until_killed, told_to_stop, who
+from .worker import GRACE, AtStart, Heart, Told, Work, began_at, seconds_until_killed, told_to_stop, who
 from .writing import Emptier, Entry, Judge, Outage, Replay, Retries, Spool, Writer, describe, still
 
 __all__ = ["Services"]
@@ -246,7 +246,17 @@ class Services:
         }
         at_start = AtStart(self._name, self.database, self.spool, self._hears)
         held = still if closes else nullcontext()
-        return Work(tasks, self._settings.upkeep_interval, self.is_away, held, at_start)
+        return Work(tasks, self._settings.upkeep_interval, self.is_away, held, at_start, self._heart)
+
+    def _heart(self, consumer: Any) -> Heart:
+        """What says that a worker is alive; it is not tried again, as the next beat comes soon."""
+
+        def write(name: str, operation: Callable[[], Any]) -> Any:
+            with self.retries.at_most(0):
+                return self.write(name, operation)
+
+        told = Told.by(consumer, lambda: len(self.spool.directory.names()) if self.spool else 0)
+        return Heart(self.database, write, told, self._settings.expires)
 
     def _hears(self) -> bool | None:
         """Whether notifications arrive; ``None`` where nobody sends any."""

@@ -180,7 +180,7 @@ def test_all_is_well_at_start(database: Database, tmp_path: Path, make: MakeApp)
         with running(worker):
             line = said_at_start(database, worker)
         told.append([line if "results go to" in each else each for each in lines(worker)])
-    made = "INFO the tables of celery_taskmeta are at schema version 0004 (before: None)"
+    made = "INFO the tables of celery_taskmeta are at schema version 0005 (before: None)"
 
     assert told == [[made, f"INFO {found_on(database)}"], [f"INFO {found_on(database)}"]]
     assert f".> results:     {shown(database)}\n" in worker.log

@@ -129,7 +129,7 @@ def test_set_up_by_processes_on_all_nodes(place: Place, nursery: Nursery, round_
 
     assert errors(outcomes) == []
     assert complaints(outcomes) == []
-    assert place.everywhere(VERSION) == [[("0004",)]] * 3
+    assert place.everywhere(VERSION) == [[("0005",)]] * 3
     assert place.everywhere("SELECT COUNT(*) FROM celery_taskmeta") == [[(PROCESSES,)]] * 3
     assert place.errors() == []
 
@@ -155,7 +155,7 @@ def test_set_up_that_meets_at_each_statement(
 
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
     assert [backend.get_result("t") for backend in found] == [1, 1, 1]
-    assert place.everywhere(VERSION) == [[("0004",)]] * 3
+    assert place.everywhere(VERSION) == [[("0005",)]] * 3
     assert place.errors() == []
 
 

@@ -66,7 +66,7 @@ def set_up_app_and_store(url: str, task: str, group: str, task_id: str) -> None:
 #: A revision to come: it adds a column to the tasks.
 NEXT = """
 import sqlalchemy as sa
-revision, down_revision = "0005", "0004"
+revision, down_revision = "0006", "0005"
 def upgrade(op, models):
     columns = sa.inspect(op.get_bind()).get_columns(models.task.name)
     if "later" not in {column["name"] for column in columns}:
@@ -76,18 +76,18 @@ def upgrade(op, models):
 
 def set_up_as_newer_and_store(url: str, task_id: str) -> None:
     """Be a release that has one revision more."""
-    scripts = scripts_of("0001", "0002", "0003", "0004", "0005")
-    (scripts / "versions" / "0005_later.py").write_text(NEXT)
+    scripts = scripts_of("0001", "0002", "0003", "0004", "0005", "0006")
+    (scripts / "versions" / "0006_later.py").write_text(NEXT)
     set_up_and_store(url, task_id)
 
 
 def set_up_as_older_and_store(url: str, task_id: str) -> None:
-    """Be a release that has two revisions less, and does not know the tables of chords."""
+    """Be a release that has three revisions less, and knows the tables neither of chords nor of workers."""
     versions = scripts_of("0001", "0002") / "versions"
-    for newer in ("0003_chords.py", "0004_members.py"):
+    for newer in ("0003_chords.py", "0004_members.py", "0005_workers.py"):
         (versions / newer).unlink()
     everything = Models.optional_for
-    Models.optional_for = lambda self, impl: everything(self, impl)[:-1]  # type: ignore[method-assign]
+    Models.optional_for = lambda self, impl: everything(self, impl)[:-2]  # type: ignore[method-assign]
     set_up_and_store(url, task_id)
 
 

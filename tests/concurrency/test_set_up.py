@@ -106,7 +106,7 @@ def test_releases_before_and_after(database: Database, nursery: Nursery, refused
         assert errors(outcomes) == []
         assert complaints(outcomes) == []
         assert stored(database) == len(calls)
-        assert database.execute("SELECT version_num FROM celery_taskmeta_version") == [("0005",)]
+        assert database.execute("SELECT version_num FROM celery_taskmeta_version") == [("0006",)]
         assert database.execute("SELECT COUNT(later) FROM celery_taskmeta") == [(0,)]
         assert database.execute("SELECT COUNT(*) FROM celery_taskmeta_parts") == [(0,)]
         assert refused() == []

@@ -19,6 +19,7 @@ from celery_sql_results.rows import OpenChord, delete_chords, delete_results, de
 from chords.actors import count_in, open_chord, part
 from conformance.neighbour import SCHEMA, set_traps, sprung
 from conformance.test_statements import await_departure
+from conformance.test_workers import run
 from servers import Database
 from servers.pool import on
 from support import Backends, of_session, request
@@ -105,10 +106,20 @@ def upkeep(backend: DatabaseBackend) -> list[Any]:
     return [delete_results(*of, AGO), delete_chords(*of, AGO), delete_waiters(*of)]
 
 
+def workers(backend: DatabaseBackend) -> list[Any]:
+    """Say that one is alive, and again, and that it has ended; look who is; sweep."""
+    rows = backend.database.rows.workers
+    assert rows is not None
+    for told in (run(), run(), run("v@host")):
+        rows.seen(told)
+    rows.ended("v@host", "1")
+    return [[(row["name"], row["is_gone"]) for row in rows.all()], rows.sweep(AGO), rows.all()]
+
+
 def life(backend: DatabaseBackend, database: Database) -> list[Any]:
     """All that a backend does, and what comes of it."""
     backend.database.rows  # noqa: B018 - the tables are made ready
-    return [*tasks(backend, database), *groups(backend), *chords(backend), *upkeep(backend)]
+    return [*tasks(backend, database), *groups(backend), *chords(backend), *upkeep(backend), *workers(backend)]
 
 
 @pytest.mark.parametrize("way", [None, listened_to], ids=["quick", "sqlalchemy"])

@@ -147,11 +147,14 @@ def test_read_only(database: Database, backends: Backends) -> None:
 # -- each single right ---------------------------------------------------------------------------------------------
 
 ALL_RIGHTS = ("SELECT", "INSERT", "UPDATE", "DELETE")
-TABLES = ("celery_taskmeta", "celery_tasksetmeta", "celery_taskmeta_chords", "celery_taskmeta_parts")
+TABLES = (
+    *("celery_taskmeta", "celery_tasksetmeta"),
+    *("celery_taskmeta_chords", "celery_taskmeta_parts", "celery_taskmeta_workers"),
+)
 WAITERS, VERSION = "celery_taskmeta_waiters", "celery_taskmeta_version"
 SEQUENCES = ("task_id_sequence", "taskset_id_sequence")
 #: What a backend can do with all rights.
-EVERYTHING = frozenset(("store", "read", "forget", "save", "restore", "delete", "chords", "notifications"))
+EVERYTHING = frozenset(("store", "read", "forget", "save", "restore", "delete", "chords", "workers", "notifications"))
 #: What fails without a right on one of Celery's tables.
 LOST = {
     ("celery_taskmeta", "SELECT"): {"store", "read", "forget"},
@@ -164,7 +167,8 @@ LOST = {
     ("celery_tasksetmeta", "DELETE"): {"delete"},
     ("task_id_sequence", "USAGE"): {"store"},
     ("taskset_id_sequence", "USAGE"): {"save"},
-    **{(table, right): {"chords"} for table in TABLES[2:] for right in ALL_RIGHTS},
+    **{(table, right): {"chords"} for table in TABLES[2:4] for right in ALL_RIGHTS},
+    **{(TABLES[4], right): {"workers"} for right in ALL_RIGHTS},
 }
 
 
@@ -181,6 +185,7 @@ def abilities(backend: DatabaseBackend) -> frozenset[str]:
     }
     found = {name for name, attempt in tries.items() if _succeeds(attempt)}
     found |= {"chords"} if backend.database.rows.chords is not None else set()
+    found |= {"workers"} if backend.database.rows.workers is not None else set()
     return frozenset(found | ({"notifications"} if (backend.database.rows.waiters is not None) else set()))
 
 

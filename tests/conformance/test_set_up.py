@@ -48,7 +48,7 @@ def tables(database: Database) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("version", ["0004", "9999", "3f2a9c", "ä'; --", ""], ids=ascii)
+@pytest.mark.parametrize("version", ["0006", "9999", "3f2a9c", "ä'; --", ""], ids=ascii)
 def test_a_version_that_is_ahead(
     database: Database, backends: Backends, version: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -113,7 +113,9 @@ def test_a_version_table_that_is_another(database: Database, backends: Backends)
     assert database.execute("SELECT * FROM celery_taskmeta_version") == []
 
 
-@pytest.mark.parametrize("table", ["celery_tasksetmeta", "celery_taskmeta_chords", "celery_taskmeta_parts"])
+@pytest.mark.parametrize(
+    "table", ["celery_tasksetmeta", *(f"celery_taskmeta_{name}" for name in ("chords", "parts", "workers"))]
+)
 def test_a_table_that_is_missing(database: Database, backends: Backends, table: str) -> None:
     """Whatever the version says, it is created."""
     old = backends()

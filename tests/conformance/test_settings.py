@@ -35,7 +35,7 @@ def tables(database: Database, schema: str | None = None) -> set[str]:
 
 def expected_tables(database: Database, task: str = "celery_taskmeta") -> set[str]:
     """The table of tasks and those beside it; only PostgreSQL can notify waiters."""
-    ours = ["version", "chords", "parts", *(["waiters"] if database.kind == "postgresql" else [])]
+    ours = ["version", "chords", "parts", "workers", *(["waiters"] if database.kind == "postgresql" else [])]
     return {task, *(f"{task}_{name}" for name in ours)}
 
 

@@ -21,6 +21,7 @@ CELERYS = ["id", "task_id", "status", "result", "date_done", "traceback", "child
 CELERYS_EXTENDED = [*CELERYS, "name", "args", "kwargs", "worker", "retries", "queue", "stamps"]
 OURS = ["content_type", "date_queued", "date_started", "parent_id", "root_id", "group_id"]
 OTHER = models_for(TableNames("other_tasks", "other_groups", "one", "two"))
+ENDINGS = ("waiters", "chords", "parts", "workers", "version")
 
 
 def types(dialect: sa.Dialect) -> dict[str, str]:
@@ -74,12 +75,25 @@ def test_sqlite_never_uses_an_id_again() -> None:
     assert "id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT" in table
 
 
-def test_indexes_are_celerys() -> None:
-    """One on the time, for cleanup; ids are unique."""
-    indexes = [str(CreateIndex(index)) for table in (models_for().task, models_for().group) for index in table.indexes]
+@pytest.mark.parametrize(
+    ("dialect", "where"),
+    [
+        *((dialect.dialect(), " WHERE status != 'SUCCESS'") for dialect in (postgresql, sqlite)),
+        (mysql.dialect(), ""),
+    ],
+    ids=["postgresql", "sqlite", "mysql"],
+)
+def test_indexes_are_celerys_and_one_of_ours(dialect: sa.Dialect, where: str) -> None:
+    """One on the time, for cleanup; ids are unique. Ours holds what has not succeeded, where databases know such."""
+    indexes = [
+        str(CreateIndex(index).compile(dialect=dialect))
+        for table in (models_for().task, models_for().group)
+        for index in table.indexes
+    ]
 
-    assert indexes == [
+    assert sorted(indexes) == [
         "CREATE INDEX ix_celery_taskmeta_date_done ON celery_taskmeta (date_done)",
+        f"CREATE INDEX ix_celery_taskmeta_status ON celery_taskmeta (status, date_done){where}",
         "CREATE INDEX ix_celery_tasksetmeta_date_done ON celery_tasksetmeta (date_done)",
     ]
 
@@ -99,9 +113,9 @@ def test_names_and_schemas() -> None:
 
 def test_our_tables_stand_beside_the_tasks() -> None:
     """And are called after them, so that two sets of tables in one schema have their own."""
-    found = [table.fullname for table in (OTHER.waiters, OTHER.chords, OTHER.parts)]
+    found = [table.fullname for table in (OTHER.waiters, OTHER.chords, OTHER.parts, OTHER.workers)]
 
-    assert found == ["one.other_tasks_waiters", "one.other_tasks_chords", "one.other_tasks_parts"]
+    assert found == [f"one.other_tasks_{ending}" for ending in ("waiters", "chords", "parts", "workers")]
 
 
 def test_version_table_stands_beside_the_tasks() -> None:
@@ -261,15 +275,18 @@ def test_classes_are_mapped_when_somebody_asks() -> None:
         (TableNames("t", "T"), "T"),
         (TableNames("t", "t", "one", "two"), None),
         (TableNames("t", "t", "one", "one"), "t"),
-        *((TableNames("t", f"t_{ending}"), f"t_{ending}") for ending in ("waiters", "chords", "parts", "version")),
-        *((TableNames("t", f"t_{ending}", "one"), None) for ending in ("waiters", "chords", "parts", "version")),
+        *((TableNames("t", f"t_{ending}"), f"t_{ending}") for ending in ENDINGS),
+        *((TableNames("t", f"t_{ending}", "one"), None) for ending in ENDINGS),
         (TableNames("g_parts", "g"), None),
         (TableNames("task_id_sequence"), "task_id_sequence"),
         (TableNames("t", "task_id_sequence"), "task_id_sequence"),
         (TableNames("t", "task_id_sequence", "one", "two"), None),
         (TableNames("t", "taskset_id_sequence", "one", "two"), "taskset_id_sequence"),
         (TableNames("taskset_id_sequence", "g"), "taskset_id_sequence"),
-        (TableNames("t", "ix_t_date_done"), "ix_t_date_done"),
+        *(
+            (TableNames("t", f"ix_t_{column}"), f"ix_t_{column}")
+            for column in ("date_done", "status", "root_id", "group_id")
+        ),
     ],
     ids=str,
 )

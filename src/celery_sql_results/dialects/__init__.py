@@ -12,6 +12,7 @@ from celery_sql_results.connections.pool import PingingPool, connected, pool_opt
 
 from .base import DefaultImpl, Put, as_dicts
 from .contracts import ChangeCounter, Listener
+from .indexes import name_of
 from .inspection import RIGHTS, Found, schema_of, sequence_of
 from .mysql import MySQLImpl
 from .postgresql import PostgreSQLImpl
@@ -30,6 +31,7 @@ __all__ = [
     "connected",
     "impl_for",
     "known_databases",
+    "name_of",
     "pool_options",
     "put_under_a_free_id",
     "schema_of",

@@ -22,6 +22,7 @@ from sqlalchemy.engine.url import URL
 from celery_sql_results.connections.pool import UNSENT, committed
 
 from .contracts import ChangeCounter, Listener
+from .indexes import Indexes
 from .inspection import Found, inspect_tables, schema_of
 from .reads import Reads
 from .refusals import reason_of
@@ -133,6 +134,7 @@ class DefaultImpl:
     drivers: Mapping[str, str] = MappingProxyType({})
     #: Most values that one statement may carry: here as many ids, of four bytes a character, as 64 KB take.
     max_parameters = 100
+    indexes = Indexes()
 
     def engine_options(self, url: URL) -> dict[str, Any]:
         """Options for ``create_engine`` that this database needs; the user's own come on top."""

@@ -22,7 +22,7 @@ from .autocommit import AutocommitImpl
 from .base import Put
 from .galera import Galera, is_too_large
 from .inspection import Found, schema_of, sequence_of
-from .mysql_catalog import ONLY_READS, look_at
+from .mysql_catalog import ONLY_READS, OnlineIndexes, look_at
 from .mysql_reads import MySQLReads
 from .refusals import number_of, reason_of, wire_size
 from .rejections import CERTIFICATE, CREDENTIALS, DATABASE, HOST, RIGHT, for_words
@@ -181,6 +181,7 @@ class MySQLImpl(AutocommitImpl):
 
     reads = MySQLReads()
     max_parameters = 10_000
+    indexes = OnlineIndexes()
     drivers: Mapping[str, str] = MappingProxyType(
         {
             "pymysql": '"celery-sql-results[mysql]"',

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
+from sqlalchemy.schema import CreateIndex
 
+from .indexes import Indexes, text_of
 from .inspection import RIGHTS, Found, Item, schema_of, sequence_of
 from .refusals import number_of
 
-__all__ = ["ONLY_READS", "look_at"]
+__all__ = ["ONLY_READS", "OnlineIndexes", "look_at"]
 
 #: A statement is denied on a table, or on a column.
 DENIED = {1142, 1143}
@@ -23,6 +25,14 @@ ONLY_READS = {
 }
 #: What drawing a number needs: https://mariadb.com/docs/server/reference/sql-structure/sequences/sequence-functions
 TO_DRAW = frozenset({"SELECT", "INSERT"})
+
+
+class OnlineIndexes(Indexes):
+    """Indexes that are created while others write, or not at all."""
+
+    def statements(self, connection: Connection, table: sa.Table, index: sa.Index) -> Iterator[str]:
+        yield f"{text_of(connection, CreateIndex(index))} ALGORITHM=INPLACE LOCK=NONE"
+
 
 #: The columns of a table, and the rights on all of them.
 Columns = tuple[frozenset[str], frozenset[str]]

@@ -127,6 +127,7 @@ class PostgreSQLImpl(AutocommitImpl):
         {"psycopg": '"celery-sql-results[postgresql]"', "psycopg2": "psycopg2-binary", "pg8000": "pg8000"}
     )
     sequence_grant = "USAGE ON SEQUENCE"
+    indexes = postgresql_catalog.ConcurrentIndexes()
     max_parameters = 1_000_000  # an array is one parameter, however long
 
     def engine_options(self, url: URL) -> dict[str, Any]:

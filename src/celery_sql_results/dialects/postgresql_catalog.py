@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
+from sqlalchemy.schema import CreateIndex, DropIndex
 
+from .indexes import Indexes, name_of, text_of
 from .inspection import RIGHTS, Found, Item, schema_of, sequence_of
 
-__all__ = ["largest_id", "look_at"]
+__all__ = ["ConcurrentIndexes", "largest_id", "look_at"]
 
 _DENIED = ", ".join(
     f"CASE WHEN NOT (usable AND pg_catalog.has_table_privilege(oid, '{right}')) THEN '{right}' END" for right in RIGHTS
@@ -100,6 +102,30 @@ def largest_id(connection: Connection, table: sa.Table) -> int | None:
         return None
     largest: int = min(2 ** (8 * row[0] - 1) - 1, row[1] or 2**63 - 1)
     return largest if largest < 2**62 else None
+
+
+#: Indexes that ``CREATE INDEX CONCURRENTLY`` has left behind unfinished, or works on.
+_INVALID = sa.text("""
+SELECT c.relname FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
+WHERE i.indrelid OPERATOR(pg_catalog.=) pg_catalog.to_regclass(:table) AND NOT i.indisvalid
+""")
+
+
+class ConcurrentIndexes(Indexes):
+    """Indexes that are created while others write."""
+
+    def invalid(self, connection: Connection, table: sa.Table) -> frozenset[str]:
+        found = sa.table(table.name, schema=schema_of(connection, table))
+        name = connection.dialect.identifier_preparer.format_table(found)
+        return frozenset(connection.scalars(_INVALID, {"table": name}))
+
+    def statements(self, connection: Connection, table: sa.Table, index: sa.Index) -> Iterator[str]:
+        """What was broken off is dropped before: it has the name, and is of no use."""
+        quote = connection.dialect.identifier_preparer.quote
+        index.dialect_options["postgresql"]["concurrently"] = True
+        if name_of(connection, index) in map(quote, self.invalid(connection, table)):
+            yield text_of(connection, DropIndex(index))
+        yield text_of(connection, CreateIndex(index))
 
 
 def _found(table: Any, wanted: sa.Sequence | None, sequence: Any, reads_only: bool) -> Found:

@@ -99,6 +99,16 @@ Timestamp = (
     .with_variant(FiniteTimestamp(), "postgresql")
 )
 
+
+def only_where(condition: sa.ColumnElement[bool]) -> dict[str, Any]:
+    """Options of an index that holds only some rows, where the database knows such indexes; elsewhere it holds all.
+
+    What the condition compares with must be written into it: a plan that is made once for all values, and SQLite
+    always, use such an index only where the query says the same in the same words.
+    """
+    return {f"{name}_where": condition for name in ("postgresql", "sqlite")}
+
+
 #: A binary collation compares ids exactly; the usual ones think that ``a`` equals ``A``.
 TABLE_OPTIONS: dict[str, Any] = {
     "sqlite_autoincrement": True,

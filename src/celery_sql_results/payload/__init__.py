@@ -9,7 +9,7 @@ from .recorded import SENT, of_sending
 from .redaction import Redact, redaction_for
 from .results import UnreadableMeta, pending, tree, value_of
 from .sent import Sent, sent
-from .text import bounded_repr, text
+from .text import bounded_repr, name, text
 
 __all__ = [
     "SENT",
@@ -20,6 +20,7 @@ __all__ = [
     "Sent",
     "UnreadableMeta",
     "bounded_repr",
+    "name",
     "of_sending",
     "pending",
     "raised",

@@ -7,9 +7,11 @@ from .cleanup import delete_chords, delete_results, delete_waiters
 from .database import Database, Rows
 from .tasks import Columns, Row, TaskRows
 from .waiters import WaiterRows
+from .workers import GONE_AFTER, WorkerRows
 
 __all__ = [
     "ADDED",
+    "GONE_AFTER",
     "Chord",
     "ChordRows",
     "Columns",
@@ -19,6 +21,7 @@ __all__ = [
     "Rows",
     "TaskRows",
     "WaiterRows",
+    "WorkerRows",
     "delete_chords",
     "delete_results",
     "delete_waiters",

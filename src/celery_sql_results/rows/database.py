@@ -18,6 +18,7 @@ from .chords import ChordRows
 from .groups import GroupRows
 from .tasks import Columns, TaskRows
 from .waiters import WaiterRows
+from .workers import WorkerRows
 
 __all__ = ["Database", "Rows"]
 
@@ -26,12 +27,13 @@ LOOK_AGAIN = 5.0
 
 
 class Rows(NamedTuple):
-    """The rows of tables that are ready. Of waiters and chords there are none without their tables."""
+    """The rows of tables that are ready. Of waiters, chords and workers there are none without their tables."""
 
     tasks: TaskRows
     groups: GroupRows
     waiters: WaiterRows | None
     chords: ChordRows | None
+    workers: WorkerRows | None
 
 
 class Database:
@@ -126,4 +128,5 @@ class Database:
             groups=GroupRows(engine, impl, models, columns),
             waiters=WaiterRows(tasks) if notifies else None,
             chords=ChordRows(engine, impl, models, columns) if has(models.chords, models.parts) else None,
+            workers=WorkerRows(engine, impl, models) if has(models.workers) else None,
         )

@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 from .found import HEAD, State, look
+from .indexes import Wanted, index_statements, missing_indexes, wanted_indexes
 from .prepare import Prepared, prepare_models
 from .remedy import shortcomings
 
-__all__ = ["HEAD", "Prepared", "State", "look", "prepare_models", "shortcomings"]
+__all__ = [
+    "HEAD",
+    "Prepared",
+    "State",
+    "Wanted",
+    "index_statements",
+    "look",
+    "missing_indexes",
+    "prepare_models",
+    "shortcomings",
+    "wanted_indexes",
+]

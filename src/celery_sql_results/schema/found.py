@@ -15,7 +15,7 @@ from celery_sql_results.models import TASK_COLUMNS, Models
 __all__ = ["HEAD", "REVISIONS", "State", "look"]
 
 #: The revisions from the oldest to the newest, known without loading Alembic; a test compares them with the files.
-REVISIONS = ("0001", "0002", "0003", "0004")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005")
 HEAD = REVISIONS[-1]
 #: The columns that every release of Celery made; without them there is nothing to work with.
 ESSENTIAL = frozenset(TASK_COLUMNS) - {"children", "content_type"}

@@ -35,8 +35,8 @@ __all__ = ["Columns", "Prepared", "prepare_models"]
 
 logger = logging.getLogger(__name__)
 
-#: The columns that may be used of each table; none stands for a table that is not there, or may not be used. That of
-#: waiters is left out while the server only reads: whoever reads must not write for that.
+#: The columns that may be used of each table; none stands for a table that is not there, or may not be used. Those of
+#: waiters and workers are left out while the server only reads: whoever reads must not write for that.
 Columns = Mapping[sa.Table, frozenset[str]]
 
 
@@ -201,7 +201,8 @@ def _usable(impl: DefaultImpl, state: State, counts_rows: bool) -> Columns:
         if not all(map(state.may_use, tables)):
             usable.update(dict.fromkeys(tables, frozenset()))
     if state.reads_only:
-        usable.pop(state.models.waiters, None)
+        for table in (state.models.waiters, state.models.workers):
+            usable.pop(table, None)
     if not counts_rows:
         logger.warning("the dialect does not tell how many rows an UPDATE has changed: chords are left to Celery's way")
         usable.update(dict.fromkeys((state.models.chords, state.models.parts), frozenset()))

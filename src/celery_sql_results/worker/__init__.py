@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 from . import brief  # it listens to what a worker logs
+from .alive import Heart, Told
 from .at_start import AtStart
 from .begun import GRACE, began_at, seconds_until_killed
 from .shutdown import told_to_stop
 from .upkeep import Work  # the module listens to the signals of a worker
 from .who import who
 
-__all__ = ["GRACE", "AtStart", "Work", "began_at", "brief", "seconds_until_killed", "told_to_stop", "who"]
+__all__ = [
+    "GRACE",
+    "AtStart",
+    "Heart",
+    "Told",
+    "Work",
+    "began_at",
+    "brief",
+    "seconds_until_killed",
+    "told_to_stop",
+    "who",
+]

@@ -1,6 +1,6 @@
-"""What a worker does for its results now and then, in a thread of its main process.
+"""What a worker does for its results now and then, in threads of its main process.
 
-It stores what waits in the spool, and ends chords that nobody else does.
+In one it stores what waits in the spool, and ends chords that nobody else does; in the other it says that it is alive.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from celery_sql_results.boundaries import caught
 from celery_sql_results.foreign import escaping
 from celery_sql_results.writing import describe
 
+from .alive import HEARTBEAT, Heart
+
 __all__ = ["Upkeep", "Work"]
 
 logger = escaping(logging.getLogger(__name__))
@@ -33,6 +35,7 @@ class Work(NamedTuple):
         is_away: whether an error is that of a database that is away, of which somebody else tells then.
         still: held during each task: what a fork waits for, if need be.
         at_start: what to do first, until it has succeeded once.
+        heart: makes what says that a worker is alive, of which Celery's signal has brought the consumer.
     """
 
     tasks: Mapping[str, Callable[[], object]]
@@ -40,13 +43,14 @@ class Work(NamedTuple):
     is_away: Callable[[BaseException], bool]
     still: AbstractContextManager[Any]
     at_start: Callable[[], object]
+    heart: Callable[[Any], Heart] | None = None
 
 
 class Upkeep(threading.Thread):
     """Does some work at once and every few seconds, whatever it raises, until it is ended."""
 
-    def __init__(self, work: Work) -> None:
-        super().__init__(name="celery-sql-results-upkeep", daemon=True)
+    def __init__(self, work: Work, name: str = "upkeep") -> None:
+        super().__init__(name=f"celery-sql-results-{name}", daemon=True)
         self._work = work
         self._ended = threading.Event()
         self._failing: dict[str, type[BaseException]] = {}
@@ -79,22 +83,51 @@ class Upkeep(threading.Thread):
         return False
 
 
-_running: dict[int, Upkeep] = {}
+class Running(NamedTuple):
+    """What is done beside the tasks of one worker."""
+
+    threads: tuple[Upkeep, ...]
+    heart: Heart | None
+
+    @classmethod
+    def of(cls, work: Work, consumer: Any) -> Running:
+        """Begin it."""
+        heart = work.heart and getattr(consumer, "hostname", None) and work.heart(consumer)
+        threads = [Upkeep(work)]
+        if heart:
+            threads.append(Upkeep(work._replace(tasks=heart.tasks, interval=HEARTBEAT, at_start=bool), "alive"))
+        for thread in threads:
+            thread.start()
+        return cls(tuple(threads), heart or None)
+
+    def end(self) -> None:
+        """End it, and wait for nothing for long."""
+        for thread in self.threads:
+            thread.end()
+        if self.heart:
+            self.heart.end()
+
+
+#: By the app and the name of the worker.
+_running: dict[tuple[int, object], Running] = {}
+
+
+def _key(sender: Any) -> tuple[int, object]:
+    return id(sender.app), getattr(sender, "hostname", None)
 
 
 def _begin(sender: Any = None, **_: Any) -> None:
     """A worker is ready; ``sender`` is its consumer."""
     work = getattr(sender.app.backend, "upkeep", None)  # it may be a backend of any kind
     if isinstance(work, Work) and work.interval:
-        upkeep = _running[id(sender.app)] = Upkeep(work)
-        upkeep.start()
+        _running[_key(sender)] = Running.of(work, sender)
 
 
 def _end(sender: Any = None, **_: Any) -> None:
     """A worker has ended; ``sender`` is the worker."""
-    upkeep = _running.pop(id(sender.app), None)
-    if upkeep is not None:
-        upkeep.end()
+    running = _running.pop(_key(sender), None)
+    if running is not None:
+        running.end()
 
 
 worker_ready.connect(_begin)
