@@ -8,6 +8,7 @@ from .readable import NotReadable, Readable, raised, task_of
 from .recorded import SENT, of_sending
 from .redaction import Redact, redaction_for
 from .results import UnreadableMeta, pending, tree, value_of
+from .sent import Sent, sent
 from .text import bounded_repr, name, text
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "NotReadable",
     "Readable",
     "Redact",
+    "Sent",
     "UnreadableMeta",
     "bounded_repr",
     "name",
@@ -24,6 +26,7 @@ __all__ = [
     "raised",
     "redaction_for",
     "restored",
+    "sent",
     "stand_in",
     "storable",
     "task_of",

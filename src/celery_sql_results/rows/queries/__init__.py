@@ -9,6 +9,7 @@ from .asking import Asked, TooLong
 from .chords import ChordMember, ChordQuestions, OpenedChord
 from .failures import FailureGroup, Failures, Grouped
 from .results import Cursor, Filter, Page, Results
+from .trees import Node, Tree, Trees
 
 __all__ = [
     "Asked",
@@ -19,8 +20,11 @@ __all__ = [
     "Failures",
     "Filter",
     "Grouped",
+    "Node",
     "OpenedChord",
     "Page",
     "Results",
     "TooLong",
+    "Tree",
+    "Trees",
 ]
