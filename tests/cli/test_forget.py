@@ -86,7 +86,7 @@ def test_refused(results: Program, stored: DatabaseBackend, words: tuple[str, ..
 
 
 @on("sqlite")
-@pytest.mark.parametrize(("typed", "code", "gone"), [(b"y\n", 0, FAILED), (b"n\n", 2, []), (b"\x03", 130, [])])
+@pytest.mark.parametrize(("typed", "code", "gone"), [(b"y\n", 0, FAILED), (b"n\n", 2, [])])
 def test_a_question(results: Program, stored: DatabaseBackend, typed: bytes, code: int, gone: list[str]) -> None:
     """On a terminal, a person is asked, who is told how many there are."""
     ended = results.on_terminal("forget", "--state", "FAILURE", typed=typed)
@@ -144,9 +144,7 @@ def many(backend: DatabaseBackend, number: int) -> None:
         connection.commit()
 
 
-def test_what_changes_meanwhile(
-    results: Program, backend: DatabaseBackend, database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_changes_meanwhile(results: Program, backend: DatabaseBackend, database: Database) -> None:
     """What was sent again since it was counted, and what has failed since, is not deleted."""
     put(backend, failure("again"), failure("gone"))
     command = results.command("forget", "--state", "FAILURE")
@@ -207,17 +205,21 @@ def test_a_role_that_may_only_read(results: Program, stored: DatabaseBackend, da
 
     ended = results.but(url=url)("forget", "--state", "FAILURE")
 
-    assert (ended.code, len(ended.told.splitlines()), "DELETE" in ended.told) == (2, 1, True)
+    assert (ended.code, "may not DELETE" in ended.told.splitlines()[-1]) == (2, True)
     assert results.but(url=url)("forget", "--state", "FAILURE", "--dry-run").code == 0
     assert left(stored) == without()
 
 
 @on("postgresql")
 def test_the_database_is_away(results: Program, database: Database) -> None:
-    """One line."""
+    """One line of an error."""
     ended = results.but(url="postgresql+psycopg://nobody@127.0.0.1:1/nothing")("forget", "--all", "--yes")
 
-    assert (ended.code, len(ended.told.splitlines())) == (2, 1)
+    assert (ended.code, ended.told.splitlines()[-1].startswith("Error: the database"), "Traceback" in ended.told) == (
+        2,
+        True,
+        False,
+    )
 
 
 def test_progress_without_rich(results: Program, backend: DatabaseBackend) -> None:
