@@ -78,9 +78,9 @@ class Services:
         self.writer = writer = Writer(database, self.judge, retries, payload, self.spool)
         fail, hurry = backend.chord_error_from_stack, self.in_a_hurry
         signer = Signer(settings.chord_secrets, settings.takes_unsigned_chords)
-        hand_over = HandOver(app, database, retries, Join(app, encoding), fail, signer, hurry)
+        self.hand_over = hand_over = HandOver(app, database, retries, Join(app, encoding), fail, signer, hurry)
         self.chords = Chords(app, database, encoding, payload, writer, retries, hand_over, signer, hurry)
-        members = Members(app, database, retries, payload, encoding.content_type)
+        self.members = members = Members(app, database, retries, payload, encoding.content_type)
         self._sweep_chords = Sweep(database, retries, members, hand_over)
         self.replay: Replay | None = None
         self.emptier: Emptier | None = None

@@ -95,12 +95,13 @@ class HandOver:
                 return
         self._see_through(chord, maybe_signature(body, app=self._app), claimant)
 
-    def take_over(self, chord: Chord, instead_of: OpenChord | None = None) -> bool:
+    def take_over(self, chord: Chord, instead_of: OpenChord | None = None, wrong: ChordError | None = None) -> bool:
         """Hand a complete chord over to the body that is stored, unless another process does: ``False``.
 
         Args:
             chord: what it is like.
             instead_of: its claim, if that is to be broken.
+            wrong: what the body is to fail with, whether the chord is complete or not.
         """
         rows, claimant, group_id = self._rows, uuid.uuid4().hex, chord.group_id
         if instead_of is None:
@@ -119,7 +120,7 @@ class HandOver:
         if failure.error is not None:
             self._refuse(group_id, stored, failure.error, claimant)
         else:
-            self._see_through(chord, body, claimant, None if chord.body else ChordError(NOT_KEPT))
+            self._see_through(chord, body, claimant, wrong or (None if chord.body else ChordError(NOT_KEPT)), not wrong)
         return True
 
     def _refuse(self, group_id: str, stored: bytes, error: BaseException, claimant: str) -> None:
@@ -139,14 +140,16 @@ class HandOver:
     def _claim(self, group_id: str, claimant: str) -> bool:
         return self._step(f"claiming chord {group_id}", lambda: self._rows.claim(group_id, claimant, self.lease))
 
-    def _see_through(self, chord: Chord, body: Any, claimant: str, wrong: ChordError | None = None) -> None:
+    def _see_through(
+        self, chord: Chord, body: Any, claimant: str, wrong: ChordError | None = None, must_be_complete: bool = True
+    ) -> None:
         """Join the header and send the body; whatever fails, but the database, becomes the error of the body.
 
         ``wrong`` is why the body cannot be sent.
         """
         rows, group_id, since = self._rows, chord.group_id, time.monotonic()
         parts = self._step(f"joining chord {group_id}", lambda: rows.results(group_id))
-        if len(parts) < chord.size:
+        if must_be_complete and len(parts) < chord.size:
             logger.warning("chord %s took too long to join: another process sends its body", group_id)
             return
         with caught(SoftTimeLimitExceeded) as failure:  # the header or the broker may raise anything

@@ -33,7 +33,8 @@ def delete_chosen(engine: Engine, impl: DefaultImpl, task: sa.Table, rows: Seque
         ids = task.c.id.in_([row["id"] for row in some])
         these = sa.delete(task).where(ids, sa.or_(*(unchanged(task, row) for row in some)))
         with impl.connect(engine) as connection:
-            yield max(connection.execute(these).rowcount, 0)
+            deleted = connection.execute(these).rowcount
+        yield max(deleted, 0)  # when it is committed: whoever takes it may ask for no more
 
 
 def unchanged(task: sa.Table, row: Row) -> sa.ColumnElement[bool]:

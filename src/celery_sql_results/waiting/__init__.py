@@ -16,6 +16,19 @@ from .listening import arrives
 from .looker import Looker
 from .results import install
 from .share import Share, when_closed
+from .subscription import Subscription
 from .waits import INTERVAL, Wait, Waits
 
-__all__ = ["INTERVAL", "Looker", "Share", "Wait", "Waits", "arrives", "install", "looker_for", "metas", "when_closed"]
+__all__ = [
+    "INTERVAL",
+    "Looker",
+    "Share",
+    "Subscription",
+    "Wait",
+    "Waits",
+    "arrives",
+    "install",
+    "looker_for",
+    "metas",
+    "when_closed",
+]

@@ -137,7 +137,9 @@ class _Forgetting:
             yield from delete_chosen(engine, impl, models.task, rows)
         for id_ in self._group_ids:
             with impl.connect(engine) as connection:
-                yield connection.execute(sa.delete(models.group).where(models.group.c.taskset_id == id_)).rowcount
+                these = sa.delete(models.group).where(models.group.c.taskset_id == id_)
+                deleted = connection.execute(these).rowcount
+            yield deleted
 
     def dry(self, dry_run: bool) -> int:
         """Say what would be done."""
