@@ -10,6 +10,7 @@ from .chords import ChordMember, ChordQuestions, OpenedChord
 from .failures import FailureGroup, Failures, Grouped
 from .results import Cursor, Filter, Page, Results
 from .trees import Node, Tree, Trees
+from .workers import Workers
 
 __all__ = [
     "Asked",
@@ -27,4 +28,5 @@ __all__ = [
     "TooLong",
     "Tree",
     "Trees",
+    "Workers",
 ]
