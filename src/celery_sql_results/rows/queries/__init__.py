@@ -5,6 +5,7 @@ Each is answered in pages that begin where the one before has ended, within a ti
 
 from __future__ import annotations
 
+from .arrivals import Arrivals
 from .asking import Asked, TooLong
 from .chords import ChordMember, ChordQuestions, OpenedChord
 from .failures import FailureGroup, Failures, Grouped
@@ -13,6 +14,7 @@ from .trees import Node, Tree, Trees
 from .workers import Workers
 
 __all__ = [
+    "Arrivals",
     "Asked",
     "ChordMember",
     "ChordQuestions",
