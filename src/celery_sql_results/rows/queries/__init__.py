@@ -10,10 +10,12 @@ from .asking import Asked, TooLong
 from .chords import ChordMember, ChordQuestions, OpenedChord
 from .failures import FailureGroup, Failures, Grouped
 from .results import Cursor, Filter, Page, Results
+from .stats import BY, Figures, Stats
 from .trees import Node, Tree, Trees
 from .workers import Workers
 
 __all__ = [
+    "BY",
     "Arrivals",
     "Asked",
     "ChordMember",
@@ -21,12 +23,14 @@ __all__ = [
     "Cursor",
     "FailureGroup",
     "Failures",
+    "Figures",
     "Filter",
     "Grouped",
     "Node",
     "OpenedChord",
     "Page",
     "Results",
+    "Stats",
     "TooLong",
     "Tree",
     "Trees",
