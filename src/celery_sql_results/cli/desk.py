@@ -72,6 +72,7 @@ class Desk:
         Raises:
             Ending: it is one of another kind.
         """
+        self.app.conf.database_create_tables_at_setup = False  # nothing is made by looking
         backend = self.app.backend
         if isinstance(backend, DatabaseBackend):
             return backend
