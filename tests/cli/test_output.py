@@ -109,7 +109,7 @@ def test_hostile_content_on_a_terminal(results: Program, backend: DatabaseBacken
 
 
 def test_hostile_content_for_programs(results: Program, backend: DatabaseBackend) -> None:
-    """One line of JSON for each row, from which the text comes back as it is; one row of CSV, in which it is escaped."""
+    """One line of JSON for each row, from which the text comes back; one row of CSV, in which it is escaped."""
     hostile(backend)
 
     listed = results.here("list", "--json")

@@ -96,7 +96,7 @@ class Results:
         return Page(rows, Cursor(rows[-1]["when"], rows[-1]["id"]) if len(found) > limit else None)
 
     def one(self, task_id: str, most: int | None = None) -> Row | None:
-        """All that is known of one result, its payloads cut to ``most`` bytes or so; ``size_of_…`` is what they have."""
+        """All that is known of one result, its payloads cut to some ``most`` bytes; ``size_of_…`` is what they have."""
         task = self._task
         columns: list[sa.ColumnElement[Any]] = [self._column(name) for name in (*LISTED, "content_type")]
         for name in PAYLOADS:
