@@ -26,7 +26,8 @@ ENDLESS: Mapping[str, str] = {
 #: What a connection says of itself.
 ITSELF: Mapping[str, str] = {
     "postgresql": "SELECT current_setting('statement_timeout'), current_setting('transaction_read_only')",
-    "mariadb": "SELECT @@SESSION.max_statement_time, @@SESSION.transaction_read_only",
+    "mariadb": "SHOW SESSION VARIABLES WHERE Variable_name IN "
+    "('max_statement_time', 'max_execution_time', 'tx_read_only', 'transaction_read_only')",
     "sqlite": "PRAGMA query_only",
 }
 #: Statements that the server works on, beside the one that asks.
