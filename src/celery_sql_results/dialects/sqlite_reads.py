@@ -16,6 +16,8 @@ __all__ = ["SQLiteReads"]
 
 #: Steps of its virtual machine between two looks at the clock: some tenths of a millisecond.
 STEPS = 10_000
+#: Bytes of a payload of which the beginning is read.
+LARGEST = 10_000_000
 
 #: The pages of a table and of its indexes, where SQLite was built with this: https://www.sqlite.org/dbstat.html
 _KNOWS_SIZES = sa.text("SELECT 1 FROM pragma_module_list WHERE name = 'dbstat'")
@@ -56,8 +58,10 @@ class SQLiteReads(Reads):
         return column.op("GLOB", is_comparison=True)(pattern.replace("[", "[[]"))
 
     def head(self, column: sa.ColumnElement[bytes], size: int) -> sa.ColumnElement[bytes]:
-        """Of whatever is there: its columns hold anything."""
-        return sa.cast(sa.func.substr(column, 1, size), sa.LargeBinary)
+        """Of whatever is there: its columns hold anything. To cut a payload, it would read all of it into memory."""
+        is_small = sa.func.length(column, type_=sa.Integer) <= sa.literal_column(str(LARGEST))
+        beginning = sa.case((is_small, sa.func.substr(column, 1, size)), (column.is_not(None), ""))
+        return sa.cast(beginning, sa.LargeBinary)
 
     def tail(self, column: sa.ColumnElement[str], size: int) -> sa.ColumnElement[str]:
         return sa.func.substr(column, -size, type_=sa.Text)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from .found import HEAD, State, look
+from .found import ESSENTIAL, HEAD, State, look
 from .indexes import Wanted, index_statements, missing_indexes, wanted_indexes
 from .prepare import Prepared, prepare_models
 from .remedy import shortcomings
 
 __all__ = [
+    "ESSENTIAL",
     "HEAD",
     "Prepared",
     "State",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from celery import states
 
+from celery_sql_results.models import not_succeeded
 from celery_sql_results.rows.tasks import Row
 
 from .asking import Asked
@@ -46,7 +47,7 @@ class Filter:
         since, until: done, or if it is not done begun, or else sent, at or after one time and before the other; UTC.
         root, group, parent: ids.
         longer: seconds that it ran at least.
-        exception: a pattern for the class of the exception of what failed, without its module.
+        exception: a pattern for the class of the exception, without its module; of a FAILURE, unless states are named.
     """
 
     states: Sequence[str] = ()
@@ -88,21 +89,28 @@ class Results:
         Raises:
             TooLong: the database did not answer in time.
         """
+        if which.parent is not None and which.root is None:
+            which = replace(which, root=self._root_of(which.parent))
         found = self._asked.all(self._page(which, limit + 1, after))
         rows = found[:limit]
         return Page(rows, Cursor(rows[-1]["when"], rows[-1]["id"]) if len(found) > limit else None)
 
     def one(self, task_id: str, most: int | None = None) -> Row | None:
-        """All that is known of one result, its payloads cut to ``most`` bytes; ``size_of_…`` is what they have."""
-        task, read = self._task, self._asked.impl.reads
+        """All that is known of one result, its payloads cut to some ``most`` bytes; ``size_of_…`` is what they have."""
+        task = self._task
         columns: list[sa.ColumnElement[Any]] = [self._column(name) for name in (*LISTED, "content_type")]
         for name in PAYLOADS:
             column = self._column(name)
             size = self._asked.impl.size_of(column) if self._asked.has(task, name) else sa.null()
-            cut = column if most is None else read.function("substr")(column, 1, most, type_=column.type)
+            cut = column if most is None else self._cut(column, most)
             columns += [cut.label(name), sa.cast(size, sa.BigInteger).label(f"size_of_{name}")]
         found = self._asked.all(sa.select(*columns).where(task.c.task_id == task_id))
         return found[0] if found else None
+
+    def _cut(self, column: sa.ColumnElement[Any], most: int) -> sa.ColumnElement[Any]:
+        """A traceback tells the most at its end."""
+        read = self._asked.impl.reads
+        return read.tail(column, most) if column.name == "traceback" else read.head(column, most)
 
     def ids_like(self, prefix: str, limit: int) -> list[str]:
         """The ids that begin with a text, up to so many. Between two bounds, as far as the order of texts goes."""
@@ -111,17 +119,32 @@ class Results:
         found = sa.select(id_).where(like, id_ >= prefix, id_ < f"{prefix}zzzz").order_by(id_).limit(limit)
         return [row["task_id"] for row in self._asked.all(found)]
 
+    def _root_of(self, task_id: str) -> str | None:
+        """What a task has sent is of its workflow, which an index may find."""
+        root = self._column("root_id")
+        found = self._asked.all(sa.select(root).where(self._task.c.task_id == task_id))
+        return found[0]["root_id"] if found else None
+
     # -- statements ----------------------------------------------------------------------------------------------
 
     def _page(self, which: Filter, limit: int, after: Cursor | None) -> sa.Select[Any]:
-        """What is done lies in the index of ``date_done``. Of what is not, there is little as a rule."""
-        task = self._task.c
-        never = self._asked.impl.reads.never
+        """What is done lies in the index of ``date_done``, or in that of what has not succeeded. Each state has its own
+        part of the latter, so each is asked for by itself. Of what is not done, there is little as a rule.
+        """
+        task, never = self._task.c, self._asked.impl.reads.never
         begun = sa.func.coalesce(self._column("date_started"), self._column("date_queued"), never)
-        done = self._arm(which, task.date_done, task.date_done.is_not(None), limit, after)
-        open_ = self._arm(which, begun, task.date_done.is_(None), limit, after)
-        both = sa.union_all(sa.select(done), sa.select(open_)).subquery("both_")
-        return sa.select(both).order_by(both.c.when.desc(), both.c.id.desc()).limit(limit)
+        arms: list[sa.Subquery] = []
+        for one in self._one_by_one(which):
+            arms.append(self._arm(one, task.date_done, task.date_done.is_not(None), limit, after))
+            arms.append(self._arm(one, begun, task.date_done.is_(None), limit, after))
+        all_ = sa.union_all(*map(sa.select, arms)).subquery("all_")
+        return sa.select(all_).order_by(all_.c.when.desc(), all_.c.id.desc()).limit(limit)
+
+    def _one_by_one(self, which: Filter) -> list[Filter]:
+        wanted = tuple(dict.fromkeys(which.states)) or ((states.FAILURE,) if which.exception is not None else ())
+        if states.SUCCESS in wanted:
+            return [which]
+        return [replace(which, states=(state,)) for state in wanted] or [which]
 
     def _arm(
         self, which: Filter, when: Any, only: sa.ColumnElement[bool], limit: int, after: Cursor | None
@@ -136,9 +159,11 @@ class Results:
         """What a filter says of a row, whose time ``when`` is."""
         like = self._asked.impl.reads.like
         globs = {"name": which.name, "worker": which.worker, "queue": which.queue}
-        ids = {"root_id": which.root, "group_id": which.group, "parent_id": which.parent}
+        ids = {"group_id": which.group, "parent_id": which.parent}
         found = [like(self._column(name), pattern) for name, pattern in globs.items() if pattern is not None]
         found += [self._column(name) == id_ for name, id_ in ids.items() if id_ is not None]
+        if which.root is not None:
+            found.append(self._in_workflow(which.root))
         if which.states:
             found.append(self.in_states(which.states))
         if which.since is not None:
@@ -148,7 +173,7 @@ class Results:
         if which.longer is not None:
             found.append(self.run_time >= which.longer)
         if which.exception is not None:
-            found += self._raised(which.exception)
+            found.append(self._raised(which.exception))
         return found
 
     @property
@@ -158,26 +183,35 @@ class Results:
         return [*columns, self._failure.label("failure"), self._kind.label("kind")]
 
     def in_states(self, wanted: Collection[str]) -> sa.ColumnElement[bool]:
-        """A state is one of these. They stand in the text, so that an index of some states can serve."""
+        """A state is one of these. They stand in the text, so that the index of what has not succeeded can serve."""
         status = self._task.c.status
-        return sa.or_(*(status == sa.literal(state, sa.String, literal_execute=True) for state in wanted))
+        found = sa.or_(*(status == sa.literal(state, sa.String, literal_execute=True) for state in wanted))
+        return found if states.SUCCESS in wanted else sa.and_(not_succeeded(self._task), found)
+
+    def _in_workflow(self, root: str) -> sa.ColumnElement[bool]:
+        """An index of workflows leaves out the task that has begun each, whose own index finds it."""
+        task_id, root_id = self._task.c.task_id, self._column("root_id")
+        return sa.or_(sa.and_(root_id == root, root_id != task_id), sa.and_(task_id == root, root_id == root))
 
     @property
     def run_time(self) -> sa.ColumnElement[float]:
         """Seconds from when a task began until it was done."""
         return self._asked.impl.reads.seconds(self._task.c.date_done, self._column("date_started"))
 
-    def _raised(self, pattern: str) -> list[sa.ColumnElement[bool]]:
-        """The class is told by the last lines of the traceback."""
-        like, failed = self._asked.impl.reads.like, self.in_states(sorted(states.EXCEPTION_STATES))
+    def _raised(self, pattern: str) -> sa.ColumnElement[bool]:
+        """The class is told by the last lines of the traceback. Most have nothing like it, which one look tells."""
+        like, tail = self._asked.impl.reads.like, self._tail
         lines = (f"{pattern}:*", f"*\n{pattern}:*", f"*.{pattern}:*", f"*\n{pattern}", f"*.{pattern}", pattern)
-        return [failed, sa.or_(*(like(self._failure, line) for line in lines))]
+        return sa.and_(like(tail, f"*{pattern}*"), sa.or_(*(like(tail, line) for line in lines)))
+
+    @property
+    def _tail(self) -> sa.ColumnElement[str]:
+        return self._asked.impl.reads.tail(self._task.c.traceback, TAIL)
 
     @property
     def _failure(self) -> sa.ColumnElement[str]:
         """The end of the traceback of what failed."""
-        tail = self._asked.impl.reads.tail(self._task.c.traceback, TAIL)
-        return sa.case((self.in_states(sorted(states.EXCEPTION_STATES)), tail))
+        return sa.case((self.in_states(sorted(states.EXCEPTION_STATES)), self._tail))
 
     @property
     def _kind(self) -> sa.ColumnElement[bytes]:
