@@ -7,6 +7,7 @@ from benchmarks.cases.chord import Chord10, Chord1000
 from benchmarks.cases.first_use import FirstUse
 from benchmarks.cases.group import Group
 from benchmarks.cases.price import Price
+from benchmarks.cases.questions import Questions
 from benchmarks.cases.read import Read, ReadForked
 from benchmarks.cases.store import Store, StoreBy2, StoreBy8, StoreBy32, StoreForked, StoreTwice, StoreTwiceForked
 from benchmarks.cases.throughput import Throughput
@@ -30,6 +31,7 @@ _ALL: list[Benchmark] = [
     Chord10(),
     Chord1000(),
     Throughput(),
+    Questions(),
 ]
 
 #: Each by its name.

@@ -53,7 +53,15 @@ def put(backend: DatabaseBackend, *rows: Mapping[str, Any]) -> None:
 #: One result or more in each state, the newest first.
 SOME = (
     row("11111111-aaaa", done=1, root_id="root-1", group_id="group-1"),
-    row("11112222-bbbb", done=2, name="shop.pay", worker="celery@shop-2", queue="payments", parent_id="11111111-aaaa"),
+    row(
+        "11112222-bbbb",
+        done=2,
+        name="shop.pay",
+        worker="celery@shop-2",
+        queue="payments",
+        parent_id="11111111-aaaa",
+        root_id="root-1",
+    ),
     failure("22222222-cccc", done=3, name="shop.pay", root_id="root-1"),
     failure("33333333-dddd", "shop.HttpError: 503", done=4, name="mail.send", queue="mail", retries=3),
     row("44444444-eeee", done=60, ran=90),

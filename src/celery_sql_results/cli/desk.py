@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any
 
 import click
+import sqlalchemy as sa
 from celery.exceptions import BackendError, ImproperlyConfigured
 from kombu.exceptions import KombuError
 from sqlalchemy.exc import SQLAlchemyError
 
 from celery_sql_results._compat import memoized_property
 from celery_sql_results.backend import DatabaseBackend
-from celery_sql_results.dialects import connected
+from celery_sql_results.dialects import Found, connected
 from celery_sql_results.foreign import shown
 from celery_sql_results.rows.queries import Asked, TooLong
-from celery_sql_results.schema import State, look
+from celery_sql_results.schema import ESSENTIAL, State, look
 from celery_sql_results.writing import describe
 
 from .output import Output
@@ -100,16 +101,34 @@ class Desk:
         Raises:
             Ending: there are no tables, or this role may not read them.
         """
-        database, state = self.backend.database, self.state
-        if not state.is_usable:
+        database, task = self.backend.database, self.backend.models.task
+        with connected(database.engine) as connection:
+            found = database.impl.look_at(connection, [task])[task]
+        if not found.columns >= ESSENTIAL:
             raise Ending(f"{database.name} has no result tables yet: run upgrade, or start a worker")
-        if "SELECT" in state.tables[database.models.task].denied:
-            raise Ending(f"this role may not read {database.models.task.name}: see grants")
-        columns = {
-            table: found.columns & set(table.columns.keys()) if "SELECT" not in found.denied else frozenset()
-            for table, found in state.tables.items()
-        }
+        if "SELECT" in found.denied:
+            raise Ending(f"this role may not read {task.name}: see grants")
+        columns = _Columns({task: found}, lambda: self.state.tables)
         return Asked(database.engine, database.impl, database.models, columns, self.seconds)
+
+
+class _Columns(Mapping[sa.Table, frozenset[str]]):
+    """The columns that may be read of each table. Most questions are about tasks: the others are looked at if asked."""
+
+    def __init__(self, found: Mapping[sa.Table, Found], others: Callable[[], Mapping[sa.Table, Found]]) -> None:
+        self._found, self._others = found, others
+
+    def __getitem__(self, table: sa.Table) -> frozenset[str]:
+        if table not in self._found:
+            self._found = {**self._others(), **self._found}
+        found = self._found[table]
+        return found.columns & set(table.columns.keys()) if "SELECT" not in found.denied else frozenset()
+
+    def __iter__(self) -> Iterator[sa.Table]:
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        return len(self._found)
 
 
 def verb(name: str, is_list: bool = False) -> Callable[[Callable[..., Any]], click.Command]:

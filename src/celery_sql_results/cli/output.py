@@ -85,7 +85,7 @@ class Output:
 
     def fields(self, fields: Mapping[str, Any], columns: Sequence[Column]) -> None:
         """Print one thing, a line for each of its fields that are known."""
-        shown = [(each.title, self._cell(each, fields.get(each.key))) for each in columns]
+        shown = [(each.title, self.cell(each, fields.get(each.key))) for each in columns]
         wide = max(len(title) for title, _ in shown)
         for title, text in shown:
             if text:
@@ -119,14 +119,15 @@ class Output:
             writer.writerow(["" if cell is None else plain(_as_json(cell)) for cell in cells])
         click.echo(written.getvalue(), nl=False)
 
-    def _cell(self, column: Column, value: Any) -> str:
+    def cell(self, column: Column, value: Any) -> str:
+        """What stands in a column for a value."""
         if value is None:
             return ""
         forms: dict[str, Callable[[Any], str]] = {"time": self.clock, "seconds": took, "number": lambda n: f"{n:,}"}
         return plain(forms.get(column.form, str)(value))
 
     def _table(self, columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> None:
-        cells = [[self._cell(column, row.get(column.key)) for column in columns] for row in rows]
+        cells = [[self.cell(column, row.get(column.key)) for column in columns] for row in rows]
         if self.is_terminal and self._rich(columns, cells):
             return
         titles = [column.title for column in columns]

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
+from .inspection import schema_of
 from .reads import Reads, like_pattern
 
 __all__ = ["PostgreSQLReads"]
+
+#: By the name that leads to the table, as other statements find it.
+_SIZES = sa.text("""
+SELECT CASE WHEN c.reltuples OPERATOR(pg_catalog.>=) 0 THEN CAST(c.reltuples AS pg_catalog.int8) END AS rows,
+    pg_catalog.pg_total_relation_size(c.oid) AS bytes, pg_catalog.pg_indexes_size(c.oid) AS index_bytes,
+    pg_catalog.pg_stat_get_dead_tuples(c.oid) AS dead
+FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass(:name)
+""")
 
 
 class PostgreSQLReads(Reads):
@@ -39,3 +48,12 @@ class PostgreSQLReads(Reads):
 
     def hour(self, time: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
         return self.function("to_char")(time, "YYYY-MM-DD HH24", type_=sa.Text)  # type: ignore[no-any-return]
+
+    def sizes(self, connection: Connection, tables: Sequence[sa.Table]) -> list[Mapping[str, Any]]:
+        quoted = connection.dialect.identifier_preparer
+        found: list[Mapping[str, Any]] = []
+        for table in tables:
+            name = quoted.format_table(sa.table(table.name, schema=schema_of(connection, table)))
+            rows = connection.execute(_SIZES, {"name": name}).mappings()
+            found += [{"table": table.name, **row} for row in rows]
+        return found

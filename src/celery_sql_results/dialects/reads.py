@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -56,6 +56,13 @@ class Reads:
     def hour(self, time: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
         """The hour that a time is in, as ``2026-01-31 23``; here unknown."""
         return sa.cast(sa.null(), sa.String(13))
+
+    def sizes(self, connection: Connection, tables: Sequence[sa.Table]) -> list[Mapping[str, Any]]:
+        """Of each table about how many ``rows`` it has, ``bytes`` with its indexes, and ``index_bytes`` of these.
+
+        And how many rows are ``dead``. What the database does not tell is ``None``; here there is nothing at all.
+        """
+        return []
 
 
 def like_pattern(pattern: str, escape: str) -> str:

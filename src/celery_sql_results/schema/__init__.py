@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .found import HEAD, State, look
+from .found import ESSENTIAL, HEAD, State, look
 from .indexes import Wanted, index_statements, missing_indexes, wanted_indexes
 from .prepare import Prepared, prepare_models, upgrade
 from .remedy import pending, remedy, shortcomings, strangers
@@ -10,6 +10,7 @@ from .rights import PURPOSES, grants, needed
 from .script import script, text
 
 __all__ = [
+    "ESSENTIAL",
     "HEAD",
     "PURPOSES",
     "Prepared",

@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection
 from celery_sql_results.dialects import Found, impl_for, schema_of
 from celery_sql_results.models import TASK_COLUMNS, Models
 
-__all__ = ["HEAD", "REVISIONS", "State", "look", "version_table"]
+__all__ = ["ESSENTIAL", "HEAD", "REVISIONS", "State", "look", "version_table"]
 
 #: The revisions from the oldest to the newest, known without loading Alembic; a test compares them with the files.
 REVISIONS = ("0001", "0002", "0003", "0004", "0005")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from celery_sql_results.dialects import DefaultImpl, as_dicts
@@ -55,9 +55,24 @@ class Asked:
             TooLong: one took longer than the time limit.
             sqlalchemy.exc.DBAPIError: the database could not be reached.
         """
+        return self._ask(
+            lambda connection: [row for each in statements for row in as_dicts(connection.execute(each, values or {}))]
+        )
+
+    def sizes(self) -> list[Row]:
+        """Of each table that is there: about how many rows it has, how many bytes, and what is dead of it.
+
+        Raises:
+            TooLong: the database took longer than the time limit.
+            sqlalchemy.exc.DBAPIError: the database could not be reached.
+        """
+        tables = [table for table, columns in self.columns.items() if columns]
+        return self._ask(lambda connection: self.impl.reads.sizes(connection, tables))
+
+    def _ask(self, ask: Callable[[Connection], list[Row]]) -> list[Row]:
         try:
             with self.impl.reads.connect(self.engine, self.seconds) as connection:
-                return [row for each in statements for row in as_dicts(connection.execute(each, values or {}))]
+                return ask(connection)
         except DBAPIError as error:
             if self.impl.is_timed_out(error):
                 raise TooLong(self.seconds) from error

@@ -112,16 +112,21 @@ class Results:
         return Page(rows, Cursor(rows[-1]["when"], rows[-1]["id"]) if len(found) > limit else None)
 
     def one(self, task_id: str, most: int | None = None) -> Row | None:
-        """All that is known of one result, its payloads cut to ``most`` bytes; ``size_of_…`` is what they have."""
-        task, read = self._task, self._asked.impl.reads
+        """All that is known of one result, its payloads cut to some ``most`` bytes; ``size_of_…`` is what they have."""
+        task = self._task
         columns: list[sa.ColumnElement[Any]] = [self._column(name) for name in (*LISTED, "content_type")]
         for name in PAYLOADS:
             column = self._column(name)
             size = self._asked.impl.size_of(column) if self._asked.has(task, name) else sa.null()
-            cut = column if most is None else read.function("substr")(column, 1, most, type_=column.type)
+            cut = column if most is None else self._cut(column, most)
             columns += [cut.label(name), sa.cast(size, sa.BigInteger).label(f"size_of_{name}")]
         found = self._asked.all(sa.select(*columns).where(task.c.task_id == task_id))
         return found[0] if found else None
+
+    def _cut(self, column: sa.ColumnElement[Any], most: int) -> sa.ColumnElement[Any]:
+        """A traceback tells the most at its end."""
+        read = self._asked.impl.reads
+        return read.tail(column, most) if column.name == "traceback" else read.head(column, most)
 
     def ids_like(self, prefix: str, limit: int) -> list[str]:
         """The ids that begin with a text, up to so many. Between two bounds, as far as the order of texts goes."""

@@ -1,0 +1,96 @@
+"""``stats``: how many results, how long they took, and whether that is more than before."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import click
+
+from celery_sql_results.cli.desk import Desk, verb
+from celery_sql_results.cli.filters import filters, recent
+from celery_sql_results.cli.output import Column
+from celery_sql_results.cli.pages import LIMIT
+from celery_sql_results.models import utc_now
+from celery_sql_results.rows.queries import BY, Figures, Filter, Stats
+
+__all__ = ["command"]
+
+COLUMNS = (
+    *(Column("count", "results", form="number"), Column("per_minute", "a minute", form="number")),
+    *(Column("per_minute_before", "before", form="number"), Column("failures", "failed", form="number")),
+    *(Column("failed_percent", "%", form="number"), Column("failures_before", "before", 100, form="number")),
+    *(Column("open", "open", form="number"), Column("ran_p50", "ran p50", form="seconds")),
+    *(Column("ran_p95", "p95", form="seconds"), Column("ran_max", "max", 100, "seconds")),
+    *(Column("ran_total", "total", form="seconds"), Column("waited_p50", "waited p50", 120, "seconds")),
+    Column("waited_p95", "p95", 120, "seconds"),
+)
+
+
+@verb("stats", is_list=True)
+@click.option("--by", type=click.Choice(BY), default="task", show_default=True, help="What results are counted by.")
+@click.option("--sizes", is_flag=True, help="How large the tables and indexes are instead.")
+@click.option("--limit", type=click.IntRange(1), default=LIMIT, show_default=True, help="How many lines, at most.")
+@filters
+def command(desk: Desk, which: Filter, by: str, sizes: bool, limit: int) -> None:
+    """How many results the last 24 hours have brought, and how long they ran and waited in their queues.
+
+    The period is from --since to --until; "before" is the period before, which is as long. "open" are those that have
+    begun or were sent, and are not done now. "p50" is about the time that half of the results do not exceed, "p95" that
+    of 95 in 100: they are reckoned from counts by classes of times.
+    """
+    if sizes:
+        _sizes(desk)
+        return
+    which = recent(which)
+    since, until = which.since or utc_now(), which.until or utc_now()
+    found = Stats(desk.asked).of(which, by, since, until)
+    figures = sorted(
+        found.figures, key=lambda each: each.name or "" if by == "hour" else (-each.count, each.name or "")
+    )
+    rows = [_row(each, by, _minutes(by, since, until)) for each in figures[:limit]]
+    if not desk.out.rows((Column(by, by), *COLUMNS), rows):
+        desk.out.note("no such results")
+    if figures[limit:]:
+        desk.out.note(f"{len(figures) - limit:,} lines more: --limit shows them")
+    if not found.is_all:
+        desk.out.note("there are too many names: not all were counted (--task, --worker, --queue)")
+    if any(each.count for each in figures) and all(each.total is None for each in figures):
+        desk.out.note("how long they took is not known: it was not recorded, or this database does not compute it")
+
+
+def _minutes(by: str, since: datetime, until: datetime) -> float:
+    return 60.0 if by == "hour" else max((until - since).total_seconds() / 60, 1e-9)
+
+
+def _row(figures: Figures, by: str, minutes: float) -> dict[str, Any]:
+    ran, waited, before = figures.ran, figures.waited, by != "hour"
+    return {
+        by: figures.name,
+        "count": figures.count,
+        "per_minute": round(figures.count / minutes, 2),
+        "per_minute_before": round(figures.before / minutes, 2) if before else None,
+        "failures": figures.failures,
+        "failed_percent": round(100 * figures.failures / figures.count, 1) if figures.count else None,
+        "failures_before": figures.failures_before if before else None,
+        "open": figures.open if before else None,
+        "ran_p50": ran.percentile(0.5),
+        "ran_p95": ran.percentile(0.95),
+        "ran_max": ran.longest,
+        "ran_total": figures.total,
+        "waited_p50": waited.percentile(0.5),
+        "waited_p95": waited.percentile(0.95),
+    }
+
+
+SIZES = (
+    *(Column("table", "table"), Column("rows", "about rows", form="number"), Column("dead", "dead", form="number")),
+    *(Column("bytes", "bytes", form="number"), Column("index_bytes", "of indexes", form="number")),
+)
+
+
+def _sizes(desk: Desk) -> None:
+    found = desk.asked.sizes()
+    desk.out.rows(SIZES, found)
+    if not found:
+        desk.out.note("this database does not tell sizes")
