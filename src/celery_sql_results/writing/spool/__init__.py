@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from .directory import Directory
 from .emptying import Emptier
+from .files import Unreadable, loads
 from .replay import Replay
 from .spool import Spool
 
-__all__ = ["Emptier", "Replay", "Spool"]
+__all__ = ["Directory", "Emptier", "Replay", "Spool", "Unreadable", "loads"]
