@@ -89,7 +89,7 @@ def command(
     Each is claimed before it is sent, so that it is sent once, however often and by however many this is called. After
     a crash in between, show says so of the result, and --resend sends it.
     """
-    chosen(ids, which, everything or resend)
+    chosen(ids, which, everything or (resend and not ids))
     default = (*FAILED, states.RETRY) if resend else FAILED
     which = which if which.states else replace(which, states=default)
     whole = [whole_id(desk, id_) for id_ in ids]
