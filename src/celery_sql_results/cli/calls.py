@@ -68,14 +68,15 @@ def call_of(row: Row, read: Readable) -> Call:
         raise Refused("its name is not stored")
     if row["args"] is None and row["kwargs"] is None:
         raise Refused("its arguments are not stored (result_extended was off)")
-    args, kwargs = (_value(row, name, read) for name in ("args", "kwargs"))
-    if not isinstance(args, (list, tuple, type(None))) or not isinstance(kwargs, (dict, type(None))):
+    args = [] if row["args"] is None else _value(row, "args", read)
+    kwargs = {} if row["kwargs"] is None else _value(row, "kwargs", read)
+    if not isinstance(args, (list, tuple)) or not isinstance(kwargs, dict):
         raise Refused("its arguments are stored as a text, not as they were (argsrepr, or what could not be written)")
     if _is_redacted([args, kwargs]):
         raise Refused("some of its arguments are redacted (database_redact)")
-    if not all(isinstance(name, str) for name in kwargs or ()):
+    if not all(isinstance(name, str) for name in kwargs):
         raise Refused("the names of its arguments cannot be read")
-    return Call(row, list(args or ()), dict(kwargs or {}))
+    return Call(row, list(args), kwargs)
 
 
 def _value(row: Row, name: str, read: Readable) -> Any:

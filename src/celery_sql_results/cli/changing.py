@@ -16,7 +16,7 @@ from celery_sql_results.boundaries import caught
 
 from .desk import DONE, INTERRUPTED, Desk, Ending
 
-__all__ = ["agreed", "changing", "ended", "may", "stoppable", "through"]
+__all__ = ["agreed", "changing", "ended", "may", "progress", "stoppable", "through"]
 
 #: Seconds between two lines that tell how far a command is, where no bar can be drawn.
 TOLD_EVERY = 5.0
@@ -96,7 +96,7 @@ def through(desk: Desk, doing: str, total: int | None, steps: Iterable[int]) -> 
     """
     done = 0
     try:
-        with stoppable() as is_stopped, _progress(desk, doing, total) as tell:
+        with stoppable() as is_stopped, progress(desk, doing, total) as tell:
             for some in steps:
                 done += some
                 tell(done)
@@ -130,7 +130,7 @@ def _of(done: int, total: int | None) -> str:
 
 
 @contextmanager
-def _progress(desk: Desk, doing: str, total: int | None) -> Iterator[Callable[[int], None]]:
+def progress(desk: Desk, doing: str, total: int | None) -> Iterator[Callable[[int], None]]:
     """What tells how far a command is: a bar on a terminal, else a line now and then; nothing where programs read."""
     context = click.get_current_context(silent=True)
     if desk.out.form != "table" or getattr(context and context.obj, "quiet", False):

@@ -53,6 +53,7 @@ class _App:
         app.conf.update(
             result_backend=backend,
             broker_url=given["broker_url"],
+            result_expires=0,  # which only the project knows: nothing may expire by a default
             database_spool_dir=given["spool_dir"],
             database_table_names={"task": given["task_table"], "group": given["group_table"]},
             database_table_schemas={"task": given["schema"], "group": given["schema"]},

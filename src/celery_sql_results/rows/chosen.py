@@ -16,7 +16,7 @@ from .tasks import Row
 __all__ = ["delete_chosen", "unchanged"]
 
 #: Rows of one statement: each is a condition of its own, and some databases take no more than a thousand of these.
-BATCH = 200
+BATCH = 500
 
 
 def delete_chosen(engine: Engine, impl: DefaultImpl, task: sa.Table, rows: Sequence[Row]) -> Iterator[int]:

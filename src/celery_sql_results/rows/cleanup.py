@@ -16,7 +16,7 @@ from sqlalchemy.engine import Engine
 from celery_sql_results.dialects import DefaultImpl, connected
 from celery_sql_results.models import Models
 
-__all__ = ["delete_chords", "delete_results", "delete_waiters"]
+__all__ = ["delete_chords", "delete_done", "delete_results", "delete_waiters"]
 
 #: Rows that one transaction deletes: enough to be quick, few enough to lock nobody out for long.
 BATCH = 5_000
@@ -29,13 +29,36 @@ LEAST = 10
 RENEWED_WITHIN = 60.0
 
 
+#: Is told how many rows each batch had; it may raise to end a cleanup.
+Told = Callable[[int], object]
+
+
+def _nobody(deleted: int) -> None:
+    """Is told, and does nothing."""
+
+
 def delete_results(engine: Engine, impl: DefaultImpl, models: Models, expires: timedelta) -> int:
     """Delete the task and group rows that were done longer than ``expires`` ago, and return how many."""
-    results, before = (models.task, models.group), impl.now(-expires)
-    return sum(_delete(engine, impl, table.c.id, table.c.date_done < before) for table in results)
+    return sum(delete_done(engine, impl, table, expires) for table in (models.task, models.group))
 
 
-def delete_chords(engine: Engine, impl: DefaultImpl, models: Models, expires: timedelta) -> int:
+def delete_done(
+    engine: Engine,
+    impl: DefaultImpl,
+    table: sa.Table,
+    expires: timedelta,
+    tell: Told = _nobody,
+    only: sa.ColumnElement[bool] | None = None,
+) -> int:
+    """Delete the rows of one of these tables that were done longer than ``expires`` ago, and return how many.
+
+    ``only`` is what else must be true of them.
+    """
+    expired = table.c.date_done < impl.now(-expires)
+    return _delete(engine, impl, table.c.id, expired if only is None else sa.and_(expired, only), tell)
+
+
+def delete_chords(engine: Engine, impl: DefaultImpl, models: Models, expires: timedelta, tell: Told = _nobody) -> int:
     """Delete the chords that began longer than ``expires`` ago, with their parts, and return how many."""
     chords, expired = models.chords.c, models.chords.c.date_created < impl.now(-expires)
 
@@ -47,7 +70,7 @@ def delete_chords(engine: Engine, impl: DefaultImpl, models: Models, expires: ti
             deleted = connection.execute(these, {"ids_": found}).rowcount
         return deleted, not found
 
-    return _in_batches(impl, min(CHORD_BATCH, impl.max_parameters // 2), some, least=1)
+    return _in_batches(impl, min(CHORD_BATCH, impl.max_parameters // 2), some, tell, least=1)
 
 
 def delete_waiters(engine: Engine, impl: DefaultImpl, models: Models) -> int:
@@ -56,7 +79,7 @@ def delete_waiters(engine: Engine, impl: DefaultImpl, models: Models) -> int:
         return connection.execute(impl.sweep(models.waiters), {"seconds_": RENEWED_WITHIN}).rowcount
 
 
-def _delete(engine: Engine, impl: DefaultImpl, key: sa.Column[int], expired: sa.ColumnElement[bool]) -> int:
+def _delete(engine: Engine, impl: DefaultImpl, key: sa.Column[int], expired: sa.ColumnElement[bool], tell: Told) -> int:
     """Delete batch after batch. Where the database can, rows that another cleanup holds are left to it."""
     short = 0
 
@@ -67,7 +90,7 @@ def _delete(engine: Engine, impl: DefaultImpl, key: sa.Column[int], expired: sa.
         short = short + 1 if count < limit else 0
         return count, short > impl.silent_ends
 
-    return _in_batches(impl, BATCH, some)
+    return _in_batches(impl, BATCH, some, tell)
 
 
 def _delete_parts(engine: Engine, impl: DefaultImpl, parts: sa.Table, group_ids: list[str]) -> None:
@@ -90,7 +113,9 @@ def _found(engine: Engine, batch: sa.Select[Any], values: Mapping[str, Any] | No
         return list(connection.scalars(batch, values))
 
 
-def _in_batches(impl: DefaultImpl, size: int, delete: Callable[[int], tuple[int, bool]], least: int = LEAST) -> int:
+def _in_batches(
+    impl: DefaultImpl, size: int, delete: Callable[[int], tuple[int, bool]], tell: Told = _nobody, least: int = LEAST
+) -> int:
     """Delete some, again and again until that was all. A batch that takes the server too long is halved."""
     total, is_all = 0, False
     while not is_all:
@@ -102,4 +127,5 @@ def _in_batches(impl: DefaultImpl, size: int, delete: Callable[[int], tuple[int,
             size = max(size // 2, least)
         else:
             total += deleted
+            tell(deleted)
     return total

@@ -30,10 +30,11 @@ RELATIVES = ("parent_id", "group_id")
 
 
 class _Claim(NamedTuple):
-    """A claim: the row that it is of, as it was read, and its line."""
+    """A claim: the row that it is of, as it was read, its line, and that of the claim that it took the place of."""
 
     row: Row
     line: str
+    before: str
 
 
 def note_of(row: Mapping[str, Any]) -> str | None:
@@ -65,37 +66,38 @@ class Resending:
 
         The state of a task that is sent under the same id is RETRY from now on, so that what comes of it is stored.
         """
-        line = f"\n{MARK}{CLAIMED} {note}"
-        new: dict[str, Any] = {"traceback": sa.func.coalesce(self._task.c.traceback, "").concat(line)}
+        old = note_of(row)
+        claim = _Claim(row, f"\n{MARK}{CLAIMED} {note}", "" if old is None else f"\n{MARK}{old}")
+        kept = self._with(claim.before, "") if claim.before else sa.func.coalesce(self._task.c.traceback, "")
+        new: dict[str, Any] = {"traceback": kept.concat(claim.line)}
         if same_id:
             new |= {"status": states.RETRY, "date_done": None}
-        return _Claim(row, line) if self._update(unchanged(self._task, row), row["tail"], new) else None
+        end = self._end(TAIL)
+        same = end.is_(None) if row["tail"] is None else end == row["tail"]
+        return claim if self._update(new, unchanged(self._task, row), same) else None
 
     def sent(self, claim: _Claim, note: str) -> None:
         """Let the line say that the task was sent; a worker may have replaced it already."""
-        self._update(self._is(claim), self._tail(claim), {"traceback": self._with(claim.line, f"\n{MARK}{note}")})
+        self._update({"traceback": self._with(claim.line, f"\n{MARK}{note}")}, *self._is(claim))
 
     def give_up(self, claim: _Claim) -> bool:
         """Take a claim back; return whether it was there."""
         old = {name: claim.row[name] for name in ("status", "date_done")}
-        before = sa.func.nullif(self._with(claim.line, ""), "")
-        return self._update(self._is(claim), self._tail(claim), {**old, "traceback": before})
+        before = sa.func.nullif(self._with(claim.line, claim.before), "")
+        return self._update({**old, "traceback": before}, *self._is(claim))
 
-    def _is(self, claim: _Claim) -> sa.ColumnElement[bool]:
-        is_of: sa.ColumnElement[bool] = self._task.c.id == claim.row["id"]
-        return is_of
+    def _is(self, claim: _Claim) -> tuple[sa.ColumnElement[bool], ...]:
+        """Whether a claim is there: no other has such a line."""
+        return self._task.c.id == claim.row["id"], self._end(len(claim.line)) == claim.line
 
-    @staticmethod
-    def _tail(claim: _Claim) -> str:
-        return f"{claim.row['tail'] or ''}{claim.line}"[-TAIL:]
+    def _end(self, size: int) -> sa.ColumnElement[str]:
+        return self._asked.impl.reads.tail(self._task.c.traceback, size)
 
     def _with(self, line: str, new: str) -> sa.ColumnElement[str]:
         column = self._task.c.traceback
         replaced: sa.ColumnElement[str] = self._asked.impl.reads.function("replace")(column, line, new)
         return replaced
 
-    def _update(self, where: sa.ColumnElement[bool], tail: str | None, values: Mapping[str, Any]) -> bool:
-        end = self._asked.impl.reads.tail(self._task.c.traceback, TAIL)
-        same = end.is_(None) if tail is None else end == tail
+    def _update(self, values: Mapping[str, Any], *where: sa.ColumnElement[bool]) -> bool:
         with self._asked.impl.connect(self._asked.engine) as connection:
-            return bool(connection.execute(sa.update(self._task).where(where, same).values(values)).rowcount == 1)
+            return bool(connection.execute(sa.update(self._task).where(*where).values(values)).rowcount == 1)

@@ -7,6 +7,7 @@ import socket
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import click
 from celery import states
@@ -46,7 +47,7 @@ PAGE = 100
 class Wishes:
     """How tasks are to be sent again."""
 
-    queue: str | None
+    to_queue: str | None
     countdown: float | None
     new_id: bool | None
     resend: bool
@@ -70,14 +71,9 @@ def command(
     which: Filter,
     ids: Sequence[str],
     everything: bool,
-    new_id: bool | None,
-    to_queue: str | None,
-    countdown: float | None,
-    limit: int | None,
-    skip: bool,
-    resend: bool,
     dry_run: bool,
     yes: bool,
+    **wishes: Any,
 ) -> int:
     """Send tasks again, with the arguments that are stored of them (result_extended).
 
@@ -89,15 +85,16 @@ def command(
     Each is claimed before it is sent, so that it is sent once, however often and by however many this is called. After
     a crash in between, show says so of the result, and --resend sends it.
     """
-    chosen(ids, which, everything or resend)
-    default = (*FAILED, states.RETRY) if resend else FAILED
+    how = Wishes(**wishes)
+    chosen(ids, which, everything or (how.resend and not ids))
+    default = (*FAILED, states.RETRY) if how.resend else FAILED
     which = which if which.states else replace(which, states=default)
     whole = [whole_id(desk, id_) for id_ in ids]
     targets = Targets(desk.asked, which, whole)
-    again = _Again(desk, targets, Wishes(to_queue, countdown, new_id, resend, limit, skip), bool(ids))
+    again = _Again(desk, targets, how, bool(ids))
     found = again.found()
     missed = set(whole) - {row["task_id"] for row in found}
-    _refuse(desk, found, missed - again.left, which, skip or dry_run)
+    _refuse(desk, found, missed - again.left, which, how.skip or dry_run)
     again.total = sum(row["refused"] is None for row in found)
     if dry_run or not again.total:
         return _dry(desk, found, again, dry_run)
@@ -189,7 +186,7 @@ class _Again:
         if claim is None:
             return None
         with caught() as failure:  # a transport may raise anything
-            call.send(self._desk.app, task_id, self._wishes.queue, self._wishes.countdown)
+            call.send(self._desk.app, task_id, self._wishes.to_queue, self._wishes.countdown)
         if failure.error is not None:
             is_back = self._rows.give_up(claim)
             how = "it is as it was before" if is_back else "but somebody has it all the same"

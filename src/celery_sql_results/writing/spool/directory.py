@@ -20,7 +20,7 @@ from celery_sql_results.errors import SettingError
 from .files import Unreadable
 from .place import Place, Unsafe
 
-__all__ = ["Directory", "Full"]
+__all__ = ["Directory", "Full", "Sibling"]
 
 SETTING = "database_spool_dir"
 #: What the names of files end with: an entry, one that is being written, one that cannot be stored.
@@ -77,6 +77,19 @@ class Directory:
         """The entries, oldest first."""
         return sorted(file.name for file in self._files() if file.name.endswith(ENTRY))
 
+    def rejected(self) -> list[str]:
+        """The entries that were put aside because they can never be stored, oldest first."""
+        return sorted(file.name for file in self._files() if file.name.endswith(REJECTED))
+
+    def since(self, name: str) -> datetime:
+        """When an entry was kept.
+
+        Raises:
+            FileNotFoundError: it is no longer there.
+        """
+        found = os.stat(name, dir_fd=self._place.held().descriptor, follow_symlinks=False)
+        return datetime.fromtimestamp(found.st_mtime, timezone.utc)
+
     def add(self, data: bytes) -> None:
         """Keep an entry. When this has returned, it survives a crash of the machine.
 
@@ -119,12 +132,15 @@ class Directory:
             with open(os.open(NOTE, how, 0o600, dir_fd=held.descriptor), "w") as file:
                 file.write(f"{owner}\n")
 
-    def siblings(self) -> Iterator[Sibling]:
-        """The spools of others in the same place that nobody empties, as long as they have entries."""
+    def siblings(self, age: float = ABANDONED_AFTER) -> Iterator[Sibling]:
+        """The spools of others in the same place that have an entry which is so many seconds old at least.
+
+        By default, those that nobody empties.
+        """
         for path in sorted(self.path.parent.iterdir()):
             if path.name != self.path.name and path.is_dir() and not path.is_symlink():
                 with suppress(OSError):  # another user's, or gone
-                    yield from _sibling(path)
+                    yield from _sibling(path, age)
 
     def read(self, name: str) -> bytes:
         """The content of an entry.
@@ -191,9 +207,9 @@ class Directory:
                     yield found.st_size
 
 
-def _sibling(path: Path) -> Iterator[Sibling]:
+def _sibling(path: Path, age: float) -> Iterator[Sibling]:
     times = [file.lstat().st_mtime for file in path.iterdir() if file.name.endswith(ENTRY)]
-    if times and min(times) < time.time() - ABANDONED_AFTER:
+    if times and min(times) <= time.time() - age:
         owner = "a database that is not known"
         how = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
         with suppress(OSError, UnicodeDecodeError), open(os.open(path / NOTE, how), "rb") as file:

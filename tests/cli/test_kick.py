@@ -1,0 +1,129 @@
+"""A chord that nobody ends is ended by an operator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import sqlalchemy as sa
+
+from celery_sql_results import DatabaseBackend
+from celery_sql_results.cli.desk import Desk, Ending
+from celery_sql_results.cli.kicking import kick
+from celery_sql_results.cli.output import Output
+from celery_sql_results.cli.times import Clock
+from cli.doing import sender, worker
+from cli.run import PATIENCE
+from servers import Database, Redis
+
+HEADER = ("m-1", "m-2")
+
+
+class Scene:
+    """A chord that was begun, and an operator."""
+
+    def __init__(self, database: Database, redis: Redis, folder: Path) -> None:
+        self.settings: dict[str, Any] = {"broker_url": redis.url(), "result_backend": f"sql+{database.url}"}
+        self.folder = folder
+        self.app = sender(**self.settings)
+        self.backend: DatabaseBackend = self.app.backend
+        self.body = self.app.signature("doing.total", task_id="body", app=self.app)
+        header = [self.app.AsyncResult(id_) for id_ in HEADER]
+        self.backend.apply_chord(("group-1", header), self.body)
+
+    def kick(self, *ids: str, **how: Any) -> int:
+        """What an operator does, who has agreed."""
+        desk = Desk(self.app, Output("table", Clock(True), False), 10.0)
+        with click.Context(click.Command("chords")):
+            return kick(desk, ids, **{"yes": True, "dry_run": False, **how})
+
+    def part(self, id_: str, position: int) -> None:
+        """A part returns, but nobody looks whether that was the last one."""
+        rows = self.backend.database.rows.chords
+        assert rows
+        part = {"group_id": "group-1", "task_id": id_, "position": position, "status": "SUCCESS"}
+        rows.put_part({**part, "result": b"1", "content_type": "application/json"})
+
+    @property
+    def waiting(self) -> int:
+        """How many messages wait at the broker."""
+        with self.app.connection_for_read() as connection:
+            return int(connection.default_channel._size("celery"))
+
+
+@pytest.fixture
+def scene(database: Database, redis: Redis, tmp_path: Path) -> Iterator[Scene]:
+    """One of which nothing is left open."""
+    found = Scene(database, redis, tmp_path)
+    yield found
+    found.backend.database.engine.dispose()
+    found.app.close()
+
+
+def test_complete(scene: Scene) -> None:
+    """Its body is sent, once, and runs."""
+    for position, id_ in enumerate(HEADER):
+        scene.part(id_, position)
+
+    assert [scene.kick("group-1", dry_run=True), scene.waiting] == [0, 0]
+    assert [scene.kick("group"), scene.waiting] == [0, 1]
+    assert [scene.kick("group-1"), scene.waiting] == [0, 1]
+    with worker(scene.folder, **scene.settings):
+        assert scene.app.AsyncResult("body").get(timeout=PATIENCE) == 2
+
+
+def test_incomplete(scene: Scene) -> None:
+    """It is refused, with what is missing; then its body fails, if that is asked for."""
+    scene.part("m-1", 0)
+
+    with pytest.raises(Ending, match=r"1 members are missing: m-2 \(no result\)"):
+        scene.kick("group-1")
+    assert [scene.kick("group-1", fail=True), scene.waiting] == [0, 0]
+    with pytest.raises(Exception, match="ended by an operator"):
+        scene.app.AsyncResult("body").get(timeout=PATIENCE)
+    assert scene.kick("group-1") == 0
+
+
+def test_parts_that_somebody_else_has_stored(scene: Scene) -> None:
+    """Members whose results are there count, though no part was stored."""
+    for id_ in HEADER:
+        scene.backend.store_result(id_, 1, "SUCCESS")
+
+    assert [scene.kick("group-1"), scene.waiting] == [0, 1]
+
+
+def test_claimed(scene: Scene) -> None:
+    """A process that is about to end it is not disturbed."""
+    for position, id_ in enumerate(HEADER):
+        scene.part(id_, position)
+    rows = scene.backend.database.rows.chords
+    assert rows
+    assert rows.claim("group-1", "another", scene.backend._services.hand_over.lease)
+
+    with pytest.raises(Ending, match="a process is about to end it"):
+        scene.kick("group-1")
+    assert scene.waiting == 0
+
+
+def test_unknown(scene: Scene) -> None:
+    """There is nothing to kick."""
+    with pytest.raises(Ending) as told:
+        scene.kick("nothing")
+    assert told.value.exit_code == 4
+
+
+def test_the_broker_is_away(scene: Scene) -> None:
+    """Then the body does not fail: nothing is done."""
+    for position, id_ in enumerate(HEADER):
+        scene.part(id_, position)
+    scene.app.conf.broker_url = "redis://127.0.0.1:1/0"
+
+    with pytest.raises(Ending, match="cannot be reached"):
+        scene.kick("group-1")
+    chords = scene.backend.models.chords
+    with scene.backend.database.engine.connect() as connection:
+        [found] = connection.execute(sa.select(chords.c.claimed_by, chords.c.date_dispatched)).all()
+    assert tuple(found) == (None, None)
