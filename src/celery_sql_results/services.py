@@ -10,6 +10,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, TypeVar
 
+from celery import states
 from celery.exceptions import BackendGetMetaError
 from celery.result import result_from_tuple
 from sqlalchemy.engine import Engine, make_url
@@ -28,7 +29,7 @@ from .schema import Prepared
 from .session import SessionManager
 from .settings import READ_RETRIES, Settings
 from .waiting import Looker, Share, Waits, arrives, looker_for
-from .worker import GRACE, AtStart, Heart, Told, Work, began_at, seconds_until_killed, told_to_stop, who
+from .worker import GRACE, AtStart, Heart, LostTasks, Told, Work, began_at, seconds_until_killed, told_to_stop, who
 from .writing import Emptier, Entry, Judge, Outage, Replay, Retries, Spool, Writer, describe, still
 
 __all__ = ["Services"]
@@ -52,6 +53,7 @@ class Services:
 
     def __init__(self, backend: Any, settings: Settings, models: Models, sessions: SessionManager) -> None:
         self._app = app = backend.app
+        self._backend = backend
         self._settings = settings
         self._sessions = sessions
         impl = impl_for(make_url(settings.url).get_backend_name())
@@ -246,17 +248,30 @@ class Services:
         }
         at_start = AtStart(self._name, self.database, self.spool, self._hears)
         held = still if closes else nullcontext()
-        return Work(tasks, self._settings.upkeep_interval, self.is_away, held, at_start, self._heart)
+        return Work(tasks, self._settings.upkeep_interval, self.is_away, held, at_start, self._heart, self._beside)
 
     def _heart(self, consumer: Any) -> Heart:
-        """What says that a worker is alive; it is not tried again, as the next beat comes soon."""
-
-        def write(name: str, operation: Callable[[], Any]) -> Any:
-            with self.retries.at_most(0):
-                return self.write(name, operation)
-
+        """What says that a worker is alive."""
         told = Told.by(consumer, lambda: len(self.spool.directory.names()) if self.spool else 0)
-        return Heart(self.database, write, told, self._settings.expires)
+        return Heart(self.database, self._write_once, told, self._settings.expires)
+
+    def _beside(self, heart: Heart) -> dict[str, Callable[[], object]]:
+        """What a worker does that can tell which others are alive."""
+        after = self._settings.lost_after
+        if after is None:
+            return {}
+        return {"ending lost tasks": LostTasks(self.database, self._write_once, self._failure, heart, after)}
+
+    def _write_once(self, name: str, operation: Callable[[], T]) -> T:
+        """What ``operation`` returns, which is not tried again: the next round comes soon."""
+        with self.retries.at_most(0):
+            return self.write(name, operation)
+
+    def _failure(self, error: BaseException, traceback: str) -> Row:
+        """The columns that tell that a task has failed, of which nothing else is known."""
+        payload = self._backend.encode_result(error, states.FAILURE)
+        row = self.encoding.to_row("", payload, states.FAILURE, traceback, None, None, None, False)
+        return {name: row[name] for name in ("status", "result", "date_done", "traceback", "content_type")}
 
     def _hears(self) -> bool | None:
         """Whether notifications arrive; ``None`` where nobody sends any."""

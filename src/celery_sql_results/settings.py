@@ -46,6 +46,9 @@ SERIALIZER = "json"
 #: Seconds between two looks of a worker at the spool and at open chords. Celery's own backend looks at each chord each
 #: second. Here only those wait for it that something went wrong with, or whose parts somebody else has stored.
 UPKEEP_INTERVAL = 3.0
+#: Seconds that a worker must be silent at least before its tasks may be taken for lost: it says every 15 s that it
+#: is alive, and one that was held up, or cut off for a moment, is not dead.
+LOST_AFTER_LEAST = 60
 #: Seconds between two looks at the rows that somebody waits for, where the database does not tell when to look.
 POLL_MIN_INTERVAL, POLL_MAX_INTERVAL = 0.002, 0.25
 #: Without any pause, a wait would keep the database busy for nothing.
@@ -116,6 +119,7 @@ class Settings:
     spool_dir: str | None
     spool_max_bytes: float
     upkeep_interval: float
+    lost_after: timedelta | None
     unknown: tuple[str, ...] = ()
 
     @classmethod
@@ -157,6 +161,7 @@ class Settings:
             spool_dir=reader.directory("database_spool_dir"),
             spool_max_bytes=reader.number("database_spool_max_bytes", SPOOL_MAX_BYTES, most=sys.maxsize, endless=True),
             upkeep_interval=reader.number("database_upkeep_interval", UPKEEP_INTERVAL),
+            lost_after=reader.lost_after("database_lost_after"),
             unknown=tuple(f"{key}{hint}" for key, hint in reader.unknown()),
         )
         for key, hint in reader.unknown():
@@ -296,6 +301,10 @@ class _Reader:
         if not value <= most and not (endless and value == math.inf):
             raise self.wrong(setting, value, f"a number from {least} to {most}")
         return value
+
+    def lost_after(self, setting: str) -> timedelta | None:
+        found = None if self.get(setting) is None else self.number(setting, 0, least=LOST_AFTER_LEAST)
+        return None if found is None else timedelta(seconds=found)
 
     def bytes(self, setting: str) -> int | None:
         return None if self.get(setting) is None else int(self.number(setting, 0, least=1, most=sys.maxsize))

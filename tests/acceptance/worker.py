@@ -92,6 +92,10 @@ class Worker:
         """Send a signal to its main process."""
         self._process.send_signal(number)
 
+    def signal_all(self, number: int) -> None:
+        """Send a signal to all its processes."""
+        os.killpg(self._process.pid, number)
+
     def kill(self) -> None:
         """SIGKILL all its processes."""
         os.killpg(self._process.pid, signal.SIGKILL)

@@ -15,7 +15,7 @@ from sqlalchemy import Engine, event
 from celery_sql_results import DatabaseBackend
 from celery_sql_results.dialects.postgresql import IS_STANDBY
 from celery_sql_results.models import TASK_COLUMNS
-from celery_sql_results.rows import OpenChord, delete_chords, delete_results, delete_waiters
+from celery_sql_results.rows import LostRows, OpenChord, delete_chords, delete_results, delete_waiters
 from chords.actors import count_in, open_chord, part
 from conformance.neighbour import SCHEMA, set_traps, sprung
 from conformance.test_statements import await_departure
@@ -113,7 +113,11 @@ def workers(backend: DatabaseBackend) -> list[Any]:
     for told in (run(), run(), run("v@host")):
         rows.seen(told)
     rows.ended("v@host", "1")
-    return [[(row["name"], row["is_gone"]) for row in rows.all()], rows.sweep(AGO), rows.all()]
+    backend.store_result("left", None, states.STARTED, request=request("left", hostname="v@host"))
+    lost = LostRows(backend.database.rows.tasks)
+    [left] = lost.lost(AGO)
+    ended = lost.end(left, {"status": states.FAILURE})
+    return [ended, [(row["name"], row["is_gone"]) for row in rows.all()], rows.sweep(AGO), rows.all()]
 
 
 def life(backend: DatabaseBackend, database: Database) -> list[Any]:

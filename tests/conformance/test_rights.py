@@ -201,7 +201,7 @@ def _succeeds(attempt: Callable[[], object]) -> bool:
 
 def role_without(database: Database, right: str, name: str) -> str:
     """The URL of a role that has every right but one."""
-    role = f"no_{right}_{len(name)}".lower()
+    role = f"no_{right}_{name.removeprefix('celery_')}".lower()
     if database.kind == "postgresql":
         database.server.create_role(role, PASSWORD, database.name, ddl=False)
         of_sequences, revoked = "USAGE, SELECT, UPDATE", f"{right} ON {name}"

@@ -22,6 +22,7 @@ INF, NAN = float("inf"), float("nan")
 TIMES = (
     *("result_expires", "result_chord_expires", "database_idle_timeout", "database_retry_window"),
     *("database_poll_min_interval", "database_poll_max_interval", "database_upkeep_interval"),
+    *("database_lost_after",),
     *("result_backend_base_sleep_between_retries_ms", "result_backend_max_sleep_between_retries_ms"),
 )
 AMOUNTS = ("database_max_decompressed_bytes", "database_spool_max_bytes", "result_backend_max_retries")
@@ -83,6 +84,7 @@ def test_defaults() -> None:
         spool_dir=None,
         spool_max_bytes=2**30,
         upkeep_interval=3.0,
+        lost_after=None,
     )
 
     assert read() == expected
@@ -158,6 +160,7 @@ GOOD = [
     ("database_spool_dir", Path("/var/spool/shop"), "spool_dir", "/var/spool/shop"),
     ("database_spool_max_bytes", 0, "spool_max_bytes", 0),
     ("database_upkeep_interval", 0, "upkeep_interval", 0),
+    ("database_lost_after", 60, "lost_after", timedelta(minutes=1)),
     ("result_backend_base_sleep_between_retries_ms", 50, "retry", pauses(0.05, 10.0)),
     ("result_backend_max_sleep_between_retries_ms", 500, "retry", pauses(0.01, 0.5)),
 ]
@@ -218,6 +221,7 @@ WRONG = [
     ("database_spool_dir", "relative/path"),
     ("database_spool_max_bytes", -1),
     ("database_upkeep_interval", -1),
+    *(("database_lost_after", value) for value in (0, 59.9, -1, True, "1 h")),
     ("result_backend_max_retries", -1),
     ("result_backend_max_retries", "many"),
     ("result_backend_always_retry", "yes"),

@@ -153,6 +153,7 @@ SETTINGS = (
     *("database_short_lived_sessions", "database_table_names", "database_table_schemas", "database_upkeep_interval"),
     *("result_accept_content", "result_backend_always_retry", "result_backend_max_retries", "result_chord_expires"),
     *("result_compression", "result_extended", "result_serializer", "database_create_tables_at_setup"),
+    *("database_lost_after",),
 )
 
 

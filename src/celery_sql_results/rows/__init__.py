@@ -5,6 +5,7 @@ from __future__ import annotations
 from .chords import ADDED, Chord, ChordRows, OpenChord
 from .cleanup import delete_chords, delete_results, delete_waiters
 from .database import Database, Rows
+from .lost import Lost, LostRows, Suspect
 from .tasks import Columns, Row, TaskRows
 from .waiters import WaiterRows
 from .workers import GONE_AFTER, WorkerRows
@@ -16,9 +17,12 @@ __all__ = [
     "ChordRows",
     "Columns",
     "Database",
+    "Lost",
+    "LostRows",
     "OpenChord",
     "Row",
     "Rows",
+    "Suspect",
     "TaskRows",
     "WaiterRows",
     "WorkerRows",

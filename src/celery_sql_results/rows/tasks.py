@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
+from contextlib import suppress
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from celery import states
@@ -24,6 +25,7 @@ __all__ = ["Columns", "Row", "TaskRows", "batches"]
 
 logger = escaping(logging.getLogger(__name__))
 Row = Mapping[str, Any]
+T = TypeVar("T")
 #: The columns that each table really has; others are neither written nor read.
 Columns = Mapping[sa.Table, frozenset[str]]
 
@@ -50,7 +52,8 @@ class TaskRows:
         self.engine = engine
         self.impl = impl
         self.models = models
-        self._columns = columns[models.task]
+        #: The columns that the table really has.
+        self.columns = self._columns = columns[models.task]
         #: Whether every column is there that a row may have: a class of the user's may know fewer.
         self._is_whole = self._columns == {*models.task.columns.keys(), *TASK_COLUMNS, *EXTENDED_COLUMNS}
         waiters = models.waiters if notifies else None
@@ -72,6 +75,13 @@ class TaskRows:
             of_chord = None if part is None else (self._put_part, part)
             awaited = put_under_a_free_id(self.impl, connection, where, row, wake, of_chord)
             if awaited and wake is not None:
+                self._wake(connection, wake, row)
+
+    def wake(self, row: Row) -> None:
+        """Wake whoever waits for a task, if its outcome was not :meth:`put`."""
+        wake = self._wakes[True]
+        if wake is not None:
+            with suppress(DBAPIError), self.impl.connect_quickly(self.engine) as connection:
                 self._wake(connection, wake, row)
 
     def _wake(self, connection: Any, wake: sa.Executable, row: Row) -> None:
@@ -167,6 +177,6 @@ class TaskRows:
         return sa.select(columns.task_id, columns.status).where(self.impl.one_of(columns.task_id))
 
 
-def batches(ids: Sequence[str], size: int) -> Iterator[Sequence[str]]:
-    """The ids, so many at once."""
+def batches(ids: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """The ids, or what else there is, so many at once."""
     return (ids[start : start + size] for start in range(0, len(ids), size))

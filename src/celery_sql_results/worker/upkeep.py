@@ -36,6 +36,7 @@ class Work(NamedTuple):
         still: held during each task: what a fork waits for, if need be.
         at_start: what to do first, until it has succeeded once.
         heart: makes what says that a worker is alive, of which Celery's signal has brought the consumer.
+        beside: what else is to be done by a worker that has such a heart.
     """
 
     tasks: Mapping[str, Callable[[], object]]
@@ -44,6 +45,7 @@ class Work(NamedTuple):
     still: AbstractContextManager[Any]
     at_start: Callable[[], object]
     heart: Callable[[Any], Heart] | None = None
+    beside: Callable[[Heart], Mapping[str, Callable[[], object]]] | None = None
 
 
 class Upkeep(threading.Thread):
@@ -93,7 +95,8 @@ class Running(NamedTuple):
     def of(cls, work: Work, consumer: Any) -> Running:
         """Begin it."""
         heart = work.heart and getattr(consumer, "hostname", None) and work.heart(consumer)
-        threads = [Upkeep(work)]
+        beside = work.beside(heart) if heart and work.beside else {}
+        threads = [Upkeep(work._replace(tasks={**work.tasks, **beside}))]
         if heart:
             threads.append(Upkeep(work._replace(tasks=heart.tasks, interval=HEARTBEAT, at_start=bool), "alive"))
         for thread in threads:
