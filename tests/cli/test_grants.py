@@ -14,7 +14,7 @@ from celery import Celery, chord, group
 
 from acceptance.shop import make_app
 from acceptance.worker import PATIENCE, Worker, running, settings_for
-from celery_sql_results import DatabaseBackend
+from celery_sql_results import DatabaseBackend, SchemaError
 from cli.run import Program
 from cli.setting_up import PASSWORD, run, statements_of
 from servers import Database
@@ -85,9 +85,9 @@ def test_a_reader(database: Database, backend: DatabaseBackend, hire: Hire, resu
     """It looks, and changes nothing."""
     reader = results.but(url=hire("reader"))
     backend.store_result("t", 1, "SUCCESS")
-    codes = [reader(*each.split()).code for each in ("list", "show t", "check --for reader", "info")]
+    ended = [reader(*each.split()) for each in ("list", "show t", "check --for reader", "info")]
 
-    assert codes == [0, 0, 1 if results("check").code else 0, 0]
+    assert [(each.code, each.told) for each in ended] == [(0, "")] * len(ended)
     assert reader("forget", "t", "--yes").code == 2
     assert backend.get_state("t") == "SUCCESS"
 
@@ -151,7 +151,7 @@ def rights_in(grant: str) -> list[str]:
 def uses(url: str) -> bool:
     """Whether a client can look for a result, forget it, and save and delete a group."""
     app = make_app({"result_backend": f"sql+{url}", "broker_url": "memory://"})
-    with suppress(sa.exc.DBAPIError):
+    with suppress(sa.exc.DBAPIError, SchemaError):
         try:
             found = app.AsyncResult("t").state == "PENDING"
             app.AsyncResult("t").forget()

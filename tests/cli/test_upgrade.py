@@ -117,3 +117,52 @@ def test_the_database_is_away(database: Database, results: Program) -> None:
     ended = results.but(url=url)("upgrade", "--yes")
 
     assert (ended.code, len(ended.told.splitlines()), ended.text) == (2, 1, "")
+
+
+@on("postgresql")
+def test_an_index_that_was_broken_off(database: Database, backend: DatabaseBackend, results: Program) -> None:
+    """What PostgreSQL has left of it is dropped, and the index created."""
+    assert backend.get_state("t") == "PENDING"
+    name = "ix_celery_taskmeta_date_done"
+    database.execute(f"UPDATE pg_index SET indisvalid = false WHERE indexrelid = '{name}'::regclass")
+    before, shown = results("check").code, results("upgrade", "--indexes", "--dry-run")
+    done = results("upgrade", "--indexes", "--yes")
+
+    assert [each.partition(name)[0] for each in statements_of(shown)] == [
+        "DROP INDEX CONCURRENTLY ",
+        "CREATE INDEX CONCURRENTLY ",
+    ]
+    assert (before, done.code, done.lines[-1]) == (1, 0, "2 of 2 statements on indexes were run")
+    assert (results("check").code, results("upgrade", "--indexes").text) == (0, NOTHING)
+
+
+@on("postgresql", "mariadb")
+def test_indexes_that_a_role_may_not_create(database: Database, backend: DatabaseBackend, results: Program) -> None:
+    """It prints the statements for somebody who may, which work."""
+    assert backend.get_state("t") == "PENDING"
+    database.execute(f"DROP INDEX ix_celery_taskmeta_date_done{' ON celery_taskmeta' * (database.kind == 'mariadb')}")
+    clerk = results.but(url=role(database))
+    ended = clerk("upgrade", "--indexes", "--yes")
+    run(database, statements_of(clerk("upgrade", "--indexes", "--sql")))
+
+    assert (ended.code, "could not do all of it" in ended.told) == (2, True)
+    assert results("upgrade", "--indexes").text == NOTHING
+
+
+def test_nothing_is_made_by_looking(database: Database, program: Program) -> None:
+    """A list on an empty database says what to do, and leaves it empty."""
+    ended = program("list")
+
+    assert (ended.code, "has no result tables yet: run upgrade" in ended.told, table_names(database)) == (
+        2,
+        True,
+        set(),
+    )
+
+
+@on("sqlite")
+def test_the_address_that_is_given_goes_before_the_environment(database: Database) -> None:
+    """Celery would take CELERY_RESULT_BACKEND instead."""
+    program = Program("celery-sql-results", database.url, env={"CELERY_RESULT_BACKEND": "redis://nowhere"})
+
+    assert program("upgrade", "--yes").lines[-1] == f"the tables are at version {HEAD} (before: none)"

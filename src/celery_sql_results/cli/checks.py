@@ -23,8 +23,8 @@ from .desk import Desk
 __all__ = ["Checks"]
 
 SPOOL = "database_spool_dir"
-#: One look, or several.
-Look = Callable[[], Finding | Iterable[Finding] | None]
+#: A look by way of a connection that only reads.
+Look = Callable[[Connection], Finding | Iterable[Finding] | None]
 
 
 class Checks:
@@ -44,9 +44,8 @@ class Checks:
         yield from settings
         if any(finding.level is Level.WRONG and finding.about == "settings" for finding in settings):
             return
-        engine = self._desk.backend.database.engine
-        with caught() as failure, connected(engine) as connection:
-            yield from self._of_server(connection)
+        with caught() as failure:
+            yield from self._of_server(self._desk.state)
         if failure.error is not None:
             yield self._unreached(failure.error)
         yield from self._safely("spool", self._spools)
@@ -75,34 +74,42 @@ class Checks:
             return error
         return None
 
-    def _of_server(self, connection: Connection) -> Iterator[Finding]:
-        backend, state = self._desk.backend, self._desk.state
+    def _of_server(self, state: State) -> Iterator[Finding]:
+        backend = self._desk.backend
         impl, options = backend.database.impl, backend.engine_options
-        yield health.server(connection, impl)
+        with connected(backend.database.engine) as connection:
+            server = health.server(connection, impl)
+        yield server
         yield health.version(state)
         yield from health.tables(state)
         yield from health.rights(state, impl, self._purpose)
         yield from health.strange(state)
         looks: dict[str, Look] = {
-            "columns": partial(health.columns, connection, impl, state),
-            "indexes": partial(health.indexes, connection, state),
-            "notifications": partial(self._notifications, state),
-            "ids": partial(health.ids, connection, impl, state),
-            "bloat": partial(health.bloat, connection, impl, state),
-            "expiry": partial(self._expired, connection, state),
-            "clock": partial(health.clock, connection, impl),
-            "connections": partial(health.connections, connection, impl, options),
-            "isolation": partial(health.isolation, connection, impl),
+            "columns": lambda connection: health.columns(connection, impl, state),
+            "indexes": lambda connection: health.indexes(connection, state),
+            "ids": lambda connection: health.ids(connection, impl, state),
+            "bloat": lambda connection: health.bloat(connection, impl, state),
+            "expiry": lambda connection: self._expired(connection, state),
+            "clock": lambda connection: health.clock(connection, impl),
+            "connections": lambda connection: health.connections(connection, impl, options),
+            "isolation": lambda connection: health.isolation(connection, impl),
         }
         for about, look in looks.items():
-            yield from self._safely(about, look)
+            yield from self._safely(about, partial(self._looked, look))
+        yield self._notifications(state)
 
-    def _safely(self, about: str, look: Look) -> Iterator[Finding]:
-        """What a look finds. One that fails keeps no other from being done."""
-        found: Any = None
+    def _looked(self, look: Look) -> list[Finding]:
+        """What a look finds, within the time limit."""
+        database, seconds = self._desk.backend.database, self._desk.seconds
+        with database.impl.reads.connect(database.engine, seconds) as connection:
+            found = look(connection)
+            return [] if found is None else [found] if isinstance(found, Finding) else list(found)
+
+    def _safely(self, about: str, look: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
+        """What is found. What fails keeps nothing else from being looked at."""
+        found: list[Finding] = []
         with caught() as failure:
-            found = look()
-            found = [] if found is None else [found] if isinstance(found, Finding) else list(found)
+            found = list(look())
         if failure.error is not None:
             told = describe(failure.error) if isinstance(failure.error, SQLAlchemyError) else failure.error
             yield Finding(about, f"could not be looked at ({shown(told)})", Level.ADVICE)

@@ -81,7 +81,10 @@ class Desk:
         if not self.app.conf.result_backend:
             raise Ending(f"no result_backend is set: {ADDRESS}")
         self.app.conf.database_create_tables_at_setup = False  # nothing is made by looking
-        backend = self.app.backend
+        try:
+            backend = self.app.backend
+        except ModuleNotFoundError:  # what Celery takes for a module may be part of a password
+            raise Ending(f"result_backend is none that Celery can load (not shown): {ADDRESS}") from None
         if isinstance(backend, DatabaseBackend):
             return backend
         name, found = shown(self.app.main or "default"), shown(self.app.conf.result_backend)

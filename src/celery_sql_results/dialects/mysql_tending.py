@@ -36,6 +36,7 @@ class MySQLTending(Tending):
     """The information schema tells of columns; of connections, the variables."""
 
     creates_schemas = True
+    sequence_seen = "SELECT ON"
     without_roles = None
 
     def as_if_connected(self, dialect: sa.Dialect) -> None:

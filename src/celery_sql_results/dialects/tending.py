@@ -58,6 +58,8 @@ class Tending:
     grants_schemas = False
     #: The oldest release that should be used.
     least: tuple[int, ...] = ()
+    #: What a GRANT says of a sequence, up to its name, so that a role sees that it is there; none where all do.
+    sequence_seen: str | None = None
     #: Sessions are as strict as can be, which costs nothing.
     is_always_strict = False
     #: Why there are no rights to grant; ``None`` if there are.

@@ -59,5 +59,6 @@ def grants(dialect: sa.Dialect, impl: DefaultImpl, models: Models, purpose: str,
     for table, (rights, draws) in tables.items():
         yield f"GRANT {', '.join(rights)} ON {quoted.format_table(table)} TO {grantee}"
         sequence = table.c.id.default if "id" in table.c else None
-        if draws and dialect.supports_sequences and isinstance(sequence, sa.Sequence):
-            yield f"GRANT {impl.sequence_grant} {quoted.format_sequence(sequence)} TO {grantee}"
+        right = impl.sequence_grant if draws else impl.tending.sequence_seen
+        if right and dialect.supports_sequences and isinstance(sequence, sa.Sequence):
+            yield f"GRANT {right} {quoted.format_sequence(sequence)} TO {grantee}"

@@ -92,8 +92,9 @@ def _of_backend(desk: Desk, backend: Any) -> dict[str, Any]:
             "native chords": backend.settings.native_chords,
         },
     }
-    with caught() as failure, connected(engine) as connection:
-        found["database"]["server"] = impl.server(connection.dialect)
+    with caught() as failure:
+        with connected(engine) as connection:
+            found["database"]["server"] = impl.server(connection.dialect)
         found["abilities"]["quick path"] = _is_quick(impl, engine)
         found["tables"] = _tables(desk.state)
     if failure.error is not None:
