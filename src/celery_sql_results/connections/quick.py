@@ -194,7 +194,8 @@ class DirectConnection:
         try:
             self._entry = entry = quick.pool.take()
         except quick.dialect.loaded_dbapi.Error as error:
-            raise quick.told(error, None, None, lost=False) from error
+            lost = quick.dialect.is_disconnect(error, None, None)
+            raise quick.told(error, None, None, lost) from error
         try:
             statements = quick.statements_of(entry)
         except BaseException as error:  # a time limit strikes anywhere: the pool must not have one less for good
