@@ -122,7 +122,8 @@ class Ours(OnSQLAlchemy):
         from celery_sql_results.connections.quick import DirectConnection
 
         impl = self.app.backend.database.impl
-        put, both = impl.put, getattr(DirectConnection, "execute_and_then", None)
+        put, at_once = impl.put, getattr(impl, "put_at_once", None)
+        both = getattr(DirectConnection, "execute_and_then", None)
 
         def told(*arguments: Any) -> Any:
             awaited = put(*arguments)
@@ -133,7 +134,14 @@ class Ours(OnSQLAlchemy):
             committed()
             return both and both(*arguments)
 
+        def told_at_once(*arguments: Any) -> Any:
+            done = at_once and at_once(*arguments)
+            if done:
+                committed()
+            return done
+
         impl.put = told
+        impl.put_at_once = told_at_once
         if both:
             setattr(DirectConnection, both.__name__, told_before)
 

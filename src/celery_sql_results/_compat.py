@@ -14,7 +14,7 @@ from typing import Any, Final, Generic, TypeVar, overload
 
 from typing_extensions import Self
 
-__all__ = ["COMPILER", "POOL", "PRIVATE", "PSYCOPG", "QUICK", "are_there", "memoized_property", "private"]
+__all__ = ["COMPILED", "COMPILER", "POOL", "PRIVATE", "PSYCOPG", "QUICK", "are_there", "memoized_property", "private"]
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -54,6 +54,8 @@ PSYCOPG: Final = (
     "psycopg.errors:error_from_result",
 )
 
+#: What it does to values that a driver does not take as they are.
+COMPILED: Final = ("sqlalchemy.sql.compiler:SQLCompiler._bind_processors",)
 #: What :mod:`.dialects.postgresql_names` overrides.
 COMPILER: Final = (
     "sqlalchemy.sql.compiler:SQLCompiler.visit_binary",
@@ -67,7 +69,7 @@ PRIVATE: Final[dict[str, str]] = {
     "kombu.serialization:registry._encoders": "results are written with kombu's checks around each, which takes longer",
     **dict.fromkeys(POOL, _PINGED),
     **dict.fromkeys(COMPILER, _TRUSTING),
-    **dict.fromkeys((*QUICK, *PSYCOPG), _SLOWER),
+    **dict.fromkeys((*QUICK, *PSYCOPG, *COMPILED), _SLOWER),
 }
 
 _told: set[str] = set()

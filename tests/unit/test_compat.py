@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from celery_sql_results._compat import COMPILER, POOL, PRIVATE, PSYCOPG, QUICK, memoized_property
+from celery_sql_results._compat import COMPILED, COMPILER, POOL, PRIVATE, PSYCOPG, QUICK, memoized_property
 from servers import Database
 
 SCRIPT = Path(__file__).with_name("without.py")
@@ -28,7 +28,7 @@ def test_a_name_that_is_not_there(name: str, sqlite: Database, postgresql: Datab
 
     assert found == [READ, READ]
     assert told == [f"{name} is not there in this release: {PRIVATE[name]}"]
-    if name in {*COMPILER, *POOL, *QUICK, *PSYCOPG}:
+    if name in {*COMPILED, *COMPILER, *POOL, *QUICK, *PSYCOPG}:
         assert by_use == told
 
 

@@ -19,8 +19,6 @@ from celery_sql_results._compat import private
 
 __all__ = ["Outdated", "Statements", "statements_of"]
 
-#: Under what an entry of the pool keeps the statements of its connection.
-STATEMENTS = "celery_sql_results.statements"
 #: SQLSTATEs of a statement that the server does not have any more as it was prepared: a column has another type since,
 #: or somebody deallocated it, or a pooler has given us another server. Nothing was done then.
 OUTDATED = ("0A000", "26000")
@@ -196,17 +194,9 @@ class Statements:
         return rows
 
 
-def statements_of(entry: Any) -> Statements | None:
-    """Those of the connection of an entry of a pool; ``None`` if it is not one that psycopg 3 makes by itself."""
-    info = entry.info
-    if STATEMENTS not in info:
-        connection = entry.dbapi_connection
-        info[STATEMENTS] = Statements(connection) if _is_plain(connection) else None
-    found: Statements | None = info[STATEMENTS]
-    return found
-
-
-def _is_plain(connection: Any) -> bool:
+def statements_of(connection: Any) -> Statements | None:
+    """Those of a connection; ``None`` if it is not one that psycopg 3 makes by itself."""
     psycopg: Any = sys.modules.get("psycopg")
     is_own = psycopg is not None and type(connection) is psycopg.Connection
-    return is_own and connection.cursor_factory is psycopg.Cursor and connection.autocommit
+    is_plain = is_own and connection.cursor_factory is psycopg.Cursor and connection.autocommit
+    return Statements(connection) if is_plain else None

@@ -12,6 +12,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from celery_sql_results.boundaries import undone
 from celery_sql_results.connections.pool import connected
+from celery_sql_results.connections.quick import DirectConnection, Way, quick_path
 
 from .base import DefaultImpl, Put, Row
 
@@ -27,9 +28,27 @@ class AutocommitImpl(DefaultImpl):
     knows_taken_ids = True
     #: The statement that begins a transaction that writes.
     begin = "BEGIN"
+    #: How a driver puts a row past SQLAlchemy; PostgreSQL also finds rows so.
+    puts_by: Way | None = None
 
     def connect(self, engine: Engine) -> AbstractContextManager[Connection]:
         return connected(engine)
+
+    def put_at_once(self, engine: Engine, where: Put, row: Row) -> bool:
+        quick = None if self.puts_by is None else quick_path(engine, self.puts_by)
+        if quick is None:
+            return False
+        upsert = where.statement(self.upsert, tuple(row))
+        if len(quick.compiled(upsert).values) != len(row):  # a table of the user's has columns with values of their own
+            return False
+        try:
+            with DirectConnection(quick) as connection:
+                connection.execute(upsert, row)
+        except exc.DBAPIError as error:
+            if not self.is_taken(error):
+                raise
+            return False
+        return True
 
     def put(self, connection: Connection, where: Put, row: Row, wake: sa.Executable | None = None) -> bool:
         connection.execute(where.statement(self.upsert, tuple(row)), row)

@@ -31,10 +31,8 @@ from .tending import Tending
 from .types import NullableBlob, utc_now
 
 Row = Mapping[str, Any]
-
 #: Seconds between two attempts of a portable set-up, doubled each time.
-FIRST_PAUSE = 0.01
-LONGEST_PAUSE = 1.0
+FIRST_PAUSE, LONGEST_PAUSE = 0.01, 1.0
 
 
 class Put:
@@ -176,6 +174,10 @@ class DefaultImpl:
     def connect_quickly(self, engine: Engine) -> AbstractContextManager[Any]:
         """Like :meth:`connect`, for the few statements of storing and finding: those that are built once."""
         return self.connect(engine)
+
+    def put_at_once(self, engine: Engine, where: Put, row: Row) -> bool:
+        """Put a row past SQLAlchemy, where that is the same. ``False`` if nothing was done, and :meth:`put` is next."""
+        return False
 
     def put(self, connection: Connection, where: Put, row: Row, wake: sa.Executable | None = None) -> bool:
         """Insert ``row``, or replace the one with the same key unless its status is protected.

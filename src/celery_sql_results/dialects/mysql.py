@@ -12,11 +12,16 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import exc
 from sqlalchemy.dialects.mysql import insert
+from sqlalchemy.dialects.mysql.pymysql import MySQLDialect_pymysql
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.engine.url import URL
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
 
 from celery_sql_results.boundaries import undone
+from celery_sql_results.connections.cursors import of_pymysql
+from celery_sql_results.connections.quick import Way
 
 from .autocommit import AutocommitImpl
 from .base import Put
@@ -159,6 +164,21 @@ def _insert(where: Put, columns: tuple[str, ...]) -> Any:
     return insert(where.table).values({column: sa.bindparam(column) for column in columns}).inline()
 
 
+class stored(FunctionElement[Any]):
+    """A column of the row that is there. MariaDB knows it without its table, and reads all of this with each write."""
+
+    name = "stored"
+    inherit_cache = True
+
+
+@compiles(stored)
+def _stored(element: stored, compiler: Any, **options: Any) -> str:
+    """MySQL has an alias for the row that is new, whose columns have the same names."""
+    [column] = element.clauses
+    is_alone = bool(getattr(compiler.dialect, "is_mariadb", False))
+    return str(compiler.process(column, **{**options, "include_table": not is_alone}))
+
+
 def _same_row(where: Put, inserted: Any) -> list[tuple[str, Any]]:
     """An assignment that fails where the row that is there has another key: then it is the id that is taken.
 
@@ -168,7 +188,9 @@ def _same_row(where: Put, inserted: Any) -> list[tuple[str, Any]]:
     table, key = where.table, where.key
     own = [column for column in table.primary_key.columns if key not in table.primary_key.columns]
     never = sa.func.length(inserted[key]) + sa.literal_column("1") + sa.literal_column("18446744073709551615")
-    return [(column.key, sa.func.if_(table.c[key] == inserted[key], column, never)) for column in own[:1]]
+    return [
+        (column.key, sa.func.if_(stored(table.c[key]) == inserted[key], stored(column), never)) for column in own[:1]
+    ]
 
 
 def _is_closed(dbapi_connection: Any) -> bool:
@@ -184,6 +206,7 @@ class MySQLImpl(AutocommitImpl):
     tending = MySQLTending()
     max_parameters = 10_000
     indexes = OnlineIndexes()
+    puts_by = Way(MySQLDialect_pymysql, "pyformat", of_pymysql)
     drivers: Mapping[str, str] = MappingProxyType(
         {
             "pymysql": '"celery-sql-results[mysql]"',
@@ -229,9 +252,10 @@ class MySQLImpl(AutocommitImpl):
         if where.protected:
             # Assignments run from left to right, and the guard reads the status: so the status changes last. It is in
             # each, and the server reads all of them with each write: so it is short. A status that is NULL stays none.
-            stays = sa.or_(*(table.c.status == sa.literal_column(f"'{state}'") for state in where.protected))
+            status = stored(table.c.status)
+            stays = sa.or_(*(status == sa.literal_column(f"'{state}'") for state in where.protected))
             ordered = sorted(new, key=lambda column: column == "status")
-            new = {column: sa.func.if_(stays, table.c[column], new[column]) for column in ordered}
+            new = {column: sa.func.if_(stays, stored(table.c[column]), new[column]) for column in ordered}
         upsert: sa.Insert = statement.on_duplicate_key_update([*_same_row(where, statement.inserted), *new.items()])
         return upsert
 

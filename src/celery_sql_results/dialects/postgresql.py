@@ -21,7 +21,8 @@ from sqlalchemy.engine.url import URL
 
 from celery_sql_results.boundaries import caught
 from celery_sql_results.connections.pool import UNSENT, connected
-from celery_sql_results.connections.quick import DirectConnection, quick_path
+from celery_sql_results.connections.psycopg3 import statements_of
+from celery_sql_results.connections.quick import DirectConnection, Way, quick_path
 
 from . import postgresql_catalog
 from . import postgresql_notify as listen
@@ -112,6 +113,9 @@ LONGEST_MESSAGE = 0x3FFFFFFF
 #: Numbers that are drawn of a sequence at once, to pass by those that are in use: about a second's work.
 MOST_DRAWN = 2_000_000
 
+#: The statements of storing and finding go past SQLAlchemy.
+WAY = Way(PGDialect_psycopg, "pyformat", statements_of, takes_all=True)
+
 #: The key of the lock on all set-ups in one database. It is "celery_s" in ASCII.
 SETUP_KEY = 0x63656C6572795F73
 
@@ -184,7 +188,7 @@ class PostgreSQLImpl(AutocommitImpl):
 
     def connect_quickly(self, engine: Engine) -> AbstractContextManager[Any]:
         """The driver takes and gives the values of our columns as they are, if it is psycopg 3."""
-        quick = quick_path(engine, PGDialect_psycopg)
+        quick = quick_path(engine, WAY)
         return self.connect(engine) if quick is None else DirectConnection(quick)
 
     def put(self, connection: Any, where: Put, row: Row, wake: sa.Executable | None = None) -> bool:

@@ -12,10 +12,13 @@ from weakref import finalize
 import sqlalchemy as sa
 from sqlalchemy import event, exc
 from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.engine import Connection, Dialect, Engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.engine.url import URL
 
+from celery_sql_results.connections.cursors import of_sqlite3
+from celery_sql_results.connections.quick import Way
 from celery_sql_results.connections.shared import SharedConnection
 
 from .autocommit import AutocommitImpl
@@ -76,6 +79,7 @@ class SQLiteImpl(AutocommitImpl):
     tending = SQLiteTending()
     session_isolation_level = "SERIALIZABLE"
     drivers: Mapping[str, str] = MappingProxyType({"pysqlite": ""})
+    puts_by = Way(SQLiteDialect_pysqlite, "qmark", of_sqlite3)
     begin = "BEGIN IMMEDIATE"  # to wait for the writer before it now, because a reader that turns writer cannot
     #: SQLite keeps its locks per process and forgets them in a fork: https://www.sqlite.org/howtocorrupt.html
     closes_before_fork = True

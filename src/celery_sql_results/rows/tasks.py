@@ -71,6 +71,8 @@ class TaskRows:
         where, wake = (self._put_finished if finished else self._put_unfinished), self._wakes[finished]
         if not self._is_whole:
             row = {name: value for name, value in row.items() if name in self._columns}
+        if part is None and self.impl.put_at_once(self.engine, where, row):
+            return
         with self.impl.connect_quickly(self.engine) as connection:
             of_chord = None if part is None else (self._put_part, part)
             awaited = put_under_a_free_id(self.impl, connection, where, row, wake, of_chord)
