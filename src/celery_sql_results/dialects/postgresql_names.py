@@ -36,7 +36,17 @@ QUALIFIED: dict[Any, Any] = {
 #: What has no full name, and is written as what it means.
 DISTINCT = {operators.is_distinct_from: operators.ne, operators.is_not_distinct_from: operators.eq}
 #: The types whose operators are PostgreSQL's. Others, as users may have in tables of their own, have some beside.
-PLAIN = (sa.String, sa.Integer, sa.Numeric, sa.DateTime, sa.Interval, sa.LargeBinary, sa.Boolean, sa.types.NullType)
+PLAIN = (
+    sa.String,
+    sa.Integer,
+    sa.Numeric,
+    sa.Float,
+    sa.DateTime,
+    sa.Interval,
+    sa.LargeBinary,
+    sa.Boolean,
+    sa.types.NullType,
+)
 
 
 class _Qualifying:

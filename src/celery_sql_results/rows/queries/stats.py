@@ -130,7 +130,8 @@ class Stats:
     @property
     def _failed(self) -> sa.ColumnElement[int]:
         one, none = sa.literal_column("1", sa.Integer), sa.literal_column("0", sa.Integer)
-        return sa.case((self._results.in_states([states.FAILURE]), one), else_=none)
+        failure = sa.literal(states.FAILURE, sa.String, literal_execute=True)
+        return sa.case((self._task.c.status == failure, one), else_=none)
 
     def _spread(self, which: Filter, key: sa.ColumnElement[Any]) -> sa.Select[Any]:
         """Counts by name and classes of times. A subquery, so that each is computed, and written, once."""

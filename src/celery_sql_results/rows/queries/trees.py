@@ -125,11 +125,16 @@ class Trees:
         walk.add(self._asked.batches(self._rows.where(self._asked.impl.one_of(self._task.c.task_id)), wanted))
 
     def _find(self, walk: _Walk, name: str, ids: Sequence[str], since: datetime | None) -> list[Row]:
-        """The rows that have one of some ids in a column. What is done lies in the index of the time."""
+        """The rows that have one of some ids in a column. What is done lies in the index of the time.
+
+        That of workflows, where there is one, leaves out the task that has begun each, which is known by its own id.
+        """
         if not self._asked.has(self._task, name):
             return []
-        done, found = self._task.c.date_done, []
+        done, found = self._task.c.date_done, list[Row]()
         mine = self._rows.where(self._asked.impl.one_of(self._task.c[name])).limit(MOST)
+        if name == "root_id":
+            mine = mine.where(self._task.c.root_id != self._task.c.task_id)
         ended = done.is_not(None) if since is None else done >= since
         for each in (mine.where(ended).order_by(done), mine.where(done.is_(None))):
             found += self._asked.batches(each, ids)
