@@ -1,7 +1,7 @@
 """How many connections real workers and their caller hold, counted at the server: no more than the documentation says.
 
-One for each child that has just stored, one for a worker's main process; of who waits, one that listens and one to
-read, with another for moments. When nothing is to be done, none, but for the moments of the upkeep.
+One for each child that has just stored, one for a worker's main process, with another for moments; of who waits, one
+that listens and one to read, with another for moments. When nothing is to be done, none, but for the moments of the upkeep.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from servers.pool import or_skip
 
 #: Children of a worker, and tasks that each of them runs.
 CHILDREN, EACH = 4, 5
-MAIN, WAITING, LOOKING = 1, 3, 1
+MAIN, WAITING, LOOKING = 2, 3, 1
 MOST = CHILDREN + MAIN + WAITING
 IDLE = {"database_idle_timeout": 1}
 WAYS = [
