@@ -146,7 +146,7 @@ class Program:
     def environment(self) -> dict[str, str]:
         """The environment of a call, which also says where the database is."""
         settings = json.dumps({"result_backend": f"sql+{self.url}", **self.settings})
-        return environment(CLI_SETTINGS=settings, CELERY_RESULTS_DATABASE_URL=self.url, **self.env)
+        return environment(**{"CLI_SETTINGS": settings, "CELERY_RESULTS_DATABASE_URL": self.url, **self.env})
 
     def __call__(self, *arguments: str, stdin: bytes = b"", before: Sequence[str] = ()) -> Ended:
         """Run a command in a pipe."""

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-import click
 import pytest
 import sqlalchemy as sa
 
 from celery_sql_results import DatabaseBackend
-from celery_sql_results.cli.desk import Desk, Ending
-from celery_sql_results.cli.kicking import kick
-from celery_sql_results.cli.output import Output
-from celery_sql_results.cli.times import Clock
+from celery_sql_results.cli.commands.chords import command
+from celery_sql_results.cli.desk import Ending
 from cli.doing import sender, worker
 from cli.run import PATIENCE
 from servers import Database, Redis
@@ -36,9 +34,9 @@ class Scene:
 
     def kick(self, *ids: str, **how: Any) -> int:
         """What an operator does, who has agreed."""
-        desk = Desk(self.app, Output("table", Clock(True), False), 10.0)
-        with click.Context(click.Command("chords")):
-            return kick(desk, ids, **{"yes": True, "dry_run": False, **how})
+        flags = [f"--{name.replace('_', '-')}" for name, is_set in {"yes": True, **how}.items() if is_set]
+        obj = SimpleNamespace(app=self.app, no_color=True)
+        return int(command.main(["--kick", *flags, *ids], obj=obj, standalone_mode=False))
 
     def part(self, id_: str, position: int) -> None:
         """A part returns, but nobody looks whether that was the last one."""

@@ -8,7 +8,9 @@ from typing import Any
 import click
 
 from celery_sql_results.chords import header_of, missing_of
+from celery_sql_results.cli.changing import changing
 from celery_sql_results.cli.desk import UNKNOWN, Desk, Ending, verb
+from celery_sql_results.cli.kicking import kick
 from celery_sql_results.cli.output import Column
 from celery_sql_results.cli.pages import LIMIT
 from celery_sql_results.cli.times import DURATION
@@ -38,11 +40,23 @@ PATIENCE = 600.0
 
 
 @verb("chords", is_list=True)
-@click.argument("group_id", metavar="[ID]", required=False)
+@click.argument("group_ids", metavar="[ID]...", nargs=-1)
 @click.option("--stuck", is_flag=True, help="Only those that nothing seems to happen to, and why.")
 @click.option("--older-than", type=DURATION, metavar="TIME", help="Begun so long ago; with --stuck 10m, if not said.")
 @click.option("--limit", type=click.IntRange(1), default=LIMIT, show_default=True, help="How many lines, at most.")
-def command(desk: Desk, group_id: str | None, stuck: bool, older_than: float | None, limit: int) -> None:
+@click.option("--kick", "kicks", is_flag=True, help="Send the bodies of these chords, which are complete.")
+@click.option("--fail", is_flag=True, help="With --kick: let the bodies fail of those that are not.")
+@changing
+def command(
+    desk: Desk,
+    group_ids: tuple[str, ...],
+    stuck: bool,
+    older_than: float | None,
+    limit: int,
+    kicks: bool,
+    fail: bool,
+    **how: bool,
+) -> int | None:
     """Chords whose body was not sent, the oldest first: how many of their parts have returned, and what the body is.
 
     With an ID, which may be shortened: one chord, and its members, those first whose part is missing. Of a member in
@@ -50,13 +64,19 @@ def command(desk: Desk, group_id: str | None, stuck: bool, older_than: float | N
 
     A chord is stuck if it is complete, but no process is about to send the body; or if all members that are missing
     have ended or are unknown.
+
+    --kick needs the IDs, and the broker. It refuses a chord that is not complete, and says what is missing.
     """
+    if kicks:
+        return _kick(desk, group_ids, fail, **how)
     questions = ChordQuestions(desk.asked, header_of, missing_of)
     if not questions.are_there:
         raise Ending(f"{desk.backend.database.name} has no tables of chords that this role may read: run upgrade")
-    if group_id is not None:
-        _show(desk, questions, _one(questions, group_id), limit)
-        return
+    if group_ids[1:]:
+        raise Ending("chords shows one chord at a time")
+    if group_ids:
+        _show(desk, questions, _one(questions, *group_ids), limit)
+        return None
     if stuck:
         rows = [_row(*each) for each in questions.stuck(limit, PATIENCE if older_than is None else older_than)]
     else:
@@ -64,6 +84,13 @@ def command(desk: Desk, group_id: str | None, stuck: bool, older_than: float | N
     columns = COLUMNS if stuck else COLUMNS[:-1]
     if not desk.out.rows(columns, rows):
         desk.out.note("no such chords")
+    return None
+
+
+def _kick(desk: Desk, group_ids: tuple[str, ...], fail: bool, yes: bool, dry_run: bool) -> int:
+    if not group_ids:
+        raise Ending("which chords? Give their ids: --stuck lists those that need it")
+    return kick(desk, group_ids, yes, dry_run, fail)
 
 
 def _row(chord: OpenedChord, why: str | None = None) -> dict[str, Any]:
