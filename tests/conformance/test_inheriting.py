@@ -119,6 +119,59 @@ def test_what_is_refused_leaves_the_outcome(backend: OwnBackend, database: Datab
     close(made)
 
 
+class Filled(Base):
+    """Results, and groups, with a column that SQLAlchemy fills."""
+
+    __abstract__ = True
+
+    id = sa.Column(sa.Integer, primary_key=True, autoincrement=True)
+    result = sa.Column(sa.LargeBinary)
+    date_done = sa.Column(sa.DateTime)
+    tenant = sa.Column(sa.String(20), default=lambda: "shop")
+
+
+class FilledTask(Filled):
+    """Of a task."""
+
+    __tablename__ = "filled_results"
+
+    task_id = sa.Column(sa.String(155), unique=True)
+    status = sa.Column(sa.String(50))
+    traceback = sa.Column(sa.Text)
+
+    def __init__(self, task_id: str) -> None:
+        self.task_id = task_id
+
+
+class FilledTaskSet(Filled):
+    """Of a group."""
+
+    __tablename__ = "filled_groups"
+
+    taskset_id = sa.Column(sa.String(155), unique=True)
+
+
+class FilledBackend(DatabaseBackend):
+    """Stores in them."""
+
+    task_cls = FilledTask
+    taskset_cls = FilledTaskSet
+
+
+def test_a_column_that_sqlalchemy_fills(database: Database) -> None:
+    """Whichever way a statement takes."""
+    app = app_on(database.url)
+    backend = FilledBackend(app=app, url=database.url)
+    for task_id in ("t", "u"):
+        backend.store_result(task_id, 1, states.SUCCESS)
+    app.GroupResult("g", [app.AsyncResult("t")]).save(backend=backend)
+
+    stored = database.execute("SELECT task_id, tenant FROM filled_results ORDER BY task_id")
+    assert stored == [("t", "shop"), ("u", "shop")]
+    assert database.execute("SELECT taskset_id, tenant FROM filled_groups") == [("g", "shop")]
+    close(backend)
+
+
 @on("postgresql", "mariadb")
 def test_kept_in_the_spool(database: Database, tmp_path: Path) -> None:
     """What the backend knows of a row is kept; a column of one's own is not, since nobody knows its type."""

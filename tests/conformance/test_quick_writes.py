@@ -9,19 +9,17 @@ from typing import Any
 
 import pymysql
 import pytest
-import sqlalchemy as sa
 from celery import states
 from celery.app.task import Context
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.orm import DeclarativeBase
 
 from celery_sql_results import DatabaseBackend
 from conformance.test_quick_path import WRITE_AND_READ, listening, use
 from conformance.test_statements import VERBS, verbs
 from servers import Database
 from servers.pool import needs, on
-from support import Backends, Statements, app_on, close
+from support import Backends, Statements
 
 pytestmark = [on("mariadb", "sqlite"), pytest.mark.drivers("pymysql", "pysqlite")]
 
@@ -175,42 +173,6 @@ def test_however_values_stand_in_a_statement(database: Database, backends: Backe
     backend = backends(database_engine_options={"paramstyle": {"sqlite": "named", "mariadb": "format"}[database.kind]})
 
     assert use(backend) == {"x": "Ü"}
-
-
-class OwnBase(DeclarativeBase):
-    """Of the classes of an application."""
-
-
-class OwnTask(OwnBase):
-    """Its results, in a table with a column that SQLAlchemy fills."""
-
-    __tablename__ = "counted_results"
-
-    id = sa.Column(sa.Integer, sa.Sequence("task_id_sequence"), primary_key=True, autoincrement=True)
-    task_id = sa.Column(sa.String(155), unique=True)
-    status = sa.Column(sa.String(50))
-    result = sa.Column(sa.LargeBinary)
-    date_done = sa.Column(sa.DateTime)
-    traceback = sa.Column(sa.Text)
-    tenant = sa.Column(sa.String(20), default=lambda: "shop")
-
-    def __init__(self, task_id: str) -> None:
-        self.task_id = task_id
-
-
-class OwnBackend(DatabaseBackend):
-    """Stores in them."""
-
-    task_cls = OwnTask
-
-
-def test_a_column_that_sqlalchemy_fills(database: Database) -> None:
-    backend = OwnBackend(app=app_on(database.url), url=database.url)
-    for task_id in ("t", "u"):
-        backend.store_result(task_id, 1, states.SUCCESS)
-
-    assert database.execute("SELECT task_id, tenant FROM counted_results") == [("t", "shop"), ("u", "shop")]
-    close(backend)
 
 
 def test_the_dialect_of_mariadb(database: Database, backends: Backends, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,12 +38,9 @@ class AutocommitImpl(DefaultImpl):
         quick = None if self.puts_by is None else quick_path(engine, self.puts_by)
         if quick is None:
             return False
-        upsert = where.statement(self.upsert, tuple(row))
-        if len(quick.compiled(upsert).values) != len(row):  # a table of the user's has columns with values of their own
-            return False
         try:
             with DirectConnection(quick) as connection:
-                connection.execute(upsert, row)
+                connection.execute(where.statement(self.upsert, tuple(row)), row)
         except exc.DBAPIError as error:
             if not self.is_taken(error):
                 raise

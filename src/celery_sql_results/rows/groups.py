@@ -12,7 +12,7 @@ from celery_sql_results._compat import memoized_property
 from celery_sql_results.dialects import DefaultImpl, Put, as_dicts, put_under_a_free_id
 from celery_sql_results.models import Models
 
-from .tasks import Columns, Row
+from .tasks import Columns, Row, is_filled
 
 __all__ = ["GroupRows"]
 
@@ -26,11 +26,13 @@ class GroupRows:
         self._table = models.group
         self._columns = columns[models.group]
         self._put = Put(models.group, "taskset_id")
+        filled = is_filled(models.group, ("taskset_id", "result", "date_done", "content_type"))
+        self._connect = impl.connect if filled else impl.connect_quickly
 
     def put(self, row: Row) -> None:
         """Store a row, in place of the one that is there."""
         there = {name: value for name, value in row.items() if name in self._columns}
-        with self.impl.connect_quickly(self.engine) as connection:
+        with self._connect(self.engine) as connection:
             put_under_a_free_id(self.impl, connection, self._put, there)
 
     def put_unless_newer(self, row: Row) -> None:

@@ -21,7 +21,7 @@ from celery_sql_results.foreign import escaping
 from celery_sql_results.ids import BLANK
 from celery_sql_results.models import EXTENDED_COLUMNS, RECORDED_COLUMNS, TASK_COLUMNS, Models
 
-__all__ = ["Columns", "Row", "TaskRows", "batches"]
+__all__ = ["Columns", "Row", "TaskRows", "batches", "is_filled"]
 
 logger = escaping(logging.getLogger(__name__))
 Row = Mapping[str, Any]
@@ -56,6 +56,7 @@ class TaskRows:
         self.columns = self._columns = columns[models.task]
         #: Whether every column is there that a row may have: a class of the user's may know fewer.
         self._is_whole = self._columns == {*models.task.columns.keys(), *TASK_COLUMNS, *EXTENDED_COLUMNS}
+        self._is_filled = is_filled(models.task, TASK_COLUMNS)
         waiters = models.waiters if notifies else None
         self._put_finished = Put(models.task, "task_id", _FINAL, waiters)
         self._put_unfinished = Put(models.task, "task_id", _FINISHED, waiters)
@@ -71,9 +72,10 @@ class TaskRows:
         where, wake = (self._put_finished if finished else self._put_unfinished), self._wakes[finished]
         if not self._is_whole:
             row = {name: value for name, value in row.items() if name in self._columns}
-        if part is None and self.impl.put_at_once(self.engine, where, row):
+        if part is None and not self._is_filled and self.impl.put_at_once(self.engine, where, row):
             return
-        with self.impl.connect_quickly(self.engine) as connection:
+        connect = self.impl.connect if self._is_filled else self.impl.connect_quickly
+        with connect(self.engine) as connection:
             of_chord = None if part is None else (self._put_part, part)
             awaited = put_under_a_free_id(self.impl, connection, where, row, wake, of_chord)
             if awaited and wake is not None:
@@ -177,6 +179,12 @@ class TaskRows:
     def _states(self) -> sa.Select[Any]:
         columns = self.models.task.c
         return sa.select(columns.task_id, columns.status).where(self.impl.one_of(columns.task_id))
+
+
+def is_filled(table: sa.Table, written: Collection[str]) -> bool:
+    """Whether SQLAlchemy has values of its own for columns that we do not write, in a table of the user's."""
+    columns = (column for column in table.columns if column.key not in written)
+    return any(column.default is not None and not column.default.is_sequence for column in columns)
 
 
 def batches(ids: Sequence[T], size: int) -> Iterator[Sequence[T]]:
