@@ -15,12 +15,12 @@ from typing import Any, Final, NamedTuple
 import sqlalchemy as sa
 from celery import states
 
-from celery_sql_results.dialects import as_dicts
+from celery_sql_results.dialects import DefaultImpl, as_dicts
 from celery_sql_results.models import not_succeeded
 
 from .tasks import Row, TaskRows, batches
 
-__all__ = ["Lost", "LostRows", "Suspect"]
+__all__ = ["Lost", "LostRows", "Suspect", "runs_of", "suspects_among"]
 
 #: By how much a clock may be set back in one step without anybody noticing: small steps are what clocks are kept by.
 MARGIN: Final = timedelta(seconds=1)
@@ -100,13 +100,8 @@ class LostRows:
 
         Of a name that nobody has ever run under, or that an older release runs under, nothing is known.
         """
-        runs, ago = self._workers.c, self._impl.now(-older_than)
-        flags = {"is_silent": runs.date_seen < ago, "is_settled": runs.date_started < ago}
-        asked = [sa.case((is_so, 1), else_=0).label(name) for name, is_so in flags.items()]
-        query = sa.select(*(runs[name] for name in _RUN), *asked).order_by(runs.name)
         with self._impl.connect(self._engine) as connection:
-            found = as_dicts(connection.execute(query))
-        return list(_suspects(found))
+            return list(suspects_among(as_dicts(connection.execute(runs_of(self._workers, self._impl, older_than)))))
 
     def of(self, suspects: Collection[Suspect], limit: int = LIMIT) -> list[Lost]:
         """So many tasks that began in runs of these workers which are gone."""
@@ -154,7 +149,16 @@ class LostRows:
         )
 
 
-def _suspects(runs: Collection[Row]) -> Iterator[Suspect]:
+def runs_of(workers: sa.Table, impl: DefaultImpl, older_than: timedelta) -> sa.Select[Any]:
+    """The runs of all workers, for :func:`suspects_among`."""
+    runs, ago = workers.c, impl.now(-older_than)
+    flags = {"is_silent": runs.date_seen < ago, "is_settled": runs.date_started < ago}
+    asked = [sa.case((is_so, 1), else_=0).label(name) for name, is_so in flags.items()]
+    return sa.select(*(runs[name] for name in _RUN), *asked).order_by(runs.name)
+
+
+def suspects_among(runs: Collection[Row]) -> Iterator[Suspect]:
+    """The workers whose tasks are lost."""
     for name, of_name in groupby(runs, lambda run: run["name"]):
         known = list(of_name)
         if any(run[column] is None for run in known for column in ("date_started", "date_seen", "clock")):

@@ -27,8 +27,7 @@ COLUMNS = (
 )
 LOST = (
     *(Column("started", "began", form="time"), Column("state", "state"), Column("name", "task")),
-    *(Column("worker", "worker"), Column("worker_state", "it is"), Column("worker_seen", "seen", 100, "time")),
-    Column("task_id", "id"),
+    *(Column("worker", "worker"), Column("task_id", "id"), Column("why", "why", 100)),
 )
 #: How long ago workers that have no row may have stored a result, to be shown.
 RECENT = timedelta(hours=1)
@@ -67,5 +66,5 @@ def _rows(workers: Workers, limit: int) -> Iterator[dict[str, Any]]:
 
 
 def _lost(row: Row) -> dict[str, Any]:
-    run = row["run"]
-    return {**as_row(row), "worker_state": run["state"], "worker_seen": run["date_seen"]}
+    suspect = row["suspect"]
+    return {**as_row(row), "why": suspect.why, "worker_seen": suspect.seen}

@@ -66,7 +66,7 @@ class Asked:
             TooLong: the database took longer than the time limit.
             sqlalchemy.exc.DBAPIError: the database could not be reached.
         """
-        tables = [table for table, columns in self.columns.items() if columns]
+        tables = [table for table in self.models.tables_for(self.impl) if self.columns.get(table)]
         return self._ask(lambda connection: self.impl.reads.sizes(connection, tables))
 
     def _ask(self, ask: Callable[[Connection], list[Row]]) -> list[Row]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, Final
 
 import sqlalchemy as sa
 from celery import states
 
+from celery_sql_results.rows.lost import Suspect, runs_of, suspects_among
 from celery_sql_results.rows.tasks import Row
 from celery_sql_results.rows.workers import GONE_AFTER
 
@@ -20,12 +20,10 @@ __all__ = ["ALIVE", "ENDED", "GONE", "Workers"]
 
 #: What a run of a worker may be: it says that it is there; it has said that it ends; it has fallen silent.
 ALIVE, ENDED, GONE = "alive", "ended", "gone"
-#: Runs that are read of the workers whose tasks may be lost, and results that are looked at for lost ones.
-RUNS, LOOKED_AT = 100_000, 20_000
+#: Results that are looked at for lost ones.
+LOOKED_AT = 20_000
 #: Results that one query reads.
 AT_ONCE = 1_000
-#: What tells of a run whether it may have run a task.
-_BY_RUN: Final = ("name", "date_started", "date_seen", "date_ended", "host", "pid")
 
 
 class Workers:
@@ -65,30 +63,22 @@ class Workers:
         return self._asked.all(found.where(~known) if self.are_there else found)
 
     def lost(self, which: Filter, limit: int) -> list[Row]:
-        """So many of the results that a filter means, whose tasks began on a worker that is gone, and have not ended.
+        """So many of the results that a filter means, whose tasks are lost, each with its ``suspect``.
 
-        Each has as ``run`` the last run of the worker that may have had it. As long as any of these is alive, a task is
-        not lost.
+        By the rules of :mod:`~celery_sql_results.rows.lost`, for workers that are silent for a minute.
         """
         which = which if which.states else replace(which, states=(states.STARTED,))
-        runs: dict[str, list[Row]] = {}
-        for run in self._asked.all(self._runs.limit(RUNS)):
-            runs.setdefault(run["name"], []).append(run)
+        runs = self._asked.all(runs_of(self._workers, self._asked.impl, GONE_AFTER))
+        suspects = {suspect.worker: suspect for suspect in suspects_among(runs)}
         found: list[Row] = []
-        read, cursor, more = 0, None, True
+        read, cursor, more = 0, None, bool(suspects)
         while more and len(found) < limit and read < LOOKED_AT:
             page: Page = Results(self._asked).page(which, AT_ONCE, cursor)
-            found += _lost(page.rows, runs)
+            found += _lost(page.rows, suspects)
             read, cursor, more = read + len(page.rows), page.next, page.next is not None
         return found[:limit]
 
     # -- statements ----------------------------------------------------------------------------------------------
-
-    @property
-    def _runs(self) -> sa.Select[Any]:
-        workers = self._workers.c
-        found = sa.select(*(workers[name] for name in _BY_RUN), self._state.label("state"))
-        return found.order_by(workers.date_seen.desc())
 
     @property
     def _state(self) -> sa.ColumnElement[str]:
@@ -99,17 +89,8 @@ class Workers:
         return sa.case((workers.date_ended.is_not(None), ended), (is_late, gone), else_=alive)
 
 
-def _lost(rows: Iterable[Row], runs: dict[str, list[Row]]) -> list[Row]:
-    found: list[Row] = []
+def _lost(rows: Iterable[Row], suspects: Mapping[str, Suspect]) -> Iterator[Row]:
     for row in rows:
-        began = row["date_started"]
-        had = [run for run in runs.get(row["worker"], ()) if _may_have(run, began)]
-        if row["date_done"] is None and had and all(run["state"] != ALIVE for run in had):
-            found.append({**row, "run": had[0]})
-    return found
-
-
-def _may_have(run: Row, began: Any) -> bool:
-    """Whether a task may have begun in a run: not before that, by the clock of the worker, which tells both times."""
-    since = run["date_started"]
-    return isinstance(began, datetime) and isinstance(since, datetime) and since <= began
+        suspect, began = suspects.get(row["worker"]), row["date_started"]
+        if suspect is not None and row["date_done"] is None and isinstance(began, datetime) and began < suspect.before:
+            yield {**row, "suspect": suspect}
