@@ -1,7 +1,8 @@
 """How many connections real workers and their caller hold, counted at the server: no more than the documentation says.
 
 One for each child that has just stored, one for a worker's main process, with another for moments; of who waits, one
-that listens and one to read, with another for moments. When nothing is to be done, none, but for the moments of the upkeep.
+that listens and one to read, with another for moments. When nothing is to be done, none, but for the moments of the
+upkeep.
 """
 
 from __future__ import annotations
