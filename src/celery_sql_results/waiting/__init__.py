@@ -10,6 +10,7 @@ notification is a hint, the row is the truth: a lost one costs time, never a res
 
 from __future__ import annotations
 
+from .aio import Seen, as_completed
 from .choice import looker_for
 from .joining import metas
 from .listening import arrives
@@ -18,4 +19,17 @@ from .results import install
 from .share import Share, when_closed
 from .waits import INTERVAL, Wait, Waits
 
-__all__ = ["INTERVAL", "Looker", "Share", "Wait", "Waits", "arrives", "install", "looker_for", "metas", "when_closed"]
+__all__ = [
+    "INTERVAL",
+    "Looker",
+    "Seen",
+    "Share",
+    "Wait",
+    "Waits",
+    "arrives",
+    "as_completed",
+    "install",
+    "looker_for",
+    "metas",
+    "when_closed",
+]

@@ -150,6 +150,20 @@ class Looker:
         elif wait.ends_itself:
             self.end(wait)
 
+    def enlist(self, wait: Subscription) -> None:
+        """:meth:`begin`, with all looks in the thread: nobody is kept here."""
+        with self._lock:
+            wait.looker = self
+            self._schedule.begin(wait)
+            self._schedule.plan_now(wait)
+            wait.renewal = -math.inf
+            self._awaited.add(wait)
+            self._start()
+            notifier = self._notifier
+        self._inbox.put(None)
+        if notifier is not None:
+            notifier.wake()
+
     def _go_on(self, wait: Subscription) -> None:
         """The first look is over, and has not found everything."""
         with self._lock:
@@ -290,8 +304,7 @@ class Looker:
             return
         began = time.monotonic()
         with self._lock:
-            for wait in waits:
-                self._schedule.note(wait)
+            self._schedule.note(*waits)
         with caught() as failure:  # a driver may raise anything
             self._hand_over(self._asking.look(waits, self._is_hopeful))
         error = failure.error
@@ -300,14 +313,16 @@ class Looker:
         if error is not None and not self._passes(error):
             self._tell(waits, error)
             return
-        if error is None:
-            self._outage.answered()
-        else:
-            self._outage.failed(error, began)
         with self._lock:
             for wait in waits:
                 if not wait.has_ended and wait.missing:
                     self._plan(wait) if error is None else self._schedule.plan_again(wait)
+        if error is not None:
+            self._outage.failed(error, began)
+            return
+        self._outage.answered()
+        for wait in waits:
+            wait.looked_for()
 
     def _tell(self, waits: Collection[Subscription], error: BaseException) -> None:
         if len(waits) > 1:

@@ -82,6 +82,9 @@ class Subscription:
         self._rows.append(row)
         self._arrived()
 
+    def looked_for(self) -> None:
+        """A look for it is over."""
+
     def fail(self, error: BaseException) -> None:
         """Let whoever waits know that there is no use in waiting."""
         self._error = error
