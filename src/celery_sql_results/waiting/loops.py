@@ -71,7 +71,7 @@ class _Post:
         self._begun += 1
         if self._begun > AT_ONCE:
             turn: asyncio.Future[None] = loop.create_future()
-            self.put(lambda: turn.done() or turn.set_result(None))
+            self.put(lambda: _fulfil(turn))
             await turn
 
     def _begin_anew(self) -> None:
@@ -127,8 +127,7 @@ class LoopWait(Subscription):
             self._post.put(self._fulfil)
 
     def _fulfil(self) -> None:
-        if not self._arrival.done():
-            self._arrival.set_result(None)
+        _fulfil(self._arrival)
 
     async def arrivals(self, deadline: float | None) -> list[Row]:
         """Wait until something comes, or the first look has found nothing, and take what there is.
@@ -177,3 +176,8 @@ def _begin(share: Share, post: _Post, future: asyncio.Future[Looker]) -> None:
             future.set_exception(error) if error is not None else future.set_result(found)  # type: ignore[arg-type]
 
     post.put(tell)
+
+
+def _fulfil(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
