@@ -124,8 +124,7 @@ class Looker:
 
     def look_once(self, wait: Subscription) -> None:
         """Hand a wait what is there."""
-        for row in self._asking.fetch(wait.task_ids):
-            wait.offer(row)
+        wait.offer(self._asking.fetch(wait.task_ids))
 
     def begin(self, wait: Subscription) -> None:
         """Hand a wait what is there, in this thread, and then what comes, until it has ended.
@@ -141,8 +140,7 @@ class Looker:
             if is_announced:  # first, or a hint that comes at once would be for nobody
                 self._awaited.add(wait)
         with caught() as failure:  # a driver may raise anything
-            for row in self._asking.announce([wait]) if is_announced else self._asking.fetch(wait.task_ids):
-                wait.offer(row)
+            wait.offer(self._asking.announce([wait]) if is_announced else self._asking.fetch(wait.task_ids))
         if failure.error is not None and not self._passes(failure.error):
             raise failure.error
         if wait.missing:
@@ -348,18 +346,17 @@ class Looker:
         """Offer rows to those who wait for them, and return whether any was finished."""
         with self._lock:
             offers = self._awaited.offers(rows)
-        is_finished = False
-        for wait, row in offers:
-            if row["status"] in states.READY_STATES:
-                is_finished = True
-                if are_told:  # whoever tells of that has removed our row
-                    wait.left.discard(row["task_id"])
-            wait.offer(row)
+        finished: set[str] = set()
+        for wait, found in offers.items():
+            finished.update(row["task_id"] for row in found if row["status"] in states.READY_STATES)
+            if are_told:  # whoever tells of that has removed our row
+                wait.left -= finished
+            wait.offer(found)
             if wait.ends_itself and not wait.missing:
                 self.end(wait)
         if rows and threading.current_thread() is self._thread:
             time.sleep(COURTESY)
-        return is_finished
+        return bool(finished)
 
     @property
     def _is_hopeful(self) -> bool:

@@ -1,6 +1,7 @@
 """Waits in event loops: the looker's thread serves them too, so that none needs a thread or a driver of its own.
 
-A wait has a future of its loop. Whoever finds a row hands it to the loop, which fulfils the future.
+A wait has a future of its loop. Whoever finds a row hands it to the loop, which fulfils the future. Nothing here keeps
+a loop alive: what outlives it, in the thread that looks, has weak references, and is dropped with the next look.
 """
 
 from __future__ import annotations
@@ -22,19 +23,16 @@ from .looker import Looker
 from .share import LOOK, Share
 from .subscription import Row, Subscription
 
-__all__ = ["LoopWait", "looker_of"]
+__all__ = ["AT_ONCE", "LoopWait", "looker_of", "turn"]
 
-#: Waits that one turn of a loop is kept busy with, so that nothing else in it waits for long: a millisecond or so.
-AT_ONCE = 25
+#: Waits that one turn of a loop is kept busy with, so that nothing else in it waits for long: a few milliseconds.
+AT_ONCE = 20
 #: Seconds after which it is looked anew whether anybody still waits for a database that cannot be reached.
 PATIENCE = 2.0
 
 
 class _Post:
-    """Hands what threads have found to the waits of one event loop, a few at a time.
-
-    The loop is not kept alive by this, and one that has ended is told nothing.
-    """
+    """Hands what threads have found to the waits of one event loop, a few at a time; to none if it has ended."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = ref(loop)
@@ -64,15 +62,15 @@ class _Post:
                 self._arrived.clear()
 
     async def turn(self) -> None:
-        """Wait for one's turn to begin: of a thousand waits that begin at once, some do so in each turn of the loop."""
+        """Wait for one's turn to begin."""
         loop = asyncio.get_running_loop()
         if not self._begun:
             loop.call_soon(self._begin_anew)
         self._begun += 1
         if self._begun > AT_ONCE:
-            turn: asyncio.Future[None] = loop.create_future()
-            self.put(lambda: _fulfil(turn))
-            await turn
+            begins: asyncio.Future[None] = loop.create_future()
+            self.put(lambda: _fulfil(begins))
+            await begins
 
     def _begin_anew(self) -> None:
         self._begun = 0
@@ -87,38 +85,52 @@ class _Post:
         asyncio.get_running_loop().call_soon(self._deliver)
 
 
-_posts: WeakKeyDictionary[asyncio.AbstractEventLoop, _Post] = WeakKeyDictionary()
+#: The post of each loop that has one, for as long as somebody needs it.
+_posts: WeakKeyDictionary[asyncio.AbstractEventLoop, ref[_Post]] = WeakKeyDictionary()
 
 
 def _post() -> _Post:
-    loop = asyncio.get_running_loop()
-    found = _posts.get(loop)
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        raise RuntimeError(
+            "no event loop of asyncio runs here, and results can be awaited in no other: under trio, call "
+            "trio.to_thread.run_sync(result.get)"
+        ) from None
+    known = _posts.get(loop)
+    found = known() if known else None
     if found is None:
-        found = _posts[loop] = _Post(loop)
+        found = _Post(loop)
+        _posts[loop] = ref(found)
     return found
+
+
+async def turn() -> None:
+    """Wait for one's turn to begin: of a thousand waits that begin at once, some do so in each turn of the loop.
+
+    Raises:
+        RuntimeError: no loop runs here that can wait.
+    """
+    await _post().turn()
 
 
 class LoopWait(Subscription):
     """A wait that a coroutine sits through."""
 
-    def __init__(self, task_ids: Iterable[str], every_state: bool) -> None:
-        super().__init__(task_ids, states.READY_STATES, every_state)
+    def __init__(self, task_ids: Iterable[str], every_state: bool, bare: frozenset[str]) -> None:
+        super().__init__(task_ids, states.READY_STATES, every_state, bare)
         self._post = _post()
-        self._arrival: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._is_told = self.was_looked_for = False
-
-    async def begin(self, looker: Looker) -> None:
-        """Begin, and keep nobody else in the loop for long."""
-        await self._post.turn()
-        looker.enlist(self)
+        self._arrival: ref[asyncio.Future[None]] | None = None
+        self._was_looked_for = self._knows = False
+        self._is_told = True
 
     @property
     def is_wanted(self) -> bool:
         return self._post.is_open
 
     def looked_for(self) -> None:
-        if not self.was_looked_for:
-            self.was_looked_for = True
+        if not self._was_looked_for:
+            self._was_looked_for = True
             self._arrived()
 
     def _arrived(self) -> None:
@@ -127,40 +139,58 @@ class LoopWait(Subscription):
             self._post.put(self._fulfil)
 
     def _fulfil(self) -> None:
-        _fulfil(self._arrival)
+        arrival = self._arrival() if self._arrival else None
+        if arrival is not None:
+            _fulfil(arrival)
 
     async def arrivals(self, deadline: float | None) -> list[Row]:
-        """Wait until something comes, or the first look has found nothing, and take what there is.
+        """What has come since; waits until something comes, or the first look has found nothing.
 
         Raises:
             AwaitTimeout: the ``deadline`` is over.
             what keeps the database from answering.
         """
-        until = deadline if self.was_looked_for or deadline is None else max(deadline, self.since + LOOK)
+        arrival: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._arrival = ref(arrival)
+        self._is_told = False  # first: what comes from now on tells
+        rows = list(self.take(0.0))
+        if rows or self._is_first():
+            return rows
+        until = deadline if self._knows or deadline is None else max(deadline, self.since + LOOK)
         left = None if until is None else max(until - time.monotonic(), 0.0)
-        done, _ = await asyncio.wait([self._arrival], timeout=left)
-        if not done:
+        done, _ = await asyncio.wait([arrival], timeout=left)
+        rows = list(self.take(0.0))
+        if not done and not rows:
             raise AwaitTimeout("The operation timed out.")
-        self._arrival = asyncio.get_running_loop().create_future()
-        self._is_told = False  # first: what comes from now on tells anew
-        return list(self.take(0.0))
+        self._is_first()
+        return rows
+
+    def _is_first(self) -> bool:
+        """Whether it is news that the first look is over."""
+        is_news = self._was_looked_for and not self._knows
+        self._knows = self._was_looked_for
+        return is_news
 
 
 async def looker_of(share: Share, deadline: float | None) -> Looker:
-    """What looks for those who wait through a backend. The first time, a thread connects: the loop must not wait."""
+    """What looks for those who wait through a backend. The first time, a thread connects: the loop must not wait.
+
+    Raises:
+        AwaitTimeout: the ``deadline`` is over, and so is the time that a first look may take.
+        what keeps the database from being used.
+    """
+    post, first = _post(), time.monotonic() + LOOK
     while (found := share.found) is None:
-        beginning, loop = _post().beginning, asyncio.get_running_loop()
-        future = beginning.get(share)
-        if future is None or future.done():
-            future = beginning[share] = loop.create_future()
-            future.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody need be there
-            args = (share, _post(), future)
+        future = post.beginning.get(share)
+        if future is None:
+            future = post.beginning[share] = asyncio.get_running_loop().create_future()
+            args = (share, post, future)
             threading.Thread(target=_begin, args=args, name="celery-sql-results-begin", daemon=True).start()
-        left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
+        left = None if deadline is None else max(max(deadline, first) - time.monotonic(), 0.0)
         await asyncio.wait([future], timeout=left)
         if future.done() and not isinstance(future.exception(), CeleryTimeoutError):
             return future.result()
-        if deadline is not None and time.monotonic() >= deadline:
+        if left is not None and time.monotonic() >= max(deadline or 0.0, first):
             raise AwaitTimeout("The result database could not be reached in time.")
     return found
 
@@ -172,8 +202,14 @@ def _begin(share: Share, post: _Post, future: asyncio.Future[Looker]) -> None:
     error = failure.error
 
     def tell() -> None:
-        if not future.done():
-            future.set_exception(error) if error is not None else future.set_result(found)  # type: ignore[arg-type]
+        post.beginning.pop(share, None)  # it would keep the loop alive; and what failed may begin anew
+        if future.done():
+            return
+        if error is None:
+            future.set_result(found)  # type: ignore[arg-type]
+        else:
+            future.set_exception(error)
+            future.exception()  # nobody need be there
 
     post.put(tell)
 

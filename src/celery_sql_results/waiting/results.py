@@ -7,7 +7,7 @@ result that is awaited for ever.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from datetime import datetime
 from typing import Any
 
@@ -130,9 +130,9 @@ class AsyncResult(celery.result.AsyncResult):
     def __await__(self) -> Generator[Any, None, Any]:
         return self.aget().__await__()
 
-    def watch(self, timeout: float | None = None) -> AsyncIterator[aio.Seen]:
-        """Yield each state of the task that is seen, with what is stored, to coroutines; see :class:`.aio.Seen`."""
-        return aio.seen(self, timeout)
+    def watch(self, timeout: float | None = None, **how: bool) -> AsyncGenerator[aio.Seen, None]:
+        """Yield each state of the task that is seen, with what is stored, to coroutines; see :func:`.aio.watch`."""
+        return aio.seen(self, timeout, **how)
 
     def then(self, callback: Callable[..., Any], on_error: Callable[..., Any] | None = None, weak: bool = False) -> Any:
         """Call ``callback`` with this result as soon as it is ready, in the thread that looks for results."""
