@@ -289,6 +289,7 @@ class DatabaseBackend(BaseBackend):
     @property
     def waits(self) -> Waits:
         """What waits through this backend."""
+        self._ensure_not_eager()
         return self._services.waits
 
     @property

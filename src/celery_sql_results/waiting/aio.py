@@ -107,9 +107,11 @@ class _Awaited:
         """
         for after in [each for missing in self._missing.values() for some in missing.values() for each in some]:
             if self._follow and any(_has_failed(parent._cache) for parent in _before(after)):
-                await self._raise_of_parents(after)
+                await _raise_of_parents(after, self._deadline)
         sources = [self._of(backend) for backend in self._missing]
         sources += [self._in_thread()] if self._elsewhere else []
+        if not sources:
+            return
         async with aclosing(_merged(sources)) as arrivals:
             async for arrival in arrivals:
                 yield arrival
@@ -123,27 +125,12 @@ class _Awaited:
                 arrived = missing.pop(task_id, [])
                 if _has_failed(meta) and self._follow:
                     for result in (*before.get(task_id, ()), *arrived):
-                        await self._raise_of_parents(result)
+                        await _raise_of_parents(result, self._deadline)
                 for result in arrived:
                     result._maybe_set_cache(meta)
                     yield result, meta
                 if not missing:
                     return
-
-    async def _raise_of_parents(self, result: Any) -> None:
-        """Raise what a task before this one has raised, the first in a chain before those after it."""
-        parents = [parent for parent in _before(result) if not parent._cache]
-        found: dict[str, str] = {}
-        with suppress(AwaitTimeout):  # of those that are not ready
-            async with aclosing(_metas(result.backend, (), time.monotonic(), map(_id, parents))) as metas:
-                async for meta in metas:
-                    found[meta["task_id"]] = meta["status"]
-        for parent in _before(result):
-            if not parent._cache and found.get(_id(parent)) in states.PROPAGATE_STATES:
-                async with aclosing(_metas(result.backend, [_id(parent)], self._deadline)) as metas:
-                    async for meta in metas:
-                        parent._maybe_set_cache(meta)
-            _throw(parent)
 
     async def _in_thread(self) -> AsyncGenerator[Arrival, None]:
         """Await what is in other kinds of backends, or comes after such, one by one."""
@@ -164,6 +151,26 @@ class _Awaited:
                 raise AwaitTimeout(*error.args) from error
             return False
         return True
+
+
+async def _raise_of_parents(result: Any, deadline: float | None) -> None:
+    """Raise what a task before this one has raised, the first in a chain before those after it."""
+    parents, backend = _before(result), result.backend
+    unknown = [parent for parent in parents if not parent._cache]
+    if not parents:
+        return
+    if any(parent.backend is not backend or not _is_ours(parent) for parent in unknown):
+        await asyncio.to_thread(raise_of_parents, [result])
+        return
+    found: dict[str, str] = {}
+    with suppress(AwaitTimeout):  # of those that are not ready
+        async for meta in _metas(backend, (), time.monotonic(), map(_id, unknown)):
+            found[meta["task_id"]] = meta["status"]
+    for parent in parents:
+        if not parent._cache and found.get(_id(parent)) in states.PROPAGATE_STATES:
+            async for meta in _metas(backend, [_id(parent)], deadline):
+                parent._maybe_set_cache(meta)
+        _throw(parent)
 
 
 def _is_ours(result: Any) -> bool:
@@ -245,10 +252,9 @@ async def as_completed(
             yield result
         else:
             missing.append(result)
-    if missing:
-        async with aclosing(_Awaited(missing, False, deadline).arrive()) as arrivals:
-            async for result, _ in arrivals:
-                yield result
+    async with aclosing(_Awaited(missing, False, deadline).arrive()) as arrivals:
+        async for result, _ in arrivals:
+            yield result
 
 
 async def join(
@@ -259,25 +265,25 @@ async def join(
     follow_parents: bool = True,
 ) -> Any:
     """The value of a result, or those of a group in their order, when they are ready; see ``AsyncResult.aget``."""
-    deadline = await _begin(timeout, disable_sync_subtasks)
-    missing = []
-    for each in leaves([result]):
-        if each._cache and propagate:
-            _throw(each)
-        if not each._cache and not each.ignored:
-            missing.append(each)
-    if missing:
-        async with aclosing(_Awaited(missing, follow_parents and propagate, deadline).arrive()) as arrivals:
-            async for each, meta in arrivals:
-                value_of(meta or each._cache)  # raises what keeps it from being read
-                if propagate:
-                    _throw(each)
+    deadline, follow = await _begin(timeout, disable_sync_subtasks), follow_parents and propagate
+    members = [each for each in leaves([result]) if not each.ignored]
+    for each in members if propagate else ():
+        if follow and _has_failed(each._cache):
+            await _raise_of_parents(each, deadline)
+        _throw(each)
+    missing = [each for each in members if not each._cache]
+    async with aclosing(_Awaited(missing, follow, deadline).arrive()) as arrivals:
+        async for each, meta in arrivals:
+            if meta is not None:
+                value_of(meta)  # raises what keeps it from being read
+            if propagate:
+                _throw(each)
     return _value(result)
 
 
 def _throw(result: Any) -> None:
     if result._cache:
-        result.get(disable_sync_subtasks=False)
+        result.get(disable_sync_subtasks=False, follow_parents=False)
 
 
 def _value(result: Any) -> Any:

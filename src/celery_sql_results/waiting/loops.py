@@ -1,7 +1,7 @@
 """Waits in event loops: the looker's thread serves them too, so that none needs a thread or a driver of its own.
 
 A wait has a future of its loop. Whoever finds a row hands it to the loop, which fulfils the future. Nothing here keeps
-a loop alive: what outlives it, in the thread that looks, has weak references, and is dropped with the next look.
+a loop alive that has ended: its waits are dropped with the next look.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from .subscription import Row, Subscription
 
 __all__ = ["AT_ONCE", "LoopWait", "looker_of", "turn"]
 
-#: Waits that one turn of a loop is kept busy with, so that nothing else in it waits for long: a few milliseconds.
-AT_ONCE = 20
+#: Waits that one turn of a loop is kept busy with, so that nothing else in it waits for long: a millisecond or so.
+AT_ONCE = 10
 #: Seconds after which it is looked anew whether anybody still waits for a database that cannot be reached.
 PATIENCE = 2.0
 
@@ -120,7 +120,8 @@ class LoopWait(Subscription):
     def __init__(self, task_ids: Iterable[str], every_state: bool, bare: frozenset[str]) -> None:
         super().__init__(task_ids, states.READY_STATES, every_state, bare)
         self._post = _post()
-        self._arrival: ref[asyncio.Future[None]] | None = None
+        #: It keeps the task of whoever waits alive, as what a task waits for should: asyncio itself does not.
+        self._arrival: asyncio.Future[None] | None = None
         self._was_looked_for = self._knows = False
         self._is_told = True
 
@@ -139,9 +140,8 @@ class LoopWait(Subscription):
             self._post.put(self._fulfil)
 
     def _fulfil(self) -> None:
-        arrival = self._arrival() if self._arrival else None
-        if arrival is not None:
-            _fulfil(arrival)
+        if self._arrival is not None:
+            _fulfil(self._arrival)
 
     async def arrivals(self, deadline: float | None) -> list[Row]:
         """What has come since; waits until something comes, or the first look has found nothing.
@@ -150,8 +150,7 @@ class LoopWait(Subscription):
             AwaitTimeout: the ``deadline`` is over.
             what keeps the database from answering.
         """
-        arrival: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._arrival = ref(arrival)
+        arrival = self._arrival = asyncio.get_running_loop().create_future()
         self._is_told = False  # first: what comes from now on tells
         rows = list(self.take(0.0))
         if rows or self._is_first():
@@ -183,9 +182,10 @@ async def looker_of(share: Share, deadline: float | None) -> Looker:
     while (found := share.found) is None:
         future = post.beginning.get(share)
         if future is None:
-            future = post.beginning[share] = asyncio.get_running_loop().create_future()
+            future = asyncio.get_running_loop().create_future()
             args = (share, post, future)
             threading.Thread(target=_begin, args=args, name="celery-sql-results-begin", daemon=True).start()
+            post.beginning[share] = future
         left = None if deadline is None else max(max(deadline, first) - time.monotonic(), 0.0)
         await asyncio.wait([future], timeout=left)
         if future.done() and not isinstance(future.exception(), CeleryTimeoutError):
