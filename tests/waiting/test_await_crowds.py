@@ -1,4 +1,4 @@
-"""A thousand coroutines that await a thousand tasks of a real worker: what they hold, what they ask, and who gives up."""
+"""A thousand coroutines that await a thousand tasks of a real worker: what they hold and ask, and who gives up."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ GIVEN_UP = 300
 #: The most that one turn of the loop may compute, in seconds. It is promised to be 20 ms; the time of the thread is
 #: counted, not that of the clock, and the rest is for a machine whose cores are shared.
 LONGEST_TURN = 0.1
-#: Threads and connections of ours that may be there however many wait: one looks, and one listens.
-MOST_THREADS, MOST_CONNECTIONS = 2, 3
+#: Threads and connections of ours that may be there however many wait: one looks, one listens, one closes what is idle.
+#: The worker has connections of its own: one for itself, one for each child.
+MOST_THREADS, MOST_CONNECTIONS = 3, 2 + 3
 CONNECTIONS = {
     "postgresql": "SELECT count(*) - 1 FROM pg_stat_activity WHERE datname = current_database()",
     "mariadb": "SELECT count(*) - 1 FROM information_schema.processlist WHERE db = database()",

@@ -387,9 +387,9 @@ def test_a_database_that_will_not_have_us(database: Database) -> None:
     app = app_on(database.url.replace(f"/{database.name}", "/not_there"), database_create_tables_at_setup=False)
 
     async def main() -> list[Any]:
-        results = [app.AsyncResult("t").aget(PATIENCE) for _ in range(5)]
-        first = await asyncio.gather(*results, return_exceptions=True)
-        return [*first, *await asyncio.gather(app.AsyncResult("t").aget(PATIENCE), return_exceptions=True)]
+        results = [aio.aget(app.AsyncResult("t"), PATIENCE) for _ in range(6)]
+        first = await asyncio.gather(*results[1:], return_exceptions=True)
+        return [*first, *await asyncio.gather(results[0], return_exceptions=True)]
 
     found = in_a_loop(main())
     close(app.backend)

@@ -313,7 +313,9 @@ class Looker:
             return
         with self._lock:
             for wait in waits:
-                if not wait.has_ended and wait.missing:
+                if wait.has_ended:  # meanwhile: the look may have left rows for it
+                    self._awaited.keep(wait)
+                elif wait.missing:
                     self._plan(wait) if error is None else self._schedule.plan_again(wait)
         if error is not None:
             self._outage.failed(error, began)
