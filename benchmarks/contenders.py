@@ -259,6 +259,7 @@ VARIANTS: dict[str, type[Contender]] = {
     "1% awaited": Ours,
     "all awaited": Ours,
     "redis-disk": Contender,
+    "await": Ours,
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.case import Benchmark
+from benchmarks.cases.awaiting import Await, Await1000
 from benchmarks.cases.chord import Chord10, Chord1000
 from benchmarks.cases.first_use import FirstUse
 from benchmarks.cases.group import Group
@@ -28,6 +29,8 @@ _ALL: list[Benchmark] = [
     FirstUse(),
     WakeUp(),
     WakeUpWithStore(),
+    Await(),
+    Await1000(),
     Chord10(),
     Chord1000(),
     Throughput(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import ClassVar, NamedTuple
@@ -19,6 +19,8 @@ from benchmarks.player import Player
 
 #: Seconds that the waiter has waited when the result is stored, at random: one period of Celery's poll of 0.5 s.
 PAUSE = (0.1, 0.6)
+#: Waits for a result, and returns when it was there.
+Wait = Callable[[Contender, str], float]
 
 
 class Stored(NamedTuple):
@@ -45,8 +47,8 @@ class WakeUp(Benchmark):
             _once(writer, waiter)
             yield partial(self._round, writer, waiter)
 
-    def _round(self, writer: Player, waiter: Player) -> Round:
-        stored, woken = _once(writer, waiter)
+    def _round(self, writer: Player, waiter: Player, waits: Wait | None = None) -> Round:
+        stored, woken = _once(writer, waiter, waits)
         return Round([woken - getattr(stored, self.since)])
 
 
@@ -58,9 +60,9 @@ class WakeUpWithStore(WakeUp):
     since = "called"
 
 
-def _once(writer: Player, waiter: Player) -> tuple[Stored, float]:
+def _once(writer: Player, waiter: Player, waits: Wait | None = None) -> tuple[Stored, float]:
     task_id = str(uuid.uuid4())
-    waiter.begin(wait, task_id)
+    waiter.begin(waits or wait, task_id)
     stored = writer.do(store_later, task_id, random.uniform(*PAUSE))
     return stored, waiter.end()
 

@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .backend import DatabaseBackend
     from .errors import (
+        AwaitTimeout,
         DatabaseUnusable,
         PayloadTooLarge,
         ResultRefused,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AwaitTimeout",
     "DatabaseBackend",
     "DatabaseUnusable",
     "PayloadTooLarge",
@@ -70,7 +72,7 @@ __all__ = [
 _HOMES = {
     "backend": ("DatabaseBackend",),
     "errors": (
-        *("DatabaseUnusable", "PayloadTooLarge", "ResultRefused", "SchemaError", "SettingError"),
+        *("AwaitTimeout", "DatabaseUnusable", "PayloadTooLarge", "ResultRefused", "SchemaError", "SettingError"),
         *("TaskIdInvalid", "TaskIdTooLong"),
     ),
     "models": ("Task", "TaskExtended", "TaskSet"),

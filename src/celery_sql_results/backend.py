@@ -25,7 +25,7 @@ from .publishing import keep_for, will_send
 from .services import Services
 from .session import SessionManager
 from .settings import Settings, origin_of
-from .waiting import Looker, Wait, install, metas, when_closed
+from .waiting import Looker, Wait, Waits, install, metas, when_closed
 from .worker import Work
 from .writing import GROUP, TASK, Entry, StruckMeanwhile
 
@@ -287,9 +287,15 @@ class DatabaseBackend(BaseBackend):
         self._services.waits.watch(results)
 
     @property
+    def waits(self) -> Waits:
+        """What waits through this backend."""
+        self._ensure_not_eager()
+        return self._services.waits
+
+    @property
     def looker(self) -> Looker:
         """What looks for those who wait through this backend, and others on the same tables in this process."""
-        return self._services.waits.share.looker
+        return self.waits.share.looker
 
     # -- groups --------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,8 @@
     ValueError
      └── TaskIdInvalid       no column can hold an id
           └── TaskIdTooLong  it is longer than its column
+    celery.exceptions.TimeoutError, TimeoutError
+     └── AwaitTimeout        what a coroutine awaited was not ready in time
     Exception
      └── ResultRefused       the database refused a result; it is the error that is stored in its place
     kombu.exceptions.DecodeError
@@ -25,12 +27,14 @@ from __future__ import annotations
 from typing import Any
 
 from celery.exceptions import ImproperlyConfigured
+from celery.exceptions import TimeoutError as CeleryTimeoutError
 from kombu.exceptions import DecodeError
 from typing_extensions import Self
 
 from .foreign import shown
 
 __all__ = [
+    "AwaitTimeout",
     "DatabaseUnusable",
     "Described",
     "PayloadTooLarge",
@@ -42,6 +46,10 @@ __all__ = [
     "Told",
     "bare",
 ]
+
+
+class AwaitTimeout(CeleryTimeoutError, TimeoutError):
+    """What a coroutine awaited was not ready in time: both Celery's ``TimeoutError`` and Python's."""
 
 
 class Described(str):

@@ -27,6 +27,7 @@ from support import app_on
 def test_public_names() -> None:
     """No more and no less than what is promised, and each is there and documented."""
     expected = [
+        "AwaitTimeout",
         "DatabaseBackend",
         "DatabaseUnusable",
         "PayloadTooLarge",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import pytest
 from celery import states
@@ -102,9 +102,9 @@ def test_a_thousand_waits_for_tasks_that_have_begun(
     """Each by itself; nobody is offered a row that he does not miss, so a look costs no more than its rows."""
     begun, offered, offer = ids(1000), Counter[bool](), Subscription.offer
 
-    def noted(wait: Subscription, row: Row) -> None:
-        offered[row["task_id"] in wait.task_ids] += 1
-        offer(wait, row)
+    def noted(wait: Subscription, rows: Collection[Row]) -> None:
+        offered.update(row["task_id"] in wait.task_ids for row in rows)
+        offer(wait, rows)
 
     monkeypatch.setattr(Subscription, "offer", noted)
     writer.store_all([(task_id, None, states.STARTED) for task_id in begun])

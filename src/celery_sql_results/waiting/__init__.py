@@ -10,6 +10,7 @@ notification is a hint, the row is the truth: a lost one costs time, never a res
 
 from __future__ import annotations
 
+from .aio import Seen, as_completed
 from .choice import looker_for
 from .joining import metas
 from .listening import arrives
@@ -22,11 +23,13 @@ from .waits import INTERVAL, Wait, Waits
 __all__ = [
     "INTERVAL",
     "Looker",
+    "Seen",
     "Share",
     "Subscription",
     "Wait",
     "Waits",
     "arrives",
+    "as_completed",
     "install",
     "looker_for",
     "metas",

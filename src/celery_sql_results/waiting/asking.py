@@ -9,6 +9,7 @@ import threading
 import time
 import uuid
 from collections.abc import Collection
+from contextlib import AbstractContextManager, nullcontext
 
 from celery import states
 from sqlalchemy.exc import DBAPIError, ProgrammingError, SQLAlchemyError
@@ -54,29 +55,40 @@ class Asking:
 
     def fetch(self, task_ids: Collection[str]) -> list[Row]:
         """The rows that tasks have."""
-        if not self.tasks.impl.closes_before_fork:
+        with self._reading:
             return self.tasks.fetch_many(task_ids)
-        with self.in_use:
-            return self.tasks.fetch_many(task_ids)
+
+    @property
+    def _reading(self) -> AbstractContextManager[object]:
+        return self.in_use if self.tasks.impl.closes_before_fork else nullcontext()
 
     def look(self, waits: Collection[Subscription], is_hopeful: bool) -> list[Row]:
         """The rows that some waits miss; those of waiters are renewed in the same statement, where there is hope."""
         now = time.monotonic()
         renewed = {wait for wait in waits if wait.renewal <= now and is_hopeful and self.may_announce(wait)}
-        others = {task_id for wait in waits if wait not in renewed for task_id in wait.missing}
+        others = {task_id for wait in waits if wait not in renewed for task_id in wait.missing - wait.bare}
+        bare = {task_id for wait in waits if wait.bare for task_id in wait.missing & wait.bare}
         rows = self.announce(renewed) if renewed else []
-        return [*rows, *self.fetch(others)] if others else rows
+        rows = [*rows, *self.fetch(others)] if others else rows
+        return [*rows, *self._states(bare)] if bare else rows
+
+    def _states(self, task_ids: Collection[str]) -> list[Row]:
+        """Of tasks whose values nobody wants."""
+        with self._reading:
+            found = self.tasks.fetch_states(task_ids)
+        return [{"task_id": task_id, "status": status} for task_id, status in found.items()]
 
     def may_announce(self, wait: Subscription) -> bool:
         """Whether :meth:`announce` is worth its price."""
-        return self.waiters is not None and len(wait.task_ids) <= MOST_ROWS and time.monotonic() >= self._again
+        is_small = len(wait.task_ids) - len(wait.bare) <= MOST_ROWS and not wait.missing <= wait.bare
+        return self.waiters is not None and is_small and time.monotonic() >= self._again
 
     def announce(self, waits: Collection[Subscription]) -> list[Row]:
         """The rows that waits miss. From now on, the writers of those that are not finished will notify us.
 
         If the server takes no rows of ours now, they are only read.
         """
-        task_ids = {task_id for wait in waits for task_id in wait.missing}
+        task_ids = {task_id for wait in waits for task_id in wait.missing - wait.bare}
         if self.waiters is None:
             return self.fetch(task_ids)
         try:
@@ -93,7 +105,7 @@ class Asking:
         self._pause = 0.0
         finished = {row["task_id"] for row in rows if row["status"] in states.READY_STATES}
         for wait in waits:
-            wait.left |= wait.missing - finished
+            wait.left |= wait.missing - wait.bare - finished
             wait.is_announced, wait.renewal = True, time.monotonic() + RENEWAL
         return rows
 

@@ -52,9 +52,13 @@ class Awaited:
         """The waits for a task."""
         return self._by_id.get(task_id, ())
 
-    def offers(self, rows: Collection[Row]) -> list[tuple[Subscription, Row]]:
+    def offers(self, rows: Collection[Row]) -> dict[Subscription, list[Row]]:
         """Who is offered what."""
-        return [(wait, row) for row in rows for wait in self.of(row["task_id"])]
+        found: dict[Subscription, list[Row]] = {}
+        for row in rows:
+            for wait in self.of(row["task_id"]):
+                found.setdefault(wait, []).append(row)
+        return found
 
     def told(self, task_ids: Collection[str]) -> dict[str, list[Subscription]]:
         """Of tasks that writers have told us of: those that are missed, and by whom. Their rows of waiters are gone."""

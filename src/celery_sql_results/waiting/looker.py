@@ -124,8 +124,7 @@ class Looker:
 
     def look_once(self, wait: Subscription) -> None:
         """Hand a wait what is there."""
-        for row in self._asking.fetch(wait.task_ids):
-            wait.offer(row)
+        wait.offer(self._asking.fetch(wait.task_ids))
 
     def begin(self, wait: Subscription) -> None:
         """Hand a wait what is there, in this thread, and then what comes, until it has ended.
@@ -141,14 +140,27 @@ class Looker:
             if is_announced:  # first, or a hint that comes at once would be for nobody
                 self._awaited.add(wait)
         with caught() as failure:  # a driver may raise anything
-            for row in self._asking.announce([wait]) if is_announced else self._asking.fetch(wait.task_ids):
-                wait.offer(row)
+            wait.offer(self._asking.announce([wait]) if is_announced else self._asking.fetch(wait.task_ids))
         if failure.error is not None and not self._passes(failure.error):
             raise failure.error
         if wait.missing:
             self._go_on(wait)
         elif wait.ends_itself:
             self.end(wait)
+
+    def enlist(self, wait: Subscription) -> None:
+        """:meth:`begin`, with all looks in the thread: nobody is kept here."""
+        with self._lock:
+            wait.looker = self
+            self._schedule.begin(wait)
+            self._schedule.plan_now(wait)
+            wait.renewal = -math.inf
+            self._awaited.add(wait)
+            self._start()
+            notifier = self._notifier
+        self._inbox.put(None)
+        if notifier is not None:
+            notifier.wake()
 
     def _go_on(self, wait: Subscription) -> None:
         """The first look is over, and has not found everything."""
@@ -290,8 +302,7 @@ class Looker:
             return
         began = time.monotonic()
         with self._lock:
-            for wait in waits:
-                self._schedule.note(wait)
+            self._schedule.note(*waits)
         with caught() as failure:  # a driver may raise anything
             self._hand_over(self._asking.look(waits, self._is_hopeful))
         error = failure.error
@@ -300,14 +311,18 @@ class Looker:
         if error is not None and not self._passes(error):
             self._tell(waits, error)
             return
-        if error is None:
-            self._outage.answered()
-        else:
-            self._outage.failed(error, began)
         with self._lock:
             for wait in waits:
-                if not wait.has_ended and wait.missing:
+                if wait.has_ended:  # meanwhile: the look may have left rows for it
+                    self._awaited.keep(wait)
+                elif wait.missing:
                     self._plan(wait) if error is None else self._schedule.plan_again(wait)
+        if error is not None:
+            self._outage.failed(error, began)
+            return
+        self._outage.answered()
+        for wait in waits:
+            wait.looked_for()
 
     def _tell(self, waits: Collection[Subscription], error: BaseException) -> None:
         if len(waits) > 1:
@@ -333,18 +348,17 @@ class Looker:
         """Offer rows to those who wait for them, and return whether any was finished."""
         with self._lock:
             offers = self._awaited.offers(rows)
-        is_finished = False
-        for wait, row in offers:
-            if row["status"] in states.READY_STATES:
-                is_finished = True
-                if are_told:  # whoever tells of that has removed our row
-                    wait.left.discard(row["task_id"])
-            wait.offer(row)
+        finished: set[str] = set()
+        for wait, found in offers.items():
+            finished.update(row["task_id"] for row in found if row["status"] in states.READY_STATES)
+            if are_told:  # whoever tells of that has removed our row
+                wait.left -= finished
+            wait.offer(found)
             if wait.ends_itself and not wait.missing:
                 self.end(wait)
         if rows and threading.current_thread() is self._thread:
             time.sleep(COURTESY)
-        return is_finished
+        return bool(finished)
 
     @property
     def _is_hopeful(self) -> bool:

@@ -7,7 +7,7 @@ result that is awaited for ever.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Generator
 from datetime import datetime
 from typing import Any
 
@@ -17,6 +17,7 @@ from vine import barrier
 
 from celery_sql_results.ids import as_text
 
+from . import aio
 from .joining import join, some_are_ours
 from .leaves import leaves, raise_of_parents, states_of, throw
 from .waits import INTERVAL
@@ -113,6 +114,26 @@ class AsyncResult(celery.result.AsyncResult):
         """The id of the group or chord that the task is a part of."""
         return self._recorded("group_id")  # type: ignore[no-any-return]
 
+    async def aget(self, timeout: float | None = None, **how: bool) -> Any:
+        """What :meth:`get` returns, for coroutines: no thread waits meanwhile.
+
+        Args:
+            timeout: seconds; 0 looks once, ``None`` waits for ever.
+            how: ``propagate``, ``disable_sync_subtasks`` and ``follow_parents``, as of :meth:`get`; all are true.
+
+        Raises:
+            AwaitTimeout: it is not ready in time.
+            what the task has raised, or one before it.
+        """
+        return await aio.join(self, timeout, **how)
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return self.aget().__await__()
+
+    def watch(self, timeout: float | None = None, **how: bool) -> AsyncGenerator[aio.Seen, None]:
+        """Yield each state of the task that is seen, with what is stored, to coroutines; see :func:`.aio.watch`."""
+        return aio.seen(self, timeout, **how)
+
     def then(self, callback: Callable[..., Any], on_error: Callable[..., Any] | None = None, weak: bool = False) -> Any:
         """Call ``callback`` with this result as soon as it is ready, in the thread that looks for results."""
         if not isinstance(callback, barrier):  # the barrier of a group, which knows its members by itself
@@ -148,6 +169,13 @@ class ResultSet(celery.result.ResultSet):
         if some_are_ours(self.results):
             return self.join_native(*how, on_interval, disable_sync_subtasks) or []
         return super().join(*how, disable_sync_subtasks, on_interval)  # type: ignore[no-untyped-call]
+
+    async def aget(self, timeout: float | None = None, **how: bool) -> Any:
+        """What :meth:`get` returns, for coroutines; see :meth:`AsyncResult.aget`."""
+        return await aio.join(self, timeout, **how)
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return self.aget().__await__()
 
     def _states(self) -> dict[str, str]:
         return states_of(self.results)

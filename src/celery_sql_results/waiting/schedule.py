@@ -59,9 +59,10 @@ class Schedule:
         wait.spent = self.spent
         self.note(wait)
 
-    def note(self, wait: Subscription) -> None:
-        """A look for a wait begins."""
-        wait.changes = self._changes
+    def note(self, *waits: Subscription) -> None:
+        """A look for some waits begins."""
+        for wait in waits:
+            wait.changes = self._changes
 
     def plan(self, wait: Subscription, is_told: bool, tells_which: bool) -> None:
         """A look is over: the next is soon for a young wait, later as it ages, and not before the database has rested.
@@ -83,6 +84,11 @@ class Schedule:
                 self._quiet.add(wait)
         wait.pause = max(min(pace, longest), min(wait.cost * REST, LONGEST_REST))
         self._put(wait, now + wait.pause)
+
+    def plan_now(self, wait: Subscription) -> None:
+        """A wait begins, and nothing was looked for."""
+        wait.pause = self._first_pause
+        self._put(wait, time.monotonic())
 
     def plan_again(self, wait: Subscription) -> None:
         """A look has failed, and may succeed later."""

@@ -30,14 +30,21 @@ class Subscription:
         untaken: how many finished rows are still to be taken.
         left: the ids for which a row of a waiter may be there.
         is_announced: whether each of its ids has such a row, so that its changes are made known.
+        bare: the ids of which only the state counts: their values are not read, and their writers notify nobody.
         looker: what looks for it.
         ends_itself: whether nobody sits through it, so that whoever finds the last of it ends it.
     """
 
     ends_itself = False
 
-    def __init__(self, task_ids: Iterable[str], ready_states: frozenset[str], every_state: bool) -> None:
-        self.task_ids = frozenset(task_ids)
+    def __init__(
+        self,
+        task_ids: Iterable[str],
+        ready_states: frozenset[str],
+        every_state: bool,
+        bare: frozenset[str] = frozenset(),
+    ) -> None:
+        self.task_ids, self.bare = frozenset(task_ids), bare
         self.missing = set(self.task_ids)
         self.untaken = len(self.missing)
         self.left: set[str] = set()
@@ -61,26 +68,31 @@ class Subscription:
         #: How many changes of the database were known when its last look began.
         self.changes = 0
 
-    def offer(self, row: Row) -> None:
-        """Take a row if it is news: a finished state, or any change if the wait asks for every state."""
+    def offer(self, rows: Iterable[Row]) -> None:
+        """Take rows that are news: of a finished state, or any change if the wait asks for every state."""
+        news = [row for row in rows if self._is_news(row)]
+        if news:
+            self._rows += news
+            self._arrived()
+
+    def _is_news(self, row: Row) -> bool:
         task_id, status = row["task_id"], row["status"]
-        if task_id not in self.missing:
-            return
+        if task_id not in self.missing or ("result" not in row and task_id not in self.bare):
+            return False
         if status in self._ready_states:
             try:
                 self.missing.remove(task_id)
             except KeyError:  # the other thread that looks was quicker
-                return
-        else:
-            news = (status, row["result"], row["traceback"])
-            if not self._every_state or self._seen.get(task_id) == news:
-                return
-            self._seen[task_id] = news
-        self._deliver(row)
+                return False
+            return True
+        news = (status, row.get("result"), row.get("traceback"))
+        if not self._every_state or self._seen.get(task_id) == news:
+            return False
+        self._seen[task_id] = news
+        return True
 
-    def _deliver(self, row: Row) -> None:
-        self._rows.append(row)
-        self._arrived()
+    def looked_for(self) -> None:
+        """A look for it is over."""
 
     def fail(self, error: BaseException) -> None:
         """Let whoever waits know that there is no use in waiting."""

@@ -54,7 +54,7 @@ class Wait:
         self._subscription = subscription
         self._read = read
         self._on_message = on_message
-        self._ready_states = ready_states
+        self.ready_states = ready_states
 
     @property
     def is_over(self) -> bool:
@@ -69,7 +69,7 @@ class Wait:
                 meta = self._read(row)
                 if self._on_message is not None:
                     self._on_message(meta)
-                if meta["status"] in self._ready_states:
+                if meta["status"] in self.ready_states:
                     taken.append(meta)
         return taken
 
@@ -119,7 +119,7 @@ class Waits:
         self.share = share
         self._meta_of = meta_of
         self._cache = cache
-        self._watching = Watching(share, retries, self._read)
+        self._watching = Watching(share, retries, self.read)
 
     def close(self) -> None:
         """Nobody is called back any more, and nothing is held for those who may wait."""
@@ -211,7 +211,7 @@ class Waits:
     ) -> Iterator[Wait]:
         """A wait for tasks, for the length of the block; what is ready is there when the block begins."""
         asked = {asked_id(task_id) or NOBODYS for task_id in task_ids}
-        cached = self._cached(asked, ready_states)
+        cached = self.cached(asked, ready_states)
         missing = asked.difference(cached)
         if not missing:
             yield Wait(cached.values())
@@ -219,11 +219,12 @@ class Waits:
         found = Subscription(missing, ready_states, every_state=on_message is not None)
         try:
             self.share.begin(found, deadline)
-            yield Wait(cached.values(), found, self._read, on_message, ready_states)
+            yield Wait(cached.values(), found, self.read, on_message, ready_states)
         finally:
             self.share.end(found)
 
-    def _cached(self, task_ids: Iterable[str], ready_states: frozenset[str]) -> dict[str, Meta]:
+    def cached(self, task_ids: Iterable[str], ready_states: frozenset[str] = states.READY_STATES) -> dict[str, Meta]:
+        """The metas of tasks that are known to have succeeded."""
         found: dict[str, Meta] = {}
         for task_id in task_ids if self._cache else ():
             try:
@@ -234,7 +235,8 @@ class Waits:
                 found[task_id] = meta
         return found
 
-    def _read(self, row: Mapping[str, Any]) -> Meta:
+    def read(self, row: Mapping[str, Any]) -> Meta:
+        """The meta of a row."""
         return self._remember(self._meta_of(row))
 
     def _remember(self, meta: Meta) -> Meta:
