@@ -234,30 +234,26 @@ class DatabaseBackend(BaseBackend):
         return id_ is not None and read(f"looking for task {id_}", lambda: self.database.rows.tasks.exists(id_))
 
     def _forget(self, task_id: str) -> None:
-        id_ = asked_id(task_id)
-        if id_ is not None:
+        if (id_ := asked_id(task_id)) is not None:
             self._services.write(f"forgetting task {id_}", lambda: self.database.rows.tasks.forget(id_))
 
     def states_of(self, task_ids: Collection[str]) -> dict[str, str]:
         """The states of those of ``task_ids`` that have a row, in one query that reads no results."""
         asked = {id_: task_id for task_id in task_ids if (id_ := asked_id(task_id)) is not None}
-        name = f"reading {len(asked)} states"
-        found = self._services.read(name, lambda: self.database.rows.tasks.fetch_states(asked))
+        found = self._services.read("reading states", lambda: self.database.rows.tasks.fetch_states(asked))
         return {asked[id_]: state for id_, state in found.items()}
 
     # -- waiting -------------------------------------------------------------------------------------------------
 
     def wait_for(self, task_id: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """The meta of a task when it is ready; see :meth:`.Waits.one`."""
-        self._ensure_not_eager()
-        return self._services.waits.one(task_id, *args, **kwargs)
+        return self.waits.one(task_id, *args, **kwargs)
 
     def wait_for_pending(
         self, result: Any, *args: Any, callback: Any = None, propagate: bool = True, **kwargs: Any
     ) -> Any:
         """The value of a result when it is ready, or what its task raised; see ``AsyncResult.get``."""
-        self._ensure_not_eager()
-        self._services.waits.result(result, *args, **kwargs)
+        self.waits.result(result, *args, **kwargs)
         return result.maybe_throw(callback=callback, propagate=propagate)
 
     def iter_native(self, result: Any, *args: Any, **kwargs: Any) -> Iterator[tuple[str, Any]]:
@@ -266,8 +262,7 @@ class DatabaseBackend(BaseBackend):
 
     def awaiting(self, *args: Any) -> AbstractContextManager[Wait]:
         """A wait for tasks, for the length of a block; see :meth:`.Waits.begin`."""
-        self._ensure_not_eager()
-        return self._services.waits.begin(*args)
+        return self.waits.begin(*args)
 
     def get_many(self, task_ids: Iterable[str], *args: Any, **kwargs: Any) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield ``(task id, meta)`` of each task as it is ready; see :meth:`.Waits.many`."""
@@ -295,7 +290,7 @@ class DatabaseBackend(BaseBackend):
     @property
     def looker(self) -> Looker:
         """What looks for those who wait through this backend, and others on the same tables in this process."""
-        return self.waits.share.looker
+        return self._services.waits.share.looker
 
     # -- groups --------------------------------------------------------------------------------------------------
 
@@ -316,8 +311,7 @@ class DatabaseBackend(BaseBackend):
         return {"taskset_id": row["taskset_id"], "result": result, "date_done": row["date_done"]}
 
     def _delete_group(self, group_id: str) -> None:
-        id_ = asked_id(group_id)
-        if id_ is not None:
+        if (id_ := asked_id(group_id)) is not None:
             self._services.write(f"deleting group {id_}", lambda: self.database.rows.groups.forget(id_))
 
     # -- chords --------------------------------------------------------------------------------------------------
