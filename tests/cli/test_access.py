@@ -135,6 +135,7 @@ def test_calls_that_are_wrong(results: Program) -> None:
     calls = (("list", "--since", "yesterday"), ("list", "--min-runtime", "x"), ("show",), ("nothing",), ("list", "--x"))
 
     assert [away(*call).code for call in calls] == [2] * len(calls)
-    assert away.but(CELERY_RESULTS_DATABASE_URL="")("list").told.splitlines()[-1] == (
-        "Error: which database? Give --database-url, or set CELERY_RESULTS_DATABASE_URL"
+    assert away.but(CELERY_RESULTS_DATABASE_URL="")("list").told == (
+        "Error: no result_backend is set: name the app (celery -A proj results …), or the database "
+        "(celery-sql-results --database-url …, or CELERY_RESULTS_DATABASE_URL)\n"
     )

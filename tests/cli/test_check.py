@@ -164,7 +164,7 @@ def test_a_spool(database: Database, results: Program, tmp_path: Path) -> None:
     next(own.iterdir()).joinpath("1.json").write_text("{}")
 
     assert found["spool"].startswith("no results wait in the spool ")
-    assert advised(good)["spool"].startswith("1 results wait in the spool ")
+    assert advised(good)["spool"].startswith("1 result waits in the spool ")
     assert list(wrong(bad)) == ["spool"]
 
 

@@ -22,6 +22,7 @@ from celery_sql_results.rows.queries import Asked, TooLong
 from celery_sql_results.schema import ESSENTIAL, State, look
 from celery_sql_results.writing import describe
 
+from .group import PREFIX
 from .output import Output
 from .times import DURATION, Clock
 
@@ -38,7 +39,7 @@ ADDRESS = (
     "CELERY_RESULTS_DATABASE_URL)"
 )
 #: Seconds that a question may take, unless somebody says otherwise.
-TIME_LIMIT = 10.0
+TIME_LIMIT = "10s"
 
 
 class Ending(click.ClickException):
@@ -147,13 +148,17 @@ def verb(name: str, is_list: bool = False) -> Callable[[Callable[..., Any]], cli
         def run(ctx: click.Context, **given: Any) -> None:
             form = "json" if given["as_json"] else "csv" if given.get("as_csv") else "table"
             out = Output(form, Clock(given["utc"]), not ctx.obj.no_color)
-            with _told(given["verbose"]):
+            desk = Desk(ctx.obj.app, out, given["time_limit"])
+            with _told(desk, given["verbose"]):
                 options = {each: given[each] for each in given if each in ours}
-                ctx.exit(function(Desk(ctx.obj.app, out, given["time_limit"]), **options) or DONE)
+                ctx.exit(function(desk, **options) or DONE)
 
         made = click.command(name)(click.pass_context(run))
         ours = {param.name for param in made.params}
         made.params += _common(is_list)
+        for param in made.params:  # click would take the name that the function knows it by: AS_JSON
+            if isinstance(param, click.Option):
+                param.envvar = f"{PREFIX}_{name}_{param.opts[0].strip('-').replace('-', '_')}".upper()
         return made
 
     return decorate
@@ -165,12 +170,14 @@ def _common(is_list: bool) -> Iterator[click.Parameter]:
         yield click.Option(["--csv", "as_csv"], is_flag=True, help="Print CSV.")
     yield click.Option(["--utc"], is_flag=True, help="Show times in UTC, not in the zone of this machine.")
     limit = "How long the database may take to answer a question."
-    yield click.Option(["--time-limit"], type=DURATION, default=TIME_LIMIT, show_default=True, help=limit)
+    yield click.Option(
+        ["--time-limit"], type=DURATION, metavar="TIME", default=TIME_LIMIT, show_default=True, help=limit
+    )
     yield click.Option(["--verbose"], is_flag=True, help="Show the whole of an error.")
 
 
 @contextmanager
-def _told(verbose: bool) -> Iterator[None]:
+def _told(desk: Desk, verbose: bool) -> Iterator[None]:
     """Whatever goes wrong is one line, unless the user wants more."""
     try:
         yield
@@ -186,10 +193,10 @@ def _told(verbose: bool) -> Iterator[None]:
     except (ImproperlyConfigured, SQLAlchemyError, BackendError, KombuError, OSError) as error:
         if verbose:
             raise
-        raise Ending(_line(error)) from error
+        raise Ending(_line(desk, error)) from error
 
 
-def _line(error: Exception) -> str:
+def _line(desk: Desk, error: Exception) -> str:
     if isinstance(error, SQLAlchemyError):
-        return f"the database did not do what was asked ({shown(describe(error))}); --verbose shows all"
+        return f"{desk.backend.database.name} did not do what was asked ({shown(describe(error))}); --verbose shows all"
     return f"{error}" if isinstance(error, ImproperlyConfigured) else shown(f"{type(error).__name__}: {error}")

@@ -58,7 +58,8 @@ def _url(name: str, text: str) -> str:
     scheme = text.partition("://")[0]
     if scheme.startswith(("sql+", "db+")) or name != "result_backend":
         try:
-            return named(make_url(checked_url(name, text, loads_driver=False)))
+            prefix = next((each for each in ("sql+", "db+") if scheme.startswith(each)), "")
+            return prefix + named(make_url(checked_url(name, text, loads_driver=False)))
         except ImproperlyConfigured:
             return HIDDEN
     return f"{shown(scheme)}://…" if scheme.replace("+", "").isalnum() else HIDDEN

@@ -35,6 +35,8 @@ def filters(function: Callable[..., Any]) -> Callable[..., Any]:
     def chosen(*args: Any, **options: Any) -> Any:
         names = ("name", "worker", "queue", "since", "until", "root", "group", "parent", "longer", "exception")
         found = {name: options.pop(name) for name in names}
+        if found["since"] and found["until"] and found["since"] >= found["until"]:
+            raise click.UsageError("--since must be before --until")
         states = tuple(state.upper() for state in options.pop("state"))
         return function(*args, which=Filter(states=states, **found), **options)
 
@@ -50,11 +52,13 @@ _OPTIONS = (
     click.option("--task", "name", metavar="GLOB", help="Of tasks with such names: 'shop.*'."),
     click.option("--worker", metavar="GLOB", help="Run by such workers."),
     click.option("--queue", metavar="GLOB", help="From such queues."),
-    click.option("--since", type=TIME, metavar="TIME", help="Done at or after a time: 2h (ago), '2026-01-31 15:00'."),
-    click.option("--until", type=TIME, metavar="TIME", help="Done before a time."),
-    click.option("--root", metavar="ID", help="Of the workflow that a task has begun."),
-    click.option("--group", metavar="ID", help="Of a group."),
-    click.option("--parent", metavar="ID", help="Sent by a task."),
+    click.option(
+        "--since", type=TIME, metavar="TIME", help="Ended, or else began, since: 2h (ago), '2026-01-31 15:00'."
+    ),
+    click.option("--until", type=TIME, metavar="TIME", help="Ended, or else began, before: 1h (ago)."),
+    click.option("--root", metavar="ID", help="Of the workflow that this task has begun."),
+    click.option("--group", metavar="ID", help="Of this group."),
+    click.option("--parent", metavar="ID", help="Sent by this task."),
     click.option("--min-runtime", "longer", type=DURATION, metavar="TIME", help="That ran so long at least: 5s, 2m."),
     click.option("--exception", metavar="GLOB", help="That failed with such an exception: 'Http*'."),
 )

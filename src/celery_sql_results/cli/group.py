@@ -9,7 +9,10 @@ import click
 from click.shell_completion import CompletionItem
 from click_didyoumean import DYMGroup  # type: ignore[import-untyped]
 
-__all__ = ["COMMANDS", "results"]
+__all__ = ["COMMANDS", "PREFIX", "results"]
+
+#: What the names of environment variables begin with, here and below ``celery results``.
+PREFIX = "CELERY_RESULTS"
 
 #: What each command does, in the order and in the sections of the help.
 COMMANDS = {
@@ -72,5 +75,5 @@ def results(**_: Any) -> None:
     """See and tend the results of tasks in the SQL database of the backend.
 
     Exit codes: 0 done; 1 what was asked for is not well (a task failed, or check found something); 2 a wrong call, or
-    a refusal; 3 not ready; 4 unknown; 124 timed out.
+    a refusal; 3 not ready; 4 unknown; 124 timed out; 130 stopped with Ctrl-C.
     """

@@ -8,12 +8,9 @@ from typing import Any
 
 import click
 
-from .group import LazyGroup
+from .group import PREFIX, LazyGroup
 
 __all__ = ["main"]
-
-#: What the names of environment variables begin with, here and below ``celery results``.
-PREFIX = "CELERY_RESULTS"
 
 
 @click.group(cls=LazyGroup, name="celery-sql-results")
@@ -31,7 +28,7 @@ def program(ctx: click.Context, /, **given: str | None) -> None:
     Each option can come from the environment, as CELERY_RESULTS_DATABASE_URL or CELERY_RESULTS_LIST_LIMIT.
 
     Exit codes: 0 done; 1 what was asked for is not well (a task failed, or check found something); 2 a wrong call, or
-    a refusal; 3 not ready; 4 unknown; 124 timed out.
+    a refusal; 3 not ready; 4 unknown; 124 timed out; 130 stopped with Ctrl-C.
     """
     ctx.obj = SimpleNamespace(app=_App(given), no_color=False, quiet=False)
 

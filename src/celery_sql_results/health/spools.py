@@ -14,7 +14,7 @@ __all__ = ["spools"]
 def spools(directory: Directory) -> Iterator[Finding]:
     """One finding for the spool, and one for each of others' in the same place that nobody empties."""
     waiting = len(directory.names())
-    found = f"{waiting or 'no'} results wait in the spool {directory.path}"
+    found = f"{waiting or 'no'} result{' waits' if waiting == 1 else 's wait'} in the spool {directory.path}"
     to_do = "a worker on this host stores them when it runs, and when the database takes them"
     yield Finding("spool", found, Level.ADVICE, to_do=to_do) if waiting else Finding("spool", found)
     for sibling in directory.siblings():

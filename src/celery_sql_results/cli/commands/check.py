@@ -13,9 +13,11 @@ from celery_sql_results.schema import PURPOSES
 
 __all__ = ["command"]
 
+PURPOSE = click.Choice([*PURPOSES])
+
 
 @verb("check")
-@click.option("--for", "purpose", type=click.Choice([*PURPOSES]), default="worker", show_default=True, help="Who asks.")
+@click.option("--for", "purpose", type=PURPOSE, default="worker", show_default=True, help="Whose rights to check.")
 def command(desk: Desk, purpose: str) -> int:
     """Look whether the database, the tables and this host are set up as they should be. Nothing is changed.
 

@@ -12,7 +12,7 @@ from celery_sql_results.cli.changing import changing
 from celery_sql_results.cli.desk import UNKNOWN, Desk, Ending, verb
 from celery_sql_results.cli.kicking import kick
 from celery_sql_results.cli.output import Column
-from celery_sql_results.cli.pages import LIMIT
+from celery_sql_results.cli.pages import limited
 from celery_sql_results.cli.times import DURATION
 from celery_sql_results.foreign import shown
 from celery_sql_results.ids import asked_id
@@ -42,8 +42,8 @@ PATIENCE = 600.0
 @verb("chords", is_list=True)
 @click.argument("group_ids", metavar="[ID]...", nargs=-1)
 @click.option("--stuck", is_flag=True, help="Only those that nothing seems to happen to, and why.")
-@click.option("--older-than", type=DURATION, metavar="TIME", help="Begun so long ago; with --stuck 10m, if not said.")
-@click.option("--limit", type=click.IntRange(1), default=LIMIT, show_default=True, help="How many lines, at most.")
+@click.option("--older-than", type=DURATION, metavar="TIME", help="Begun at least so long ago; 10m with --stuck.")
+@limited("How many lines, at most.")
 @click.option("--kick", "kicks", is_flag=True, help="Send the bodies of these chords, which are complete.")
 @click.option("--fail", is_flag=True, help="With --kick: let the bodies fail of those that are not.")
 @changing
@@ -118,7 +118,8 @@ def _show(desk: Desk, questions: ChordQuestions, chord: OpenedChord, limit: int)
     if desk.out.form == "table":
         desk.out.fields(_row(chord), FIELDS)
         desk.out.line()
-    desk.out.rows(MEMBERS, members[:limit])
+    known = [column for column in MEMBERS if any(member.get(column.key) is not None for member in members)]
+    desk.out.rows(known if desk.out.form == "table" else MEMBERS, members[:limit])
     if members[limit:]:
         desk.out.note(f"{len(members) - limit:,} members more: --limit shows them")
 

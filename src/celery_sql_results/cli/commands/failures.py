@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import click
+from celery import states
 
-from celery_sql_results.cli.desk import Desk, verb
+from celery_sql_results.cli.desk import Desk, Ending, verb
 from celery_sql_results.cli.filters import filters, recent
 from celery_sql_results.cli.output import Column
-from celery_sql_results.cli.pages import LIMIT
+from celery_sql_results.cli.pages import limited
 from celery_sql_results.payload import raised
 from celery_sql_results.rows.queries import Failures, Filter
 
@@ -21,13 +21,15 @@ COLUMNS = (
 
 
 @verb("failures", is_list=True)
-@click.option("--limit", type=click.IntRange(1), default=LIMIT, show_default=True, help="How many groups, at most.")
+@limited("How many groups, at most.")
 @filters
 def command(desk: Desk, which: Filter, limit: int) -> None:
     """What failed in the last 24 hours, grouped by exception and task, the most frequent first.
 
     The newest 10,000 failures are looked at; if there are more, that is told. --since says since when.
     """
+    if states.SUCCESS in which.states:
+        raise Ending("what has succeeded is no failure: --state is FAILURE if it is not given, or RETRY, REVOKED")
     found = Failures(desk.asked, raised).grouped(recent(which))
     desk.out.rows(COLUMNS, map(vars, found.groups[:limit]))
     if not found.groups:

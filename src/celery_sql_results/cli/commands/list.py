@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import click
-
 from celery_sql_results.cli.desk import Desk, verb
 from celery_sql_results.cli.filters import COLUMNS, as_row, filters
-from celery_sql_results.cli.pages import LIMIT, pages
+from celery_sql_results.cli.pages import limited, pages
 from celery_sql_results.rows.queries import Filter
 
 __all__ = ["command"]
 
 
 @verb("list", is_list=True)
-@click.option("--limit", type=click.IntRange(1), default=LIMIT, show_default=True, help="How many, at most.")
+@limited("How many, at most.")
 @filters
 def command(desk: Desk, which: Filter, limit: int) -> None:
     """Results, newest first: when they ended, began or were sent.

@@ -58,12 +58,12 @@ class Wishes:
 @verb("retry")
 @click.argument("ids", nargs=-1, metavar="[ID]...")
 @click.option("--all", "everything", is_flag=True, help="All that have failed or were revoked.")
-@click.option("--new-id/--keep-id", "new_id", default=None, help="Under another id, or the same; see below.")
+@click.option("--new-id/--keep-id", "new_id", default=None, help="Under another id, or the same; see above.")
 @click.option("--to-queue", metavar="NAME", help="Send to this queue, not to where it came from.")
 @click.option("--countdown", type=DURATION, metavar="TIME", help="Let workers wait so long: 30s, 5m.")
-@click.option("--limit", type=click.IntRange(1), help="Send so many at most.")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Send so many at most.")
 @click.option("--skip", is_flag=True, help="Leave out what cannot be sent again, and send the others.")
-@click.option("--resend", is_flag=True, help="What was claimed to be sent again, and was not: it may have been.")
+@click.option("--resend", is_flag=True, help="Only what was claimed before, and perhaps not sent: it may run twice.")
 @changing
 @filters
 def command(
@@ -137,6 +137,12 @@ class _Again:
         if not is_meant:
             self.left.add(row["task_id"])
         return is_meant
+
+    @property
+    def why_left(self) -> str:
+        if self._wishes.resend:
+            return "not claimed before, or sent since (without --resend, what was not claimed is sent)"
+        return "sent again before, or claimed (see show, and --resend)"
 
     def _call(self, row: Row, chord: str | None) -> Call | str:
         if chord is not None:
@@ -237,7 +243,7 @@ def _dry(desk: Desk, found: list[dict[str, object]], again: _Again, dry_run: boo
         desk.out.rows(COLUMNS, found)
         desk.out.line(f"would send {_tasks(again.total)} again")
     if left:
-        desk.out.note(f"{_tasks(left)} of these sent again before, or claimed: left (see show, and --resend)")
+        desk.out.note(f"{_tasks(left)} left: {again.why_left}")
     if not again.total:
         desk.out.note("nothing to send again")
     return 0

@@ -13,7 +13,7 @@ from celery_sql_results.cli.desk import DONE, NOT_READY, UNWELL, Desk, verb
 from celery_sql_results.cli.filters import as_row
 from celery_sql_results.cli.ids import whole_id
 from celery_sql_results.cli.output import Column
-from celery_sql_results.payload import NotReadable, Readable
+from celery_sql_results.payload import NotReadable, Readable, sent
 from celery_sql_results.rows.queries import Results
 
 __all__ = ["command"]
@@ -26,7 +26,7 @@ FIELDS = (
     *(Column("parent_id", "sent by"), Column("root_id", "workflow"), Column("group_id", "group")),
 )
 #: What a payload is called.
-PAYLOADS = {"args": "args", "kwargs": "kwargs", "stamps": "stamps", "children": "sent", "result": "result"}
+PAYLOADS = {"args": "args", "kwargs": "kwargs", "stamps": "stamps", "children": "has sent", "result": "result"}
 #: Bytes of a payload that are read, and characters that are shown, unless all are wanted.
 READ, SHOWN = 200_000, 2_000
 
@@ -46,9 +46,12 @@ def command(desk: Desk, task_id: str, full: bool) -> int:
         return 4
     shown = as_row({**row, "failure": row["traceback"], "kind": row["result"]})
     read = Readable(desk.backend.settings.serializer)
-    values = {title: read(row, name) for name, title in PAYLOADS.items() if row[name] is not None}
+    values = {name: read(row, name) for name in PAYLOADS if row[name] is not None}
+    children = values.get("children")
+    if children is not None and not isinstance(children, NotReadable):
+        values["children"] = [each.task_id for each in sent(children)]
     if desk.out.form == "json":
-        desk.out.json({**shown, **values, "traceback": row["traceback"]})
+        desk.out.json({**shown, **dict.fromkeys(PAYLOADS), **values, "traceback": row["traceback"]})
     else:
         _print(desk, row, shown, values, full)
     return _code(row["status"])
@@ -56,9 +59,9 @@ def command(desk: Desk, task_id: str, full: bool) -> int:
 
 def _print(desk: Desk, row: Mapping[str, Any], shown: Mapping[str, Any], values: Mapping[str, Any], full: bool) -> None:
     desk.out.fields(shown, FIELDS)
-    for title, value in values.items():
+    for name, value in values.items():
         text = value if isinstance(value, NotReadable) else json.dumps(value, default=repr, indent=1 if full else None)
-        desk.out.block(title, _cut(text, full))
+        desk.out.block(PAYLOADS[name], _cut(text, full))
     if row["traceback"]:
         desk.out.block("traceback", _cut(row["traceback"], full, from_end=True))
 

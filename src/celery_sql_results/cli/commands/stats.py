@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -10,7 +11,7 @@ import click
 from celery_sql_results.cli.desk import Desk, verb
 from celery_sql_results.cli.filters import filters, recent
 from celery_sql_results.cli.output import Column
-from celery_sql_results.cli.pages import LIMIT
+from celery_sql_results.cli.pages import limited
 from celery_sql_results.models import utc_now
 from celery_sql_results.rows.queries import BY, Figures, Filter, Stats
 
@@ -26,13 +27,22 @@ COLUMNS = (
     Column("waited_p95", "p95", 120, "seconds"),
 )
 
+#: What lines may be sorted by, the largest first.
+SORTS: Mapping[str, Callable[[Figures], float]] = {
+    "results": lambda figures: figures.count,
+    "failed": lambda figures: figures.failures,
+    "p95": lambda figures: figures.ran.percentile(0.95) or 0.0,
+    "total": lambda figures: figures.total or 0.0,
+}
+
 
 @verb("stats", is_list=True)
 @click.option("--by", type=click.Choice(BY), default="task", show_default=True, help="What results are counted by.")
+@click.option("--sort", type=click.Choice([*SORTS]), help="What comes first; results if not said, of hours the first.")
 @click.option("--sizes", is_flag=True, help="How large the tables and indexes are instead.")
-@click.option("--limit", type=click.IntRange(1), default=LIMIT, show_default=True, help="How many lines, at most.")
+@limited("How many lines, at most.")
 @filters
-def command(desk: Desk, which: Filter, by: str, sizes: bool, limit: int) -> None:
+def command(desk: Desk, which: Filter, by: str, sort: str | None, sizes: bool, limit: int) -> None:
     """How many results the last 24 hours have brought, and how long they ran and waited in their queues.
 
     The period is from --since to --until; "before" is the period before, which is as long. "open" are those that have
@@ -45,9 +55,9 @@ def command(desk: Desk, which: Filter, by: str, sizes: bool, limit: int) -> None
     which = recent(which)
     since, until = which.since or utc_now(), which.until or utc_now()
     found = Stats(desk.asked).of(which, by, since, until)
-    figures = sorted(
-        found.figures, key=lambda each: each.name or "" if by == "hour" else (-each.count, each.name or "")
-    )
+    figures = sorted(found.figures, key=lambda each: each.name or "")
+    if sort or by != "hour":
+        figures.sort(key=SORTS[sort or "results"], reverse=True)
     rows = [_row(each, by, _minutes(by, since, until)) for each in figures[:limit]]
     if not desk.out.rows((Column(by, by), *COLUMNS), rows):
         desk.out.note("no such results")

@@ -26,8 +26,8 @@ WIDTHS = {"when": 20, "state": 8, "name": 30, "runtime": 9, "worker": 24, "task_
 
 
 @verb("tail")
-@click.option("--interval", type=DURATION, default=1.0, show_default=True, metavar="TIME", help="How often to look.")
-@click.option("--limit", type=click.IntRange(1), help="End after so many results.")
+@click.option("--interval", type=DURATION, default="1s", show_default=True, metavar="TIME", help="How often to look.")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="End after so many results.")
 @filters
 def command(desk: Desk, which: Filter, interval: float, limit: int | None) -> int:
     """New results as they come, in the order of their ends, until Ctrl-C, which is exit code 0.

@@ -11,7 +11,7 @@ import click
 from celery_sql_results.cli.desk import Desk, Ending, verb
 from celery_sql_results.cli.filters import as_row, filters
 from celery_sql_results.cli.output import Column
-from celery_sql_results.cli.pages import LIMIT
+from celery_sql_results.cli.pages import limited
 from celery_sql_results.models import utc_now
 from celery_sql_results.rows import Row
 from celery_sql_results.rows.queries import Filter, Workers
@@ -37,7 +37,7 @@ WITHOUT = "no row"
 
 @verb("workers", is_list=True)
 @click.option("--lost", is_flag=True, help="Tasks that began on workers that are gone, and have not ended.")
-@click.option("--limit", type=click.IntRange(1), default=LIMIT, show_default=True, help="How many lines, at most.")
+@limited("How many lines, at most.")
 @filters
 def command(desk: Desk, which: Filter, lost: bool, limit: int) -> None:
     """Which workers are alive, and which ended, or are gone: nothing was heard of these for a minute.

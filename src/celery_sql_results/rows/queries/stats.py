@@ -47,7 +47,7 @@ class Spread:
         wanted, before = share * sum(count for count, _, _ in self._classes.values()), 0
         for _, (count, low, high) in sorted(self._classes.items()):
             if before + count >= wanted:
-                return low + (high - low) * (wanted - before) / count
+                return min(low + (high - low) * (wanted - before) / count, high)
             before += count
         return None
 
