@@ -1,0 +1,1 @@
+"""The pages of the commands, made by running these: scripts/questions."""
