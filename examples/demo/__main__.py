@@ -61,15 +61,16 @@ def _database(folder: Path, postgresql: bool) -> Iterator[str]:
 
 def _show(home: Home, url: str) -> None:
     _configure(home.folder, f"sql+{url}")
-    from demo import story  # its app is configured now
+    from demo import look, story  # its app is configured now
 
     with worker(home) as process:
-        story.run_tasks()
+        failed = story.run_tasks()
         with screen.step("kill -9 the worker"):
             kill(process)
     rows = story.read_rows(url)
     screen.say(f"\n{story.ROWS}\n", style="cyan")
     screen.say_rows(rows)
+    look.look(failed)
     screen.say('\nNext, in your own app, change one word: result_backend = "db+..." -> "sql+..."', style="bold")
 
 

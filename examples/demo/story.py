@@ -31,17 +31,18 @@ FROM celery_taskmeta
 ORDER BY date_done"""
 
 
-def run_tasks() -> None:
-    """Run single tasks, a group and a chord on a worker that is ready.
+def run_tasks() -> str:
+    """Run single tasks, a group and a chord on a worker that is ready; return the id of the one that has failed.
 
     Raises:
         Problem: something did not come out as it should.
     """
     succeed()
-    fail()
+    failed = fail()
     retry()
     restore_group(run_group())
     run_chord()
+    return failed
 
 
 def succeed() -> None:
@@ -51,12 +52,13 @@ def succeed() -> None:
         step.outcome = f"{_expect(5, _get(result))}"
 
 
-def fail() -> None:
-    """An exception comes back as one."""
+def fail() -> str:
+    """An exception comes back as one. Return the id of the task."""
     with screen.step("divide(1, 0)") as step:
         result = tasks.divide.delay(1, 0)
         _expect(ZeroDivisionError, type(_get(result, propagate=False)))
         step.outcome = f"{result.traceback.splitlines()[-1]}, with traceback"
+        return str(result.id)
 
 
 def retry() -> None:

@@ -100,7 +100,23 @@ def test_shows_tasks_group_chord_and_rows(folder: Path, arguments: list[str]) ->
     assert rows[:3] == [("add", "SUCCESS", "0"), ("divide", "FAILURE", "0"), ("connect", "SUCCESS", "2")]
     assert rows[-1] == ("total", "SUCCESS", "0")
     assert "104 more" in output
+    assert_looked_at(output)
     assert leftovers(folder) == []
+
+
+def assert_looked_at(output: str) -> None:
+    """At the end, the commands show what is stored."""
+    _, listed, failures, shown = re.split(r"^\$ celery --app demo\.tasks results .*\n", output, flags=re.MULTILINE)
+    newest = [line.split()[2:4] for line in listed.strip().splitlines()]
+    [[_, *first]] = re.findall(r"^(1) +(\w+) +(\S+) ", failures, re.MULTILINE)
+    words = dict(re.findall(r"^(id|state|task|worker) +(\S+)$", shown, re.MULTILINE))
+
+    assert len(newest) == 7
+    assert newest[1] == ["SUCCESS", "demo.tasks.total"]
+    assert first == ["ZeroDivisionError", "demo.tasks.divide"]
+    assert (words["state"], words["task"], words["worker"]) == ("FAILURE", "demo.tasks.divide", "w1@demo")
+    assert "args:\n  [1, 0]\n" in shown
+    assert "  ZeroDivisionError: division by zero\n" in shown
 
 
 def test_needs_neither_colours_nor_utf8(folder: Path) -> None:
