@@ -53,6 +53,22 @@ def test_what_would_find_nothing_or_the_wrong_thing(results: Program, call: str,
     assert (ended.code, ended.out, told in ended.told) == (2, b"", True)
 
 
+@pytest.mark.usefixtures("stored")
+@pytest.mark.parametrize(
+    ("state", "told"),
+    [
+        ("FAILED", "no such results: is FAILED a state, or is it FAILURE?\n"),
+        ("sucess", "no such results: is SUCESS a state, or is it SUCCESS?\n"),
+        ("MY_OWN", "no such results\n"),
+        ("IGNORED", "no such results\n"),
+    ],
+)
+def test_a_state_that_may_be_misspelt(results: Program, state: str, told: str) -> None:
+    ended = results.here("list", "--state", state)
+
+    assert (ended.code, ended.told) == (0, told)
+
+
 def test_the_tasks_that_a_task_has_sent(results: Program, backend: DatabaseBackend) -> None:
     """Their ids, not the structure in which they are stored, and not under the title of the time of sending."""
     children = json.dumps([[["child-1", None], None], [["group-1", None], [[["child-2", None], None]]]]).encode()

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
+from difflib import get_close_matches
 from typing import Any
 
 import click
+from celery import states
 
 from celery_sql_results.models import utc_now
 from celery_sql_results.payload import raised
@@ -16,7 +18,7 @@ from celery_sql_results.rows.queries import Filter
 from .output import Column
 from .times import DURATION, TIME
 
-__all__ = ["COLUMNS", "as_row", "filters", "recent"]
+__all__ = ["COLUMNS", "as_row", "filters", "nothing", "recent"]
 
 COLUMNS = (
     Column("when", "when", form="time"),
@@ -37,8 +39,8 @@ def filters(function: Callable[..., Any]) -> Callable[..., Any]:
         found = {name: options.pop(name) for name in names}
         if found["since"] and found["until"] and found["since"] >= found["until"]:
             raise click.UsageError("--since must be before --until")
-        states = tuple(state.upper() for state in options.pop("state"))
-        return function(*args, which=Filter(states=states, **found), **options)
+        of_states = tuple(state.upper() for state in options.pop("state"))
+        return function(*args, which=Filter(states=of_states, **found), **options)
 
     chosen.__doc__ = function.__doc__
     chosen.__click_params__ = [*getattr(function, "__click_params__", [])]  # type: ignore[attr-defined]
@@ -62,6 +64,13 @@ _OPTIONS = (
     click.option("--min-runtime", "longer", type=DURATION, metavar="TIME", help="That ran so long at least: 5s, 2m."),
     click.option("--exception", metavar="GLOB", help="That failed with such an exception: 'Http*'."),
 )
+
+
+def nothing(which: Filter) -> str:
+    """What is said where no result was found: a state that Celery does not know may be misspelt."""
+    odd = (state for state in which.states if state not in states.ALL_STATES)
+    near = [(state, found) for state in odd for found in get_close_matches(state, states.ALL_STATES, 1)]
+    return "no such results" + "".join(f": is {state} a state, or is it {found}?" for state, found in near[:1])
 
 
 def recent(which: Filter) -> Filter:

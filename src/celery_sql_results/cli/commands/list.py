@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from celery_sql_results.cli.desk import Desk, verb
-from celery_sql_results.cli.filters import COLUMNS, as_row, filters
+from celery_sql_results.cli.filters import COLUMNS, as_row, filters, nothing
 from celery_sql_results.cli.pages import limited, pages
 from celery_sql_results.rows.queries import Filter
 
@@ -20,4 +20,4 @@ def command(desk: Desk, which: Filter, limit: int) -> None:
     """
     found = desk.out.rows(COLUMNS, map(as_row, pages(desk.asked, which, limit)))
     if not found:
-        desk.out.note("no such results")
+        desk.out.note(nothing(which))
