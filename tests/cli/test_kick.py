@@ -16,6 +16,7 @@ from celery_sql_results.cli.desk import Ending
 from cli.doing import sender, worker
 from cli.run import PATIENCE
 from servers import Database, Redis
+from servers.pool import on
 
 HEADER = ("m-1", "m-2")
 
@@ -61,6 +62,7 @@ def scene(database: Database, redis: Redis, tmp_path: Path) -> Iterator[Scene]:
     found.app.close()
 
 
+@on("postgresql", "mariadb", "sqlite")
 def test_complete(scene: Scene) -> None:
     """Its body is sent, once, and runs."""
     for position, id_ in enumerate(HEADER):

@@ -71,6 +71,7 @@ def stored(shop: Shop, *rows: dict[str, Any]) -> None:
     put(shop.app.backend, *({**ARGUMENTS, **each, "queue": each.get("from_queue")} for each in rows))
 
 
+@on("postgresql", "mariadb", "sqlite")
 def test_it_runs_again(shop: Shop) -> None:
     """Under the same id and with the same arguments; whoever awaits the id learns of the new outcome."""
     task_id = shop.fail(1, "zwei", currency="€")
@@ -185,6 +186,7 @@ def test_dry_run(shop: Shop) -> None:
     assert [shop.show(id_)["state"] for id_ in ("t-1", "t-2")] == ["FAILURE", "FAILURE"]
 
 
+@on("postgresql", "mariadb", "sqlite")
 def test_the_broker_is_away(shop: Shop) -> None:
     """One line, and nothing is half done; so without a broker."""
     stored(shop, failure("t-1", name="doing.pay"))
