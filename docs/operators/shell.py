@@ -11,8 +11,10 @@ import shlex
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stderr, redirect_stdout
 from datetime import datetime
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from celery.bin.celery import celery
 
 from celery_sql_results.cli.program import PREFIX, program
 
-from .world import SHOP, World
+from .world import make
 
 #: The world's now, on the pages.
 NOON = datetime.fromisoformat("2026-03-01 12:00")
@@ -46,13 +48,10 @@ class Shell:
         self._forget_strange()
         os.environ["TZ"] = "UTC"
         time.tzset()
+        with ProcessPoolExecutor(1, get_context("spawn")) as other:
+            self._now: datetime = other.submit(make, self._folder).result()
         os.chdir(self._folder)
-        (self._folder / "spool").mkdir(mode=0o700)
-        (self._folder / "shop.py").write_text(SHOP.format(folder=self._folder), "utf-8")
-        sys.path[0] = str(self._folder)
-        world = World(self._folder, self._shop().app)
-        world.make()
-        self._now = world.now
+        sys.path.insert(0, str(self._folder))
 
     @staticmethod
     def _forget_strange() -> None:
