@@ -20,7 +20,8 @@ from typing import Any
 
 from celery.bin.celery import celery
 
-from celery_sql_results.cli.program import PREFIX, program
+from celery_sql_results.cli.group import PREFIX
+from celery_sql_results.cli.program import program
 
 from .world import make
 
@@ -104,7 +105,7 @@ class Shell:
                 main(words[1:], prog_name=words[0], auto_envvar_prefix=prefix)
             except SystemExit as end:
                 self._code = int(end.code or 0)
-        return out.buffer.getvalue().decode()  # type: ignore[attr-defined]
+        return out.buffer.getvalue().decode()
 
     def _stable(self, text: str) -> str:
         """The same with times as if it were noon, and nothing of this machine."""
