@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
+from inspect import cleandoc
 from typing import Any
 
 import click
@@ -84,9 +85,9 @@ def _parts(shapes: dict[str, list[str]]) -> Iterator[str]:
 
 
 def _command(name: str, command: Any, filters: Iterable[click.Option], shapes: dict[str, list[str]]) -> Iterator[str]:
-    arguments = [each.make_metavar(click.Context(command)) for each in command.params if not _is_option(each)]
+    arguments = [_argument(each) for each in command.params if isinstance(each, click.Argument)]
     yield f"### {name}\n\n```text\n{' '.join([name, '[OPTIONS]', *arguments])}\n```\n"
-    yield f"{command.help.strip()}\n".replace("*", "\\*")
+    yield f"{cleandoc(command.help).strip()}\n".replace("*", "\\*")
     known = {*OF_ALL, *(each.opts[0] for each in filters if _has_filters(command))}
     own = [each for each in _options(command) if each.opts[0] not in known]
     if own:
@@ -97,8 +98,9 @@ def _command(name: str, command: Any, filters: Iterable[click.Option], shapes: d
     yield "".join(f"- `{call}`: {'; '.join(found)}\n" for call, found in shapes.items() if call.split()[0] == name)
 
 
-def _is_option(param: click.Parameter) -> bool:
-    return isinstance(param, click.Option)
+def _argument(argument: click.Argument) -> str:
+    name = str(argument.name).upper()
+    return argument.metavar or (name if argument.required else f"[{name}]")
 
 
 def _options(command: Any) -> list[click.Option]:

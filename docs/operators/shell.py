@@ -11,16 +11,19 @@ import shlex
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stderr, redirect_stdout
 from datetime import datetime
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from celery.bin.celery import celery
 
-from celery_sql_results.cli.program import PREFIX, program
+from celery_sql_results.cli.group import PREFIX
+from celery_sql_results.cli.program import program
 
-from .world import SHOP, World
+from .world import make
 
 #: The world's now, on the pages.
 NOON = datetime.fromisoformat("2026-03-01 12:00")
@@ -46,13 +49,10 @@ class Shell:
         self._forget_strange()
         os.environ["TZ"] = "UTC"
         time.tzset()
+        with ProcessPoolExecutor(1, get_context("spawn")) as other:
+            self._now: datetime = other.submit(make, self._folder).result()
         os.chdir(self._folder)
-        (self._folder / "spool").mkdir(mode=0o700)
-        (self._folder / "shop.py").write_text(SHOP.format(folder=self._folder), "utf-8")
-        sys.path[0] = str(self._folder)
-        world = World(self._folder, self._shop().app)
-        world.make()
-        self._now = world.now
+        sys.path.insert(0, str(self._folder))
 
     @staticmethod
     def _forget_strange() -> None:
@@ -105,7 +105,7 @@ class Shell:
                 main(words[1:], prog_name=words[0], auto_envvar_prefix=prefix)
             except SystemExit as end:
                 self._code = int(end.code or 0)
-        return out.buffer.getvalue().decode()  # type: ignore[attr-defined]
+        return out.buffer.getvalue().decode()
 
     def _stable(self, text: str) -> str:
         """The same with times as if it were noon, and nothing of this machine."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import sqlite3
+import sys
 import time
 import uuid
 from contextlib import closing
@@ -15,7 +17,6 @@ from typing import Any
 import sqlalchemy as sa
 from celery import Celery, states
 from celery.app.task import Context
-from celery.backends.database.models import Task
 from celery.result import AsyncResult, GroupResult
 
 from celery_sql_results import DatabaseBackend
@@ -27,6 +28,17 @@ from celery import Celery
 
 app = Celery("shop", broker="memory://", backend="sql+sqlite:///results.db")
 app.conf.update(result_extended=True, result_expires=7 * 24 * 3600, database_spool_dir="{folder}/spool")
+"""
+#: The tables that Celery's own backend makes.
+OLD = """
+CREATE TABLE celery_taskmeta (
+    id INTEGER NOT NULL PRIMARY KEY, task_id VARCHAR(155) UNIQUE, status VARCHAR(50), result BLOB, date_done DATETIME,
+    traceback TEXT, children BLOB, name VARCHAR(155), args BLOB, kwargs BLOB, worker VARCHAR(155), retries INTEGER,
+    queue VARCHAR(155), stamps BLOB
+);
+CREATE TABLE celery_tasksetmeta (
+    id INTEGER NOT NULL PRIMARY KEY, taskset_id VARCHAR(155) UNIQUE, result BLOB, date_done DATETIME
+);
 """
 VERSIONS = "celery-sql-results 0.1.0, celery 5.7.0, sqlalchemy 2.0.51, pysqlite 2.6.0"
 
@@ -48,18 +60,31 @@ def id_of(name: str) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_URL, f"shop:{name}"))
 
 
+def make(folder: Path) -> datetime:
+    """Make the shop in an empty folder, and return the time that all of its times are reckoned from, in UTC.
+
+    This belongs into a process of its own: threads of the backends that are made here would go on working.
+    """
+    os.chdir(folder)
+    (folder / "spool").mkdir(mode=0o700)
+    (folder / "shop.py").write_text(SHOP.format(folder=folder), "utf-8")
+    sys.path.insert(0, str(folder))
+    world = World(folder, importlib.import_module("shop").app)
+    world.make()
+    return world.now
+
+
 class World:
-    """The results of the shop, in a folder.
+    """The results of the shop.
 
     Args:
-        folder: empty, and nobody else's.
-        project: `shop.py` of that folder, imported.
+        folder: the working directory.
+        app: of the project.
     """
 
     def __init__(self, folder: Path, app: Celery) -> None:
         self._folder, self._app = folder, app
         self._backend: DatabaseBackend = app.backend
-        #: The time that all others are reckoned from, in UTC.
         self.now: datetime = utc_now().replace(microsecond=0)
 
     def make(self) -> None:
@@ -71,8 +96,8 @@ class World:
         self._at_work()
         self._chords()
         self._workers()
-        self._spool()
         self._old_tables()
+        self._spool()
 
     def _store(self, name: str, task: str, ago: float, ran: float = 1, value: Any = None, **more: Any) -> None:
         """Store a result that ended so many minutes ago, and ran so many seconds."""
@@ -192,6 +217,5 @@ class World:
 
     def _old_tables(self) -> None:
         """Those that Celery's own backend has made."""
-        engine = sa.create_engine(f"sqlite:///{self._folder / 'old.db'}")
-        Task.metadata.create_all(engine)
-        engine.dispose()
+        with closing(sqlite3.connect(self._folder / "old.db")) as old:
+            old.executescript(OLD)
