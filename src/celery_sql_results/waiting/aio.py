@@ -293,12 +293,7 @@ def _value(result: Any) -> Any:
 
 
 class Seen(NamedTuple):
-    """What was seen of a task.
-
-    Attributes:
-        state: its state.
-        info: what was stored with it: the meta of a progress, the value, the exception.
-    """
+    """What was seen of a task: its state, and what was stored with it, such as the meta of a progress, or its value."""
 
     state: str
     info: Any
