@@ -48,7 +48,7 @@ def test_public_names() -> None:
 
 
 #: What Celery itself needs, and what only those import who have the driver or the serializer.
-OF_CELERY, OF_USERS = {"billiard", "kombu", "vine"}, {"psycopg", "yaml"}
+OF_CELERY, OF_USERS = {"billiard", "click", "click_didyoumean", "kombu", "vine"}, {"psycopg", "rich", "yaml"}
 
 
 def imports(module: Path) -> set[str]:

@@ -28,7 +28,7 @@ class Slow(Subscription):
 def test_what_is_found_is_not_there_yet() -> None:
     """A wait that ended then would be without its result."""
     wait = Slow()
-    looking = threading.Thread(target=wait.offer, args=(ROW,))
+    looking = threading.Thread(target=wait.offer, args=([ROW],))
     looking.start()
     wait.found.wait()
     early = ([*wait.take(0)], len(wait.missing), wait.untaken)
