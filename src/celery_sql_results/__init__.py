@@ -35,8 +35,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .backend import DatabaseBackend
+    from .completing import complete
     from .errors import (
+        AlreadyCompleted,
+        CannotComplete,
         DatabaseUnusable,
+        NotCommitted,
         PayloadTooLarge,
         ResultRefused,
         SchemaError,
@@ -50,8 +54,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AlreadyCompleted",
+    "CannotComplete",
     "DatabaseBackend",
     "DatabaseUnusable",
+    "NotCommitted",
     "PayloadTooLarge",
     "ResultRefused",
     "SchemaError",
@@ -62,6 +69,7 @@ __all__ = [
     "TaskIdInvalid",
     "TaskIdTooLong",
     "TaskSet",
+    "complete",
     "session_cleanup",
 ]
 
@@ -69,7 +77,9 @@ __all__ = [
 #: its commands, and most have no use for SQLAlchemy.
 _HOMES = {
     "backend": ("DatabaseBackend",),
+    "completing": ("complete",),
     "errors": (
+        *("AlreadyCompleted", "CannotComplete", "NotCommitted"),
         *("DatabaseUnusable", "PayloadTooLarge", "ResultRefused", "SchemaError", "SettingError"),
         *("TaskIdInvalid", "TaskIdTooLong"),
     ),
