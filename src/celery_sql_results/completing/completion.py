@@ -75,6 +75,9 @@ class Completion:
         """
         request = task.request
         task_id = stored_id("task", request.id)
+        before: _Written | None = getattr(request, _WRITTEN, None)
+        if before is not None and self._is_open(before.handed):
+            raise CannotComplete(f"complete() was called twice for task {task_id} in one transaction")
         row, rows = self._row_of(task_id, value, request), self._rows()
         part = part_for(request, row) if rows.chords else None
         self._check(handed, rows)

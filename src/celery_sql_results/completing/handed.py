@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any, NamedTuple, Protocol
 from weakref import ref
 
@@ -25,6 +26,8 @@ BY_NAME: Mapping[str, str] = {
     "pyformat": "pyformat",
     "qmark": "named",
 }
+#: What a dialect has of the way that its driver binds.
+OF_DRIVER = frozenset({"paramstyle", "positional"})
 #: Our tables stand in their own schema, wherever those of the task are. And the rows that an INSERT has written count.
 OPTIONS: Mapping[str, Any] = {"schema_translate_map": None, "preserve_rowcount": True}
 
@@ -167,10 +170,10 @@ def handed_over(given: Any, dialect: Callable[[], sa.Dialect]) -> Handed:
 def _paramstyle(connection: Any) -> str | None:
     """That of the driver whose class a connection is of, or of a subclass."""
     for kind in type(connection).__mro__:
-        module = sys.modules.get(kind.__module__.partition(".")[0])
-        style: str | None = getattr(module, "paramstyle", None)
-        if style is not None:
-            return style
+        for name in accumulate(kind.__module__.split("."), "{}.{}".format):
+            style: str | None = getattr(sys.modules.get(name), "paramstyle", None)
+            if style is not None:
+                return style
     return None
 
 
@@ -183,10 +186,13 @@ def _weakly(connection: Any) -> Callable[[], Any]:
 
 @lru_cache(maxsize=16)
 def _named(dialect: Any, paramstyle: str) -> sa.Dialect:
-    """A dialect like another, whose statements bind by name. It has no driver, so that bytes stay as they are."""
-    known = {"is_mariadb": dialect.is_mariadb} if hasattr(dialect, "is_mariadb") else {}
-    made: sa.Dialect = type(dialect)(paramstyle=paramstyle, **known)
-    made.server_version_info = dialect.server_version_info
+    """A dialect like another, with what that has learned of its server, whose statements bind by name.
+
+    It has no driver, so that bytes stay as they are.
+    """
+    made: sa.Dialect = type(dialect)(paramstyle=paramstyle)
+    learned = {name: value for name, value in vars(dialect).items() if isinstance(value, (bool, int, tuple))}
+    vars(made).update({name: value for name, value in learned.items() if name not in OF_DRIVER})
     return made
 
 
