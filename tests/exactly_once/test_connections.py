@@ -48,7 +48,9 @@ def run(stage: Stage, connection: Any, ends: Callable[[], Any]) -> str:
 
 
 @pytest.mark.parametrize(("database", "driver"), CASES, indirect=["database"])
-@pytest.mark.parametrize("settings", [{}, {"result_extended": True, "result_compression": "gzip"}], ids=["", "extended"])
+@pytest.mark.parametrize(
+    "settings", [{}, {"result_extended": True, "result_compression": "gzip"}], ids=["", "extended"]
+)
 def test_a_connection_of_a_driver(stages: Stages, driver: str, settings: Any) -> None:
     stage = stages(**settings)
     with closing(connected(stage.database, driver)) as connection:
