@@ -113,7 +113,7 @@ class DatabaseBackend(BaseBackend):
         if max_retries is None:
             return func(*args, **given)
         with self._services.retries.at_most(max_retries):
-            return func(*args, **given)
+            return self.completion.as_done(func(*args, **given))
 
     @property
     def spooled(self) -> int:

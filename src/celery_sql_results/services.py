@@ -95,7 +95,7 @@ class Services:
             encoded, state = backend.encode_result(value, states.SUCCESS), states.SUCCESS
             return backend.row_of(task_id, encoded, state, None, request)  # type: ignore[no-any-return]
 
-        self.completion = Completion(database, retries, row_of, self.meta)
+        self.completion = Completion(database, retries, row_of, self.meta, lambda: encoding.dumps([]))
         share = Share(self._looker, retries, is_bounded=not impl.is_one_connection(make_url(settings.url)))
         self.waits = Waits(share, retries, self.meta, backend._cache)
 

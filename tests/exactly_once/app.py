@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ class MortalBackend(DatabaseBackend):
 
 
 def reach(step: str, request: Any) -> None:
-    """Die at a step as when memory runs out, if the task is to, and has not done so yet."""
+    """Die at a step as when memory runs out, if the task is to, and has not done so yet; or hang, for others to kill."""
     if not request.kwargs or request.kwargs.get("step") != step:
         return
     died = Path(request.kwargs["graves"], f"{request.id}")
@@ -37,6 +38,8 @@ def reach(step: str, request: Any) -> None:
         died.touch(exist_ok=False)
     except FileExistsError:
         return
+    if request.kwargs.get("hangs"):
+        time.sleep(600)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -52,7 +55,7 @@ def engine_of(process: int, url: str) -> sa.Engine:
     return sa.create_engine(url, pool_size=1)
 
 
-def effect(self: Task, number: int, graves: str = "", step: str | None = None) -> int:
+def effect(self: Task, number: int, **_: Any) -> int:
     """Leave a row, and return the number."""
     with engine_of(os.getpid(), self.app.conf.database_url).connect() as connection:
         reach("begun", self.request)

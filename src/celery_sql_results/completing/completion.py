@@ -45,6 +45,7 @@ class Completion:
         retries: repeats what passes.
         row_of: the columns of a value for a task and its request.
         meta_of: what Celery calls the meta of a row.
+        nothing_sent: the payload of no children.
     """
 
     def __init__(
@@ -53,11 +54,13 @@ class Completion:
         retries: Retries,
         row_of: Callable[[str, Any, Any], Row],
         meta_of: Callable[[Row], Mapping[str, Any]],
+        nothing_sent: Callable[[], bytes],
     ) -> None:
         self._database = database
         self._retries = retries
         self._row_of = row_of
         self._meta_of = meta_of
+        self._nothing_sent = nothing_sent
         #: What tells our database from others, once it was asked.
         self._ours: Any = None
 
@@ -80,6 +83,8 @@ class Completion:
             raise CannotComplete(f"complete() was called twice for task {task_id} in one transaction")
         row, rows = self._row_of(task_id, value, request), self._rows()
         part = part_for(request, row) if rows.chords else None
+        if _has_next(request):
+            row = {**row, "children": self._nothing_sent()}  # as_done() tells that from none
         self._check(handed, rows)
         with caught() as failed:  # any driver may have raised it
             if rows.tasks.put_once(handed, row, part):
@@ -104,6 +109,24 @@ class Completion:
         if row["status"] != states.SUCCESS:
             return False
         return self._is_confirmed(request, row, is_open)
+
+    def as_done(self, meta: Any) -> Any:
+        """A meta for Celery, which asks whether a task whose process was lost has succeeded, and sent what comes next.
+
+        Elsewhere it has sent that before its SUCCESS is there. Here it may not have, and is to be delivered again.
+        """
+        is_due = isinstance(meta, dict) and meta.get("status") == states.SUCCESS and meta.get("children") == []
+        return {**meta, "status": states.STARTED} if is_due else meta
+
+    def take_over(self, task: Any) -> None:
+        """Do what the first copy may not have done, in a second one whose transaction has ended."""
+        request = task.request
+        if _has_next(request):
+            row = self._row_of(stored_id("task", request.id), None, request)
+            self._rows().tasks.add_children(row["task_id"], row["children"])
+        if request.chord:
+            mark(request, True)
+            task.backend.on_chord_part_return(request, states.SUCCESS, None)
 
     # -- the steps -----------------------------------------------------------------------------------------------
 
@@ -170,7 +193,7 @@ class Completion:
             state = tasks.fetch_states([task_id]).get(task_id)
             if state == states.SUCCESS:
                 tasks.wake(row)
-                if row["children"]:
+                if row["children"] or _has_next(request):
                     tasks.add_children(task_id, row["children"])
         if failed.error:  # the database is away: it is stored as ever, tried again or kept, and SUCCESS stays
             logger.debug("could not look for task %s", task_id, exc_info=failed.error)
@@ -183,6 +206,10 @@ class Completion:
             )
         mark(request, True)
         return True
+
+
+def _has_next(request: Any) -> bool:
+    return bool(request.chain or request.callbacks)
 
 
 def _send_on(task: Any, value: Any) -> None:
@@ -202,11 +229,9 @@ def _send_on(task: Any, value: Any) -> None:
         raise Reject(shown(failed.error), requeue=True) from failed.error
 
 
-def _count_in(task: Any = None, retval: Any = None, **_: Any) -> None:
-    """The transaction of a second copy has ended: the first may have, before it could count itself in."""
-    if isinstance(retval, AlreadyCompleted) and task.request.chord:
-        mark(task.request, True)
-        task.backend.on_chord_part_return(task.request, states.SUCCESS, None)
+def _take_over(task: Any = None, retval: Any = None, **_: Any) -> None:
+    if isinstance(retval, AlreadyCompleted):
+        task.backend.completion.take_over(task)
 
 
-task_postrun.connect(_count_in)
+task_postrun.connect(_take_over)

@@ -99,8 +99,8 @@ class TaskRows:
         ask = transactions.shared_identity if shared else transactions.identity
         return ask(connection, self.models.task, name)
 
-    def add_children(self, task_id: str, children: bytes) -> None:
-        """Note what a task has sent after its SUCCESS was stored."""
+    def add_children(self, task_id: str, children: bytes | None) -> None:
+        """Note what a task has sent, of which a part was sent after its SUCCESS was stored."""
         if "children" in self._columns:
             with self.impl.connect_quickly(self.engine) as connection:
                 connection.execute(self._add_children, {"id_": task_id, "children_": children})
