@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -196,3 +201,17 @@ def test_an_async_connection(stage: Stage) -> None:
     state, error = stage.state(stage.traced(lambda task: complete(Async(), 1)))
     assert (state, type(error)) == (states.FAILURE, CannotComplete)
     assert "inside of `run_sync`" in str(error)
+
+
+@on("postgresql", "mariadb", "sqlite")
+def test_a_connection_of_django(database: Database) -> None:
+    path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, sys.path)])
+    command = [sys.executable, "-m", "exactly_once.of_django", database.url]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found.pop("in_atomic") == [states.SUCCESS, "paid", 1]
+    assert found["rolled_back"][::2] == [states.FAILURE, 0]
+    assert "its transaction was rolled back" in found["rolled_back"][1]
+    assert found["in_no_transaction"][::2] == [states.FAILURE, 0]
+    assert "`with transaction.atomic(using='default')`" in found["in_no_transaction"][1]
