@@ -30,7 +30,7 @@ class MortalBackend(DatabaseBackend):
 
 
 def reach(step: str, request: Any) -> None:
-    """Die at a step as when memory runs out, if the task is to, and has not done so yet; or hang, for others to kill."""
+    """Die at a step, as when memory runs out, if the task is to and has not yet; or hang, until somebody kills it."""
     if not request.kwargs or request.kwargs.get("step") != step:
         return
     died = Path(request.kwargs["graves"], f"{request.id}")

@@ -18,11 +18,11 @@ Stages = Callable[..., Stage]
 
 @pytest.fixture
 def stages(database: Database) -> Iterator[Stages]:
-    """Makes stages on the database of the test."""
+    """Makes stages on the database of the test; `url` is how their backends reach it, if in another way."""
     with ExitStack() as made:
 
         def make(**settings: Any) -> Stage:
-            stage = Stage(app_on(database.url, **settings), database)
+            stage = Stage(app_on(settings.pop("url", database.url), **settings), database)
             made.callback(stage.close)
             return stage
 

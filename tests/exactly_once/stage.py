@@ -43,7 +43,14 @@ class Stage:
     def traced(self, body: Body, task_id: str | None = None, **request: Any) -> str:
         """Run a task as a worker does, and return its id."""
         task_id = task_id or str(uuid.uuid4())
-        known = {"id": task_id, "delivery_info": {}, "called_directly": False, "is_eager": False, **request}
+        known = {
+            "id": task_id,
+            "task": self.task.name,
+            "delivery_info": {},
+            "called_directly": False,
+            "is_eager": False,
+            **request,
+        }
         tracer = build_tracer(self.task.name, self.task, app=self.app)
         tracer(task_id, (body,), {}, known)
         return task_id
