@@ -27,8 +27,11 @@ from support import app_on
 def test_public_names() -> None:
     """No more and no less than what is promised, and each is there and documented."""
     expected = [
+        "AlreadyCompleted",
+        "CannotComplete",
         "DatabaseBackend",
         "DatabaseUnusable",
+        "NotCommitted",
         "PayloadTooLarge",
         "ResultRefused",
         "SchemaError",
@@ -39,6 +42,7 @@ def test_public_names() -> None:
         "TaskIdInvalid",
         "TaskIdTooLong",
         "TaskSet",
+        "complete",
         "session_cleanup",
     ]
 

@@ -48,7 +48,9 @@ def complete(connection_or_session: Any, value: T) -> T:
         whatever the database, or its driver, raises.
     """
     if not current_task:
-        raise CannotComplete("complete() was called where no task runs: call it in the thread and body of a task")
+        raise CannotComplete(
+            "complete() was called where no task runs: call it in the thread of the task, and in no coroutine"
+        )
     request = current_task.request
     if request.called_directly or request.is_eager:
         return value

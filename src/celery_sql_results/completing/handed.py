@@ -160,7 +160,7 @@ def handed_over(given: Any, dialect: Callable[[], sa.Dialect]) -> Handed:
     is_async = inspect.iscoroutinefunction(getattr(given, "commit", None))
     if _paramstyle(given) in BY_NAME and hasattr(given, "cursor") and not is_async:
         return OfDriver(given, dialect())
-    advice = "; inside of `run_sync`, it gets one that is not async" if is_async else ""
+    advice = ", that is not async" if is_async else ""
     raise CannotComplete(
         f"complete() was given {type(given).__module__}.{type(given).__qualname__}, but it needs a Session or "
         f"Connection of SQLAlchemy, a connection of Django, or one of a driver{advice}"
