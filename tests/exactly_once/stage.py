@@ -33,7 +33,7 @@ class Stage:
         self.backend: DatabaseBackend = app.backend
         self.task: Task = app.task(name="run", bind=True)(run)
         self.engine = sa.create_engine(database.url)
-        EFFECTS.create(self.engine)
+        EFFECTS.create(self.engine, checkfirst=True)
 
     def close(self) -> None:
         """Close what the tasks have opened."""

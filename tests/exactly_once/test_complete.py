@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from celery import Task, states
+from celery import Celery, Task, states
 from sqlalchemy.orm import Session
 
 from celery_sql_results import AlreadyCompleted, CannotComplete, NotCommitted, complete
@@ -269,3 +269,63 @@ def test_another_database_of_the_same_server(stage: Stage) -> None:
 
 def test_something_else(stage: Stage) -> None:
     assert "but it needs a Session or Connection of SQLAlchemy" in failed(stage, lambda task: complete(stage.engine, 1))
+
+
+@on("postgresql", "mariadb")
+def test_a_second_copy_that_sees_an_old_snapshot(stage: Stage) -> None:
+    """Where the database answers with an error, what is committed tells what it means."""
+    old = stage.engine.execution_options(isolation_level="REPEATABLE READ")
+    raised: list[Any] = []
+
+    def late(task: Task) -> Any:
+        with old.connect() as connection, connection.begin():
+            assert stage.effects(task.request.id) == 0
+            connection.execute(sa.text("SELECT count(*) FROM effects")).all()
+            write(connection, task)
+            stage.traced(paid(stage), task.request.id)
+            try:
+                complete(connection, "late")
+            except AlreadyCompleted as error:
+                raised.append(type(error))
+                raise
+
+    stage.traced(late, "t")
+    assert (stage.state("t"), stage.effects("t"), raised) == ((states.SUCCESS, {"paid": 1}), 1, [AlreadyCompleted])
+
+
+@on("postgresql", "mariadb")
+def test_a_role_without_the_right_to_write_results(stage: Stage) -> None:
+    """The database says what is missing, and the task's rows are gone with it."""
+    database = stage.database
+    stage.traced(lambda task: 1)  # the tables are there
+    database.server.create_role("clerk", "secret", database.name, ddl=False, write=False)
+    clerk = "clerk" if database.kind == "postgresql" else "clerk@'%'"
+    url = database.server.url(database.name, user="clerk", password="secret")
+    database.execute(f"GRANT INSERT ON effects TO {clerk}")
+    restricted = sa.create_engine(url)
+
+    def body(task: Task) -> Any:
+        with restricted.begin() as connection:
+            write(connection, task)
+            return complete(connection, "paid")
+
+    task_id = stage.traced(body)
+    state, error = stage.state(task_id)
+    restricted.dispose()
+    assert (state, stage.effects(task_id)) == (states.FAILURE, 0)
+    assert "denied" in str(error)
+    assert "celery_taskmeta" in str(error)
+
+
+def test_another_kind_of_backend(stage: Stage) -> None:
+    other = Stage(Celery("other", broker="memory://", backend="cache+memory://", set_as_current=False), stage.database)
+    seen: list[str] = []
+
+    def body(task: Task) -> Any:
+        with other.engine.begin() as connection, pytest.raises(CannotComplete) as error:
+            complete(connection, 1)
+        seen.append(str(error.value))
+
+    other.traced(body)
+    other.close()
+    assert seen == ["run keeps its results in CacheBackend: complete() needs a result_backend that begins with sql+"]

@@ -48,21 +48,23 @@ def complete(connection_or_session: Any, value: T) -> T:
         whatever the database, or its driver, raises.
     """
     if not current_task:
+        raise CannotComplete("complete() was called where no task runs: call it in the task's own thread, not async")
+    if not (current_task.request.called_directly or current_task.request.is_eager):
+        completion = _completion_of(current_task)
+        completion.complete(handed_over(connection_or_session, completion.dialect), value, current_task)
+    return value
+
+
+def _completion_of(task: Any) -> Completion:
+    ignores = task.request.ignore_result
+    if task.ignore_result if ignores is None else ignores:
         raise CannotComplete(
-            "complete() was called where no task runs: call it in the thread of the task, and in no coroutine"
+            f"{task.name} ignores its result, so a second copy could not be told: set ignore_result = False"
         )
-    request = current_task.request
-    if request.called_directly or request.is_eager:
-        return value
-    if current_task.ignore_result if request.ignore_result is None else request.ignore_result:
-        raise CannotComplete(
-            f"{current_task.name} ignores its result, so a second copy could not be told: set ignore_result = False"
-        )
-    completion = getattr(current_task.backend, "completion", None)
+    completion = getattr(task.backend, "completion", None)
     if not isinstance(completion, Completion):
         raise CannotComplete(
-            f"{current_task.name} keeps its results in {type(current_task.backend).__name__}: "
-            "complete() needs a result_backend that begins with sql+"
+            f"{task.name} keeps its results in {type(task.backend).__name__}: complete() needs a result_backend that "
+            "begins with sql+"
         )
-    completion.complete(handed_over(connection_or_session, completion.dialect), value, current_task)
-    return value
+    return completion
