@@ -35,9 +35,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .backend import DatabaseBackend
+    from .completing import complete
     from .errors import (
+        AlreadyCompleted,
         AwaitTimeout,
+        CannotComplete,
         DatabaseUnusable,
+        NotCommitted,
         PayloadTooLarge,
         ResultRefused,
         SchemaError,
@@ -51,9 +55,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AlreadyCompleted",
     "AwaitTimeout",
+    "CannotComplete",
     "DatabaseBackend",
     "DatabaseUnusable",
+    "NotCommitted",
     "PayloadTooLarge",
     "ResultRefused",
     "SchemaError",
@@ -64,6 +71,7 @@ __all__ = [
     "TaskIdInvalid",
     "TaskIdTooLong",
     "TaskSet",
+    "complete",
     "session_cleanup",
 ]
 
@@ -71,8 +79,10 @@ __all__ = [
 #: its commands, and most have no use for SQLAlchemy.
 _HOMES = {
     "backend": ("DatabaseBackend",),
+    "completing": ("complete",),
     "errors": (
-        *("AwaitTimeout", "DatabaseUnusable", "PayloadTooLarge", "ResultRefused", "SchemaError", "SettingError"),
+        *("AlreadyCompleted", "AwaitTimeout", "CannotComplete", "NotCommitted"),
+        *("DatabaseUnusable", "PayloadTooLarge", "ResultRefused", "SchemaError", "SettingError"),
         *("TaskIdInvalid", "TaskIdTooLong"),
     ),
     "models": ("Task", "TaskExtended", "TaskSet"),

@@ -13,7 +13,6 @@ from celery.backends.base import BaseBackend
 from celery.exceptions import SoftTimeLimitExceeded
 from celery.result import result_from_tuple
 from celery.utils.time import maybe_timedelta
-from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session
 
 from .boundaries import caught
@@ -25,14 +24,12 @@ from .publishing import keep_for, will_send
 from .services import Services
 from .session import SessionManager
 from .settings import Settings, origin_of
+from .urls import uri_of
 from .waiting import Looker, Wait, Waits, install, metas, when_closed
 from .worker import Work
 from .writing import GROUP, TASK, Entry, StruckMeanwhile
 
 __all__ = ["DatabaseBackend"]
-
-#: What the query of a URL may tell of where the database is.
-PLACES = ("host", "port", "unix_socket", "service")
 
 
 class DatabaseBackend(BaseBackend):
@@ -90,7 +87,7 @@ class DatabaseBackend(BaseBackend):
         own = (inspect.getattr_static(self, name) for name in ("task_cls", "taskset_cls"))
         self.models = models_with(self.settings.names, *(cls if isinstance(cls, type) else None for cls in own))
         self._services = Services(self, self.settings, self.models, self.session_manager)
-        self.database = self._services.database
+        self.database, self.completion = self._services.database, self._services.completion
         #: What a worker does beside its tasks.
         self.upkeep: Work = self._services.upkeep
         self.spool = self._services.spool and self._services.spool.directory
@@ -116,7 +113,7 @@ class DatabaseBackend(BaseBackend):
         if max_retries is None:
             return func(*args, **given)
         with self._services.retries.at_most(max_retries):
-            return func(*args, **given)
+            return self.completion.as_done(func(*args, **given))
 
     @property
     def spooled(self) -> int:
@@ -174,16 +171,22 @@ class DatabaseBackend(BaseBackend):
     def _store_result(
         self, task_id: str, result: Any, state: str, traceback: str | None = None, request: Any = None, **kwargs: Any
     ) -> Any:
-        services, children = self._services, self.current_task_children(request)
-        row = services.row(stored_id("task", task_id), result, state, traceback, children, request)
-        if type(self)._update_result is not DatabaseBackend._update_result:
-            row = self._updated(row, result, state, traceback, request)
+        services, row = self._services, self.row_of(task_id, result, state, traceback, request)
+        if self.completion.is_settled(request, row):
+            return result
         part = part_with(request, row)
         stored = services.writer.write(Entry(TASK, row, part), services.ends_soon(request), is_over)
         if part is not None:
             mark(request, stored)
         services.answered(stored)
         return result
+
+    def row_of(self, task_id: str, result: Any, state: str, traceback: str | None, request: Any) -> Mapping[str, Any]:
+        """The columns that one write of a task sets; ``result`` is encoded."""
+        known = self.current_task_children(request), request
+        row = self._services.row(stored_id("task", task_id), result, state, traceback, *known)
+        has_own = type(self)._update_result is not DatabaseBackend._update_result
+        return self._updated(row, result, state, traceback, request) if has_own else row
 
     def _updated(self, row: Mapping[str, Any], *args: Any) -> dict[str, Any]:
         task = self.task_cls(row["task_id"])
@@ -387,10 +390,7 @@ class DatabaseBackend(BaseBackend):
 
     def as_uri(self, include_password: bool = False) -> str:
         """The URL of the database, as ``result_backend`` has it; without what may hold a password, unless asked for."""
-        url = make_url(self.settings.url)
-        if not include_password:
-            url = url.set(query={name: url.query[name] for name in PLACES if name in url.query})
-        return f"sql+{url.render_as_string(hide_password=not include_password)}"
+        return uri_of(self.settings.url, include_password)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.as_uri()}>"

@@ -16,6 +16,15 @@
     kombu.exceptions.DecodeError
      └── PayloadTooLarge     a row takes more memory to be read than the settings allow
 
+Of :func:`~celery_sql_results.complete`::
+
+    RuntimeError
+     └── CannotComplete      this task cannot be completed on this connection
+    celery.exceptions.Ignore
+     └── AlreadyCompleted    another copy of the task has completed it: this one must leave nothing behind
+    kombu.exceptions.EncodeError
+     └── NotCommitted        the task has returned, but its transaction was not committed
+
 From Celery and kombu come ``BackendStoreError`` and ``BackendGetMetaError`` (the database could not be reached for as
 long as the settings say), ``TimeoutError``, ``EncodeError`` (a result cannot be serialized), and of values that cannot
 be trusted ``ContentDisallowed`` (content that ``accept_content`` does not allow), ``DecodeError`` (it cannot be read)
@@ -26,17 +35,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from celery.exceptions import ImproperlyConfigured
+from celery.exceptions import Ignore, ImproperlyConfigured
 from celery.exceptions import TimeoutError as CeleryTimeoutError
-from kombu.exceptions import DecodeError
+from kombu.exceptions import DecodeError, EncodeError
 from typing_extensions import Self
 
 from .foreign import shown
 
 __all__ = [
+    "AlreadyCompleted",
     "AwaitTimeout",
+    "CannotComplete",
     "DatabaseUnusable",
     "Described",
+    "NotCommitted",
     "PayloadTooLarge",
     "ResultRefused",
     "SchemaError",
@@ -124,6 +136,24 @@ class PayloadTooLarge(Told, DecodeError):
             f"the row holds {kind} of more than {limit} bytes, and was not read: if that is its true size, raise "
             "database_max_decompressed_bytes"
         )
+
+
+class CannotComplete(RuntimeError):
+    """A task cannot be completed on what it has handed over, for what the message says; nothing was written."""
+
+
+class AlreadyCompleted(Ignore):
+    """Another copy of the task has completed it. Let it pass: it rolls this one's transaction back.
+
+    Celery then stores nothing and acknowledges the copy, which is no failure.
+    """
+
+
+class NotCommitted(EncodeError):
+    """A task has returned after ``complete``, but its transaction was rolled back or left open: the task has failed.
+
+    It is an ``EncodeError`` because that is how Celery learns from a backend that a task which has returned has failed.
+    """
 
 
 def bare(error: BaseException) -> BaseException:

@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from celery_sql_results.foreign import escaping, shown
 
 from .chords import Chords, HandOver, Join, Members, Signer, Sweep
+from .completing import Completion
 from .connecting import ARGUMENTS, cannot_connect, misconnected
 from .dialects import impl_for
 from .errors import DatabaseUnusable, bare
@@ -89,6 +90,12 @@ class Services:
         if self.spool is not None:
             self.replay = Replay(self.spool.directory, models, self._restore, self.judge, self._reach)
             self.emptier = Emptier(self.replay, self.is_away)
+
+        def row_of(task_id: str, value: Any, request: Any) -> Row:
+            encoded, state = backend.encode_result(value, states.SUCCESS), states.SUCCESS
+            return backend.row_of(task_id, encoded, state, None, request)  # type: ignore[no-any-return]
+
+        self.completion = Completion(database, retries, row_of, self.meta, lambda: encoding.dumps([]))
         share = Share(self._looker, retries, is_bounded=not impl.is_one_connection(make_url(settings.url)))
         self.waits = Waits(share, retries, self.meta, backend._cache)
 

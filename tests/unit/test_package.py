@@ -27,9 +27,12 @@ from support import app_on
 def test_public_names() -> None:
     """No more and no less than what is promised, and each is there and documented."""
     expected = [
+        "AlreadyCompleted",
         "AwaitTimeout",
+        "CannotComplete",
         "DatabaseBackend",
         "DatabaseUnusable",
+        "NotCommitted",
         "PayloadTooLarge",
         "ResultRefused",
         "SchemaError",
@@ -40,6 +43,7 @@ def test_public_names() -> None:
         "TaskIdInvalid",
         "TaskIdTooLong",
         "TaskSet",
+        "complete",
         "session_cleanup",
     ]
 

@@ -19,7 +19,7 @@ from .failing import ends_of, request_of
 from .handing_over import HandOver
 from .joining import Join
 from .members import Members, header_of, missing_of
-from .parts import is_over, mark, mark_outcome, part_with
+from .parts import is_over, mark, mark_outcome, part_for, part_with
 from .signing import Signer
 from .sweeping import Sweep
 
@@ -36,6 +36,7 @@ __all__ = [
     "mark",
     "mark_outcome",
     "missing_of",
+    "part_for",
     "part_with",
     "request_of",
 ]

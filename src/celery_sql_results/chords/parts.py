@@ -49,7 +49,12 @@ def part_with(request: Any, row: Mapping[str, Any]) -> dict[str, Any] | None:
     """
     # Celery lets the rest of a chain fail by storing it, with a request that it has made of a signature.
     is_outcome = stage_of(request) == OUTCOME or hasattr(request, "subtask_type")
-    if not is_outcome or not request.chord or not request.group:
+    return part_for(request, row) if is_outcome else None
+
+
+def part_for(request: Any, row: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What a task that is sure to end with ``row`` leaves behind, if it is a part of a chord."""
+    if not request.chord or not request.group:
         return None
     return part_of(request, row["status"], row["result"], row["content_type"])
 

@@ -13,12 +13,13 @@ import sqlalchemy as sa
 
 from celery_sql_results.connections.pool import PingingPool, connected, pool_options
 
-from .base import DefaultImpl, Put, as_dicts
+from .base import DefaultImpl
 from .contracts import ChangeCounter, Listener
 from .indexes import name_of
 from .inspection import RIGHTS, Found, schema_of, sequence_of
 from .mysql import MySQLImpl
 from .postgresql import PostgreSQLImpl
+from .puts import Put, as_dicts
 from .sqlite import SQLiteImpl
 from .taken_ids import put_under_a_free_id
 

@@ -14,7 +14,8 @@ from celery_sql_results.boundaries import undone
 from celery_sql_results.connections.pool import connected
 from celery_sql_results.connections.quick import DirectConnection, Way, quick_path
 
-from .base import DefaultImpl, Put, Row
+from .base import DefaultImpl
+from .puts import Put, Row
 
 __all__ = ["AutocommitImpl"]
 
@@ -54,6 +55,9 @@ class AutocommitImpl(DefaultImpl):
     def put_both(self, connection: Connection, where: Put, row: Row, parts: Put, part: Row) -> bool:
         with self._explicit_transaction(connection, self.begin):
             return super().put_both(connection, where, row, parts, part)
+
+    def put_once(self, connection: Any, where: Put, row: Row) -> bool:
+        return bool(connection.execute(where.statement(self.upsert, tuple(row)), row).rowcount)
 
     def begin_again(self, connection: Any) -> None:
         pass  # each statement was by itself

@@ -24,12 +24,13 @@ from celery_sql_results.connections.cursors import of_pymysql
 from celery_sql_results.connections.quick import Way
 
 from .autocommit import AutocommitImpl
-from .base import Put
 from .galera import Galera, is_too_large
 from .inspection import Found, schema_of, sequence_of
 from .mysql_catalog import ONLY_READS, OnlineIndexes, look_at
 from .mysql_reads import MySQLReads
 from .mysql_tending import MySQLTending, quoted_user
+from .mysql_transactions import MySQLTransactions
+from .puts import Put, Row
 from .refusals import number_of, reason_of, wire_size
 from .rejections import CERTIFICATE, CREDENTIALS, DATABASE, HOST, RIGHT, for_words
 
@@ -144,6 +145,9 @@ REJECTIONS = {
     1044: RIGHT,
     1130: HOST,
 }
+#: What a row is before it is final, and what the server counts for a row that an upsert has changed:
+#: https://dev.mysql.com/doc/refman/8.4/en/insert-on-duplicate.html
+UNDER_WAY, CHANGED = "STARTED", 2
 #: What drivers say of a server that they will not have, whatever the number.
 TLS = dict.fromkeys(("certificate verify failed", "SSL connection error", "TLS/SSL error"), CERTIFICATE)
 
@@ -204,6 +208,7 @@ class MySQLImpl(AutocommitImpl):
 
     reads = MySQLReads()
     tending = MySQLTending()
+    transactions = MySQLTransactions()
     max_parameters = 10_000
     indexes = OnlineIndexes()
     puts_by = Way(MySQLDialect_pymysql, "pyformat", of_pymysql)
@@ -258,6 +263,15 @@ class MySQLImpl(AutocommitImpl):
             new = {column: sa.func.if_(stays, stored(table.c[column]), new[column]) for column in ordered}
         upsert: sa.Insert = statement.on_duplicate_key_update([*_same_row(where, statement.inserted), *new.items()])
         return upsert
+
+    def put_once(self, connection: Any, where: Put, row: Row) -> bool:
+        """By two statements: of a row that is there, 2 means that it was changed, and nothing else does.
+
+        One that was inserted counts as one that was left alone, where a driver asks for the rows that were found.
+        """
+        upsert = where.statement(self.upsert, tuple(row))
+        connection.execute(upsert, {**row, "status": UNDER_WAY})
+        return bool(connection.execute(upsert, row).rowcount == CHANGED)
 
     def now(self, offset: timedelta = timedelta()) -> sa.ColumnElement[datetime]:
         microseconds = offset // timedelta(microseconds=1)

@@ -27,12 +27,13 @@ from celery_sql_results.connections.quick import DirectConnection, Way, quick_pa
 from . import postgresql_catalog
 from . import postgresql_notify as listen
 from .autocommit import AutocommitImpl
-from .base import Put, Row
 from .contracts import Listener
 from .inspection import Found
 from .postgresql_names import qualify
 from .postgresql_reads import PostgreSQLReads
 from .postgresql_tending import PostgreSQLTending
+from .postgresql_transactions import PostgreSQLTransactions
+from .puts import Put, Row
 from .refusals import wire_size
 from .rejections import CERTIFICATE, CREDENTIALS, DATABASE, HOST, RIGHT, for_words
 from .sqlstates import sqlstate
@@ -125,6 +126,7 @@ class PostgreSQLImpl(AutocommitImpl):
 
     reads = PostgreSQLReads()
     tending = PostgreSQLTending()
+    transactions = PostgreSQLTransactions()
     supports_skip_locked = True
     supports_nowait = True
     supports_notify = True

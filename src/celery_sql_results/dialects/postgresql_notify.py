@@ -18,7 +18,7 @@ from sqlalchemy.engine import Engine
 
 from celery_sql_results.boundaries import undone
 
-from .base import Put
+from .puts import Put
 from .upserts import guarded, on_conflict_upsert
 
 __all__ = [

@@ -22,11 +22,12 @@ from celery_sql_results.connections.quick import Way
 from celery_sql_results.connections.shared import SharedConnection
 
 from .autocommit import AutocommitImpl
-from .base import Put
 from .contracts import ChangeCounter
+from .puts import Put
 from .rejections import of_file
 from .sqlite_reads import SQLiteReads
 from .sqlite_tending import SQLiteTending
+from .sqlite_transactions import SQLiteTransactions
 from .upserts import on_conflict_upsert
 
 #: What SQLite says when the same statement may succeed later. Before Python 3.11 there is no code beside the words.
@@ -77,6 +78,7 @@ class SQLiteImpl(AutocommitImpl):
 
     reads = SQLiteReads()
     tending = SQLiteTending()
+    transactions = SQLiteTransactions()
     session_isolation_level = "SERIALIZABLE"
     drivers: Mapping[str, str] = MappingProxyType({"pysqlite": ""})
     puts_by = Way(SQLiteDialect_pysqlite, "qmark", of_sqlite3)

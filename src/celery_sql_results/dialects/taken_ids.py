@@ -18,7 +18,8 @@ from sqlalchemy import exc
 
 from celery_sql_results.foreign import escaping
 
-from .base import DefaultImpl, Put, Row
+from .base import DefaultImpl
+from .puts import Put, Row
 
 __all__ = ["put_under_a_free_id"]
 

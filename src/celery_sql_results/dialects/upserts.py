@@ -6,7 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from .base import Put, may_replace
+from .puts import Put, may_replace
 
 __all__ = ["guarded", "on_conflict_upsert"]
 

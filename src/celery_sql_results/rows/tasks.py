@@ -61,6 +61,7 @@ class TaskRows:
         self._put_finished = Put(models.task, "task_id", _FINAL, waiters)
         self._put_unfinished = Put(models.task, "task_id", _FINISHED, waiters)
         self._put_part = Put(models.parts, "task_id", _FINAL)
+        self._put_once = Put(models.task, "task_id", _FINAL)
         self._names = (*TASK_COLUMNS, *(EXTENDED_COLUMNS if extended else ()))
 
     def put(self, row: Row, part: Row | None = None) -> None:
@@ -80,6 +81,29 @@ class TaskRows:
             awaited = put_under_a_free_id(self.impl, connection, where, row, wake, of_chord)
             if awaited and wake is not None:
                 self._wake(connection, wake, row)
+
+    def put_once(self, connection: Any, row: Row, part: Row | None = None) -> bool:
+        """Store a row and a part in a transaction of the task's own: ``False`` if the task has SUCCESS already.
+
+        Nobody is woken, as nothing is committed yet. Whoever has written the same row waits, and whoever comes later.
+        """
+        row = {name: value for name, value in row.items() if name in self._columns}
+        stored = self.impl.put_once(connection, self._put_once, row)
+        if stored and part is not None:
+            self.impl.put_once(connection, self._put_part, part)
+        return stored
+
+    def identity(self, connection: Any, name: str, shared: bool = False) -> Any:
+        """What tells the database of a connection, and the table of results there, from others."""
+        transactions = self.impl.transactions
+        ask = transactions.shared_identity if shared else transactions.identity
+        return ask(connection, self.models.task, name)
+
+    def add_children(self, task_id: str, children: bytes | None) -> None:
+        """Note what a task has sent, of which a part was sent after its SUCCESS was stored."""
+        if "children" in self._columns:
+            with self.impl.connect_quickly(self.engine) as connection:
+                connection.execute(self._add_children, {"id_": task_id, "children_": children})
 
     def wake(self, row: Row) -> None:
         """Wake whoever waits for a task, if its outcome was not :meth:`put`."""
@@ -174,6 +198,12 @@ class TaskRows:
         if self._put_finished.waiters is None:
             return None, None
         return self.impl.wake(self.models.waiters, False), self.impl.wake(self.models.waiters, True)
+
+    @memoized_property
+    def _add_children(self) -> sa.Update:
+        task = self.models.task
+        same = task.c.task_id == sa.bindparam("id_"), task.c.status == sa.literal_column(f"'{states.SUCCESS}'")
+        return sa.update(task).where(*same).values(children=sa.bindparam("children_"))
 
     @memoized_property
     def _states(self) -> sa.Select[Any]:
