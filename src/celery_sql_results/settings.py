@@ -379,10 +379,10 @@ class _Reader:
         )
 
 
-def table_names(conf: Any) -> TableNames:
-    """The names of the tables alone, of the configuration of an app.
+def table_names(conf: Any, **given: Any) -> TableNames:
+    """The names of the tables alone, of the configuration of an app, and of what is ``given`` as in :class:`Settings`.
 
     Raises:
         SettingError: they cannot work.
     """
-    return _Reader(conf, {}).names()
+    return _Reader(conf, given).names()
