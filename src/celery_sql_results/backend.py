@@ -6,6 +6,7 @@ import inspect
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 from celery import states
@@ -13,7 +14,6 @@ from celery.backends.base import BaseBackend
 from celery.exceptions import SoftTimeLimitExceeded
 from celery.result import result_from_tuple
 from celery.utils.time import maybe_timedelta
-from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session
 
 from .boundaries import caught
@@ -25,14 +25,15 @@ from .publishing import keep_for, will_send
 from .services import Services
 from .session import SessionManager
 from .settings import Settings, origin_of
+from .urls import as_uri
 from .waiting import Looker, Wait, install, metas, when_closed
 from .worker import Work
 from .writing import GROUP, TASK, Entry, StruckMeanwhile
 
 __all__ = ["DatabaseBackend"]
 
-#: What the query of a URL may tell of where the database is.
-PLACES = ("host", "port", "unix_socket", "service")
+#: What Celery gives to any backend, and the settings that it overrides.
+GIVEN = {"expires": "result_expires", "serializer": "result_serializer", "accept": "result_accept_content"}
 
 
 class DatabaseBackend(BaseBackend):
@@ -67,37 +68,42 @@ class DatabaseBackend(BaseBackend):
         **kwargs: Any,
     ) -> None:
         conf = kwargs["app"].conf
-        self.settings = Settings.read(
-            conf,
-            origin_of(url, dburi),
-            database_url=url or dburi,
-            database_short_lived_sessions=kwargs.pop("short_lived_sessions", None),
-            database_engine_callback=kwargs.pop("engine_callback", None),
-            database_engine_options=engine_options,
-            result_expires=kwargs.get("expires"),
-            result_serializer=kwargs.get("serializer"),
-            result_accept_content=kwargs.get("accept"),
-        )
-        chosen = {"url": self.settings.url, "serializer": self.settings.serializer, "accept": self.settings.accept}
-        super().__init__(expires_type=maybe_timedelta, **{**kwargs, **chosen})
+        given = {f"database_{name}": kwargs.pop(name, None) for name in ("short_lived_sessions", "engine_callback")}
+        given |= {"database_url": url or dburi, "database_engine_options": engine_options}
+        given |= {setting: kwargs.get(name) for name, setting in GIVEN.items()}
+        self._read = partial(Settings.read, conf, origin_of(url, dburi), **given)
+        self.settings = settings = self._read()
+        kwargs |= {"url": settings.url, "serializer": settings.serializer, "accept": settings.accept}
+        super().__init__(expires_type=maybe_timedelta, **kwargs)
         self.always_retry = False  # ours are enough: Celery's would multiply them
-        self.expires = self.settings.expires
-        #: Whether ``result_extended`` is on, whether no connection is held while idle, and the options of the engine.
-        self.extended_result, self.short_lived_sessions = self.settings.extended, self.settings.short_lived_sessions
-        self.engine_options = dict(self.settings.engine_options)
+        self.expires = settings.expires
+        #: Whether ``result_extended`` is on, and whether no connection is held while idle.
+        self.extended_result, self.short_lived_sessions = settings.extended, settings.short_lived_sessions
         self.thread_safe = conf.get("result_backend_thread_safe") is not False  # one serves all threads of an app
-        self.session_manager = SessionManager(self.settings.engine_callback)
+        self.session_manager = SessionManager(settings.engine_callback)
         own = (inspect.getattr_static(self, name) for name in ("task_cls", "taskset_cls"))
-        self.models = models_with(self.settings.names, *(cls if isinstance(cls, type) else None for cls in own))
-        self._services = Services(self, self.settings, self.models, self.session_manager)
-        self.database = self._services.database
-        #: What a worker does beside its tasks.
-        self.upkeep: Work = self._services.upkeep
-        self.spool = self._services.spool and self._services.spool.directory
+        self.models = models_with(settings.names, *(cls if isinstance(cls, type) else None for cls in own))
         install(self.app)
-        when_closed(self.app, self._services.waits)
-        if self.settings.create_tables_at_setup:
-            self._services.prepare_now()
+        self._begin()
+        if settings.create_tables_at_setup:
+            self._made.prepare_now()
+
+    def _begin(self) -> None:
+        self._made = services = Services(self, self.settings, self.models, self.session_manager)
+        self.engine_options, self.database = dict(self.settings.engine_options), services.database
+        #: What a worker does beside its tasks.
+        self.upkeep: Work = services.upkeep
+        self.spool = services.spool and services.spool.directory
+        when_closed(self.app, services.waits)
+
+    @property
+    def _services(self) -> Services:
+        """What does the work: another, where the URL leads to another database than before."""
+        if self.settings.place.is_elsewhere:
+            self._made.let_go()
+            self.settings = self._read()
+            self._begin()
+        return self._made
 
     def ResultSession(self, session_manager: SessionManager | None = None) -> Session:
         """A session of SQLAlchemy on tables that are ready. Use it with ``session_cleanup``."""
@@ -216,11 +222,7 @@ class DatabaseBackend(BaseBackend):
         return meta
 
     def _get_task_meta_for(self, task_id: str) -> dict[str, Any]:
-        """The meta of a task; that of a pending one if it has no row.
-
-        Raises:
-            BackendGetMetaError: the database could not be reached for as long as the settings say.
-        """
+        """The meta of a task; that of a pending one if it has no row. For what is raised, see ``Services.task_row``."""
         row = (id_ := asked_id(task_id)) and self._services.task_row(id_)
         return self._services.meta(row) if row else pending(task_id)
 
@@ -387,14 +389,12 @@ class DatabaseBackend(BaseBackend):
 
     def as_uri(self, include_password: bool = False) -> str:
         """The URL of the database, as ``result_backend`` has it; without what may hold a password, unless asked for."""
-        url = make_url(self.settings.url)
-        if not include_password:
-            url = url.set(query={name: url.query[name] for name in PLACES if name in url.query})
-        return f"sql+{url.render_as_string(hide_password=not include_password)}"
+        return as_uri(self.settings.url, include_password)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.as_uri()}>"
 
     def __reduce__(self, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
-        given = {"dburi": self.settings.url, "expires": self.expires, "engine_options": self.engine_options}
+        options = self._read.keywords["database_engine_options"]
+        given = {"dburi": self.settings.place.given, "expires": self.expires, "engine_options": options}
         return super().__reduce__(args, {**given, **(kwargs or {})})

@@ -22,6 +22,7 @@ def django() -> Environment:
             "Django==6.1.3 ; python_version >= '3.12'",
             "Django==5.2.19 ; python_version < '3.12'",
             "django-celery-results==2.6.0",
+            "mysqlclient==2.3.2",
             "psycopg2-binary==2.9.13",
         ],
     )

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import venv
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,6 @@ FOLDER = ROOT / "build" / "guides"
 PROJECT = f"{ROOT}[postgresql,mysql]"
 #: Seconds that an installation may take, and one command in it.
 INSTALLING, RUNNING = 240, 120
-#: What pip says when the index cannot be reached.
-OFFLINE = ("No matching distribution found", "Connection to", "Temporary failure in name resolution")
 
 
 class Environment:
@@ -32,8 +31,7 @@ class Environment:
     """
 
     def __init__(self, name: str, requirements: Sequence[str]) -> None:
-        version = f"{sys.version_info.major}.{sys.version_info.minor}"
-        self._folder = FOLDER / f"{name}-{version}"
+        self._folder = FOLDER / f"{name}-{sys.version_info.major}.{sys.version_info.minor}"
         self.python = self._folder / "bin" / "python"
         wanted = [*requirements, *_same("celery", "SQLAlchemy", "alembic")]
         FOLDER.mkdir(parents=True, exist_ok=True)
@@ -48,10 +46,9 @@ class Environment:
         venv.create(self._folder, with_pip=True, clear=True)
         install = [self.python, "-m", "pip", "install", "--quiet", "-e", PROJECT, *wanted]
         ended = subprocess.run(install, check=False, capture_output=True, text=True, timeout=INSTALLING)
-        if ended.returncode and any(sign in ended.stderr for sign in OFFLINE):
+        if ended.returncode:  # the index cannot be reached, or what compiles a driver is missing
             give_up = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
-            give_up(f"the package index cannot be reached: {ended.stderr}")
-        assert ended.returncode == 0, ended.stdout + ended.stderr
+            give_up(f"{' '.join(wanted)} cannot be installed: {ended.stderr}")
         ready.write_text(text)
 
     def run(self, *command: str, folder: Path, **environment: str) -> str:
@@ -76,6 +73,4 @@ class Environment:
 
 def _same(*packages: str) -> list[str]:
     """The releases that the tests themselves run with."""
-    from importlib.metadata import version
-
     return [f"{package}=={version(package)}" for package in packages]

@@ -46,8 +46,8 @@ def test_public_names() -> None:
     assert [name for name in expected if not inspect.getdoc(getattr(package, name))] == []
 
 
-#: What Celery itself needs, and what only those import who have the driver or the serializer.
-OF_CELERY, OF_USERS = {"billiard", "kombu", "vine"}, {"psycopg", "yaml"}
+#: What Celery itself needs, and what only those import who have the driver, the serializer or the framework.
+OF_CELERY, OF_USERS = {"billiard", "kombu", "vine"}, {"django", "psycopg", "yaml"}
 
 
 def imports(module: Path) -> set[str]:
