@@ -47,7 +47,7 @@ def test_public_names() -> None:
 
 
 #: What Celery itself needs, and what only those import who have the driver, the serializer or the framework.
-OF_CELERY, OF_USERS = {"billiard", "kombu", "vine"}, {"django", "psycopg", "yaml"}
+OF_CELERY, OF_USERS = {"billiard", "kombu", "vine"}, {"django", "django_celery_results", "psycopg", "yaml"}
 
 
 def imports(module: Path) -> set[str]:
