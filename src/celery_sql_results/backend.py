@@ -6,6 +6,7 @@ import inspect
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 from celery import states
@@ -24,12 +25,15 @@ from .publishing import keep_for, will_send
 from .services import Services
 from .session import SessionManager
 from .settings import Settings, origin_of
-from .urls import uri_of
+from .urls import as_uri
 from .waiting import Looker, Wait, Waits, install, metas, when_closed
 from .worker import Work
 from .writing import GROUP, TASK, Entry, StruckMeanwhile
 
 __all__ = ["DatabaseBackend"]
+
+#: What Celery gives to any backend, and the settings that it overrides.
+GIVEN = {"expires": "result_expires", "serializer": "result_serializer", "accept": "result_accept_content"}
 
 
 class DatabaseBackend(BaseBackend):
@@ -43,18 +47,14 @@ class DatabaseBackend(BaseBackend):
             ``accept``, ``expires`` and ``max_cached_results`` are those of every Celery backend.
 
     Raises:
-        SettingError: a setting cannot work.
-        SchemaError: the tables are not there and may not be created.
+        SettingError, SchemaError: a setting cannot work; the tables are not there and may not be created.
     """
 
-    #: The classes of the rows. A subclass may name its own, such as one with columns more, and fill these in
-    #: :meth:`_update_result`.
+    #: The classes of the rows. A subclass may name its own, with more columns, which :meth:`_update_result` fills in.
     task_cls: Any = MappedClass(Task, 0, 1)
     taskset_cls: Any = MappedClass(TaskSet, 2, 2)
-    supports_native_join = True
-    supports_result_compression = True
-    #: Results call back by themselves.
-    is_async = True
+    supports_native_join = supports_result_compression = True
+    is_async = True  # results call back by themselves
 
     def __init__(
         self,
@@ -64,37 +64,43 @@ class DatabaseBackend(BaseBackend):
         **kwargs: Any,
     ) -> None:
         conf = kwargs["app"].conf
-        self.settings = Settings.read(
-            conf,
-            origin_of(url, dburi),
-            database_url=url or dburi,
-            database_short_lived_sessions=kwargs.pop("short_lived_sessions", None),
-            database_engine_callback=kwargs.pop("engine_callback", None),
-            database_engine_options=engine_options,
-            result_expires=kwargs.get("expires"),
-            result_serializer=kwargs.get("serializer"),
-            result_accept_content=kwargs.get("accept"),
-        )
-        chosen = {"url": self.settings.url, "serializer": self.settings.serializer, "accept": self.settings.accept}
-        super().__init__(expires_type=maybe_timedelta, **{**kwargs, **chosen})
-        self.always_retry = False  # ours are enough: Celery's would multiply them
-        self.expires = self.settings.expires
-        #: Whether ``result_extended`` is on, whether no connection is held while idle, and the options of the engine.
-        self.extended_result, self.short_lived_sessions = self.settings.extended, self.settings.short_lived_sessions
-        self.engine_options = dict(self.settings.engine_options)
+        given = {f"database_{name}": kwargs.pop(name, None) for name in ("short_lived_sessions", "engine_callback")}
+        given |= {"database_url": url or dburi, "database_engine_options": engine_options}
+        given |= {setting: kwargs.get(name) for name, setting in GIVEN.items()}
+        self._read = partial(Settings.read, conf, origin_of(url, dburi), **given)
+        self.settings = settings = self._read()
+        kwargs |= {"url": settings.url, "serializer": settings.serializer, "accept": settings.accept}
+        super().__init__(expires_type=maybe_timedelta, **kwargs)
+        self.always_retry, self.expires = (
+            False,
+            settings.expires,
+        )  # our retries are enough: Celery's would multiply them
+        #: Whether ``result_extended`` is on, and whether no connection is held while idle.
+        self.extended_result, self.short_lived_sessions = settings.extended, settings.short_lived_sessions
         self.thread_safe = conf.get("result_backend_thread_safe") is not False  # one serves all threads of an app
-        self.session_manager = SessionManager(self.settings.engine_callback)
+        self.session_manager = SessionManager(settings.engine_callback)
         own = (inspect.getattr_static(self, name) for name in ("task_cls", "taskset_cls"))
-        self.models = models_with(self.settings.names, *(cls if isinstance(cls, type) else None for cls in own))
-        self._services = Services(self, self.settings, self.models, self.session_manager)
-        self.database, self.completion = self._services.database, self._services.completion
-        #: What a worker does beside its tasks.
-        self.upkeep: Work = self._services.upkeep
-        self.spool = self._services.spool and self._services.spool.directory
+        self.models = models_with(settings.names, *(cls if isinstance(cls, type) else None for cls in own))
         install(self.app)
-        when_closed(self.app, self._services.waits)
-        if self.settings.create_tables_at_setup:
-            self._services.prepare_now()
+        self._begin()
+        if settings.create_tables_at_setup:
+            self._made.prepare_now()
+
+    def _begin(self) -> None:
+        self._made = services = Services(self, self.settings, self.models, self.session_manager)
+        self.database, self.completion, self.upkeep = services.database, services.completion, services.upkeep
+        self.spool = services.spool and services.spool.directory
+        self.engine_options = dict(self.settings.engine_options)
+        when_closed(self.app, services.waits)
+
+    @property
+    def _services(self) -> Services:
+        """What does the work: another, where the URL leads to another database than before."""
+        if self.settings.place.is_elsewhere:
+            self._made.let_go()
+            self.settings = self._read()
+            self._begin()
+        return self._made
 
     def ResultSession(self, session_manager: SessionManager | None = None) -> Session:
         """A session of SQLAlchemy on tables that are ready. Use it with ``session_cleanup``."""
@@ -219,11 +225,7 @@ class DatabaseBackend(BaseBackend):
         return meta
 
     def _get_task_meta_for(self, task_id: str) -> dict[str, Any]:
-        """The meta of a task; that of a pending one if it has no row.
-
-        Raises:
-            BackendGetMetaError: the database could not be reached for as long as the settings say.
-        """
+        """The meta of a task; that of a pending one if it has no row. For what is raised, see ``Services.task_row``."""
         row = (id_ := asked_id(task_id)) and self._services.task_row(id_)
         return self._services.meta(row) if row else pending(task_id)
 
@@ -382,19 +384,20 @@ class DatabaseBackend(BaseBackend):
     def cleanup(self) -> None:
         """Delete what has expired, and end chords that nobody else does.
 
-        Task and group results expire ``result_expires`` after they were done, chords ``result_chord_expires`` after
-        they began; 0 keeps them for ever, and so does ``None`` for results, while chords then expire like results.
+        Results expire ``result_expires`` after they were done, chords ``result_chord_expires`` after they began. 0 is
+        for ever, as is ``None`` for results; chords then expire like results.
         """
         self.sweep_chords()
         self._services.cleanup(self.expires)
 
     def as_uri(self, include_password: bool = False) -> str:
         """The URL of the database, as ``result_backend`` has it; without what may hold a password, unless asked for."""
-        return uri_of(self.settings.url, include_password)
+        return as_uri(self.settings.url, include_password)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.as_uri()}>"
 
     def __reduce__(self, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
-        given = {"dburi": self.settings.url, "expires": self.expires, "engine_options": self.engine_options}
+        options = self._read.keywords["database_engine_options"]
+        given = {"dburi": self.settings.place.given, "expires": self.expires, "engine_options": options}
         return super().__reduce__(args, {**given, **(kwargs or {})})

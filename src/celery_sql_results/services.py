@@ -98,6 +98,7 @@ class Services:
         self.completion = Completion(database, retries, row_of, self.meta, lambda: encoding.dumps([]))
         share = Share(self._looker, retries, is_bounded=not impl.is_one_connection(make_url(settings.url)))
         self.waits = Waits(share, retries, self.meta, backend._cache)
+        settings.place.before_others(self.let_go)
 
     # -- the database --------------------------------------------------------------------------------------------
 
@@ -112,6 +113,11 @@ class Services:
     def engine(self) -> Engine:
         """The engine of this process."""
         return self._sessions.get_engine(self._settings.url, **self.of_engine)
+
+    def let_go(self) -> None:
+        """Close what is open and idle, so that the database can be dropped. The next use opens it again."""
+        self.waits.share.let_go()
+        self.engine().dispose()
 
     def _prepare(self, engine: Engine, models: Models) -> Prepared:
         try:

@@ -22,13 +22,13 @@ from kombu.compression import encoders, get_encoder
 from kombu.exceptions import SerializerNotInstalled
 from kombu.serialization import dumps, registry
 
+from .aliases import Place, place_of
 from .errors import Described, SettingError
 from .foreign import escaping, shown
 from .models import TableNames
 from .options import layered
 from .payload.redaction import Redact
 from .session import IDLE_TIMEOUT, EngineCallback
-from .urls import checked_url
 
 __all__ = ["Policy", "RetryPolicy", "Settings", "origin_of", "table_names"]
 
@@ -92,6 +92,7 @@ class Settings:
     """The settings of one backend."""
 
     url: str = field(repr=False)  # which may hold a password, like the next but one
+    place: Place = field(repr=False, compare=False)  # what it was read from
     origin: str  # what the user has written the URL into
     engine_options: Mapping[str, Any] = field(repr=False)
     engine_callback: EngineCallback | None
@@ -132,15 +133,17 @@ class Settings:
             SettingError: a value cannot work.
         """
         reader = _Reader(conf, given)
+        place = reader.place("database_url", origin)
         found = cls(
-            url=reader.url("database_url", origin),
+            url=place.url,
+            place=place,
             origin=reader.named(origin or "database_url"),
-            engine_options=reader.engine_options(),
+            engine_options=reader.engine_options(place.options),
             engine_callback=reader.callback("database_engine_callback", "a callable that takes an engine"),
             short_lived_sessions=reader.flag("database_short_lived_sessions", False),
             idle_timeout=reader.number("database_idle_timeout", IDLE_TIMEOUT, endless=True),
             names=reader.names(),
-            create_tables_at_setup=reader.flag("database_create_tables_at_setup", True),
+            create_tables_at_setup=reader.flag("database_create_tables_at_setup", not place.may_move),
             extended=reader.flag("result_extended", False),
             records=reader.flag("database_record_tasks", True) or reader.flag("result_extended", False),
             serializer=reader.serializer("result_serializer"),
@@ -155,7 +158,7 @@ class Settings:
             chord_secrets=reader.secrets("database_chord_secrets"),
             takes_unsigned_chords=reader.flag("database_accept_unsigned_chords", False),
             listen=reader.flag("database_listen", True),
-            listen_url=reader.url("database_listen_url") if reader.get("database_listen_url") else None,
+            listen_url=reader.place("database_listen_url").url if reader.get("database_listen_url") else None,
             poll_min_interval=reader.number("database_poll_min_interval", POLL_MIN_INTERVAL, least=POLL_LEAST),
             poll_max_interval=reader.number("database_poll_max_interval", POLL_MAX_INTERVAL, least=POLL_LEAST),
             spool_dir=reader.directory("database_spool_dir"),
@@ -187,10 +190,10 @@ class _Reader:
         """Whether somebody has set it; ``None`` asks for the default."""
         return self.conf.value_set_for(setting) and self.conf.get(setting) is not None
 
-    def url(self, setting: str, origin: str | None = None) -> str:
-        """The URL in a setting, or in what is its ``origin``."""
+    def place(self, setting: str, origin: str | None = None) -> Place:
+        """What the URL leads to in a setting, or in what is its ``origin``."""
         options = self.get("database_engine_options") or {}
-        return checked_url(self.named(origin or setting), self.get(setting), "module" not in options)
+        return place_of(self.named(origin or setting), self.get(setting), "module" not in options)
 
     def named(self, setting: str) -> str:
         """A setting as the user has written it, whose app may have a namespace."""
@@ -230,15 +233,17 @@ class _Reader:
             raise self.wrong(setting, value, f"a dict with no other keys than {', '.join(map(repr, keys))}")
         return dict(value)
 
-    def engine_options(self) -> dict[str, Any]:
-        """The defaults, on top the setting, on top what a caller gave. What they are may be a password."""
+    def engine_options(self, of_place: Mapping[str, Any]) -> dict[str, Any]:
+        """The defaults, then those of the place, the setting, and what a caller gave. They may be a password."""
         setting = "database_engine_options"
-        layers = self.conf.get(setting) or {}, self.get(setting, {})
+        layers = (self.conf.get(setting) if self.is_set(setting) else {}), self.given.get(setting) or {}
         for value in layers:
             if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
                 found = Described(f"a {type(value).__name__} (not shown)")
                 raise self.wrong(setting, found, "a dict with names as keys")
-        return layered(*layers, setting=self.named(setting))
+        options = layered(of_place, *layers, setting=self.named(setting))
+        arguments = {**of_place.get("connect_args", {}), **options.get("connect_args", {})}
+        return {**options, "connect_args": arguments} if arguments else options
 
     def names(self) -> TableNames:
         names = self._strings("database_table_names", LONGEST_TABLE_NAME)
@@ -379,10 +384,10 @@ class _Reader:
         )
 
 
-def table_names(conf: Any) -> TableNames:
-    """The names of the tables alone, of the configuration of an app.
+def table_names(conf: Any, **given: Any) -> TableNames:
+    """The names of the tables alone, of the configuration of an app, and of what is ``given`` as in :class:`Settings`.
 
     Raises:
         SettingError: they cannot work.
     """
-    return _Reader(conf, {}).names()
+    return _Reader(conf, given).names()

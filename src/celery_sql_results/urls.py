@@ -16,22 +16,14 @@ from .dialects import DefaultImpl, impl_for, known_databases
 from .errors import Described, SettingError, bare
 from .foreign import shown
 
-__all__ = ["checked_url", "uri_of"]
+__all__ = ["as_uri", "checked_url"]
 
 NEEDED = "a URL of SQLAlchemy, such as sql+postgresql+psycopg://user@host/db"
 ENCODING = "in its user and password, each @ : / # ? % is written %40 %3A %2F %23 %3F %25"
-#: An "@" in a query where no option has one: before its name, or before a "/" in a value that is no path.
-IN_QUERY = re.compile(r"^[^=&]*@|=[^/&]*@[^&]*/")
 #: What the query of a URL may tell of where the database is.
 PLACES = ("host", "port", "unix_socket", "service")
-
-
-def uri_of(url: str, include_password: bool) -> str:
-    """A URL that was checked, as ``result_backend`` has it; without what may hold a password, unless asked for."""
-    parsed = make_url(url)
-    if not include_password:
-        parsed = parsed.set(query={name: parsed.query[name] for name in PLACES if name in parsed.query})
-    return f"sql+{parsed.render_as_string(hide_password=not include_password)}"
+#: An "@" in a query where no option has one: before its name, or before a "/" in a value that is no path.
+IN_QUERY = re.compile(r"^[^=&]*@|=[^/&]*@[^&]*/")
 
 
 def checked_url(setting: str, found: object, loads_driver: bool = True) -> str:
@@ -57,6 +49,14 @@ def checked_url(setting: str, found: object, loads_driver: bool = True) -> str:
         raise SettingError(setting, what, f"percent-encoded: {ENCODING}")
     _check_driver(setting, parsed, loads_driver)
     return url
+
+
+def as_uri(url: str, include_password: bool) -> str:
+    """A URL as ``result_backend`` has it; without what may hold a password, unless asked for."""
+    parsed = make_url(url)
+    if not include_password:
+        parsed = parsed.set(query={name: parsed.query[name] for name in PLACES if name in parsed.query})
+    return f"sql+{parsed.render_as_string(hide_password=not include_password)}"
 
 
 def _lists_hosts(url: str) -> bool:

@@ -51,8 +51,9 @@ def test_public_names() -> None:
     assert [name for name in expected if not inspect.getdoc(getattr(package, name))] == []
 
 
-#: What Celery itself needs, and what only those import who have the driver or the serializer.
-OF_CELERY, OF_USERS = {"billiard", "click", "click_didyoumean", "kombu", "vine"}, {"psycopg", "rich", "yaml"}
+#: What Celery itself needs, and what only those import who have the driver, the serializer or the framework.
+OF_CELERY = {"billiard", "click", "click_didyoumean", "kombu", "vine"}
+OF_USERS = {"django", "django_celery_results", "psycopg", "rich", "yaml"}
 
 
 def imports(module: Path) -> set[str]:

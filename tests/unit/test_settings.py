@@ -11,6 +11,7 @@ from celery import Celery
 from sqlalchemy.engine import Engine
 
 from celery_sql_results import SettingError
+from celery_sql_results.aliases import Place
 from celery_sql_results.models import TableNames
 from celery_sql_results.settings import RetryPolicy, Settings
 from celery_sql_results.writing.retry import Policy
@@ -57,6 +58,7 @@ def test_defaults() -> None:
     """What an app gets that sets nothing but the URL."""
     expected = Settings(
         url=URL,
+        place=Place(URL, URL, {}),
         origin="database_url",
         engine_options={"pool_pre_ping": True, "pool_recycle": 3600},
         engine_callback=None,

@@ -6,6 +6,7 @@ import sqlalchemy as sa
 from celery.exceptions import ImproperlyConfigured
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
+from celery_sql_results.aliases import is_alias, place_of
 from celery_sql_results.dialects import known_databases, unconnected
 from celery_sql_results.foreign import shown
 from celery_sql_results.models import Models, models_for
@@ -29,7 +30,10 @@ def dialect_of(desk: Desk, name: str | None) -> sa.Dialect:
 
 
 def _of_url(desk: Desk) -> str:
-    scheme, found, _ = str(desk.app.conf.result_backend or "").partition("://")
+    url = str(desk.app.conf.result_backend or "")
+    if is_alias(url):
+        url = f"sql+{place_of('result_backend', url, loads_driver=False).url}"
+    scheme, found, _ = url.partition("://")
     if not (found and scheme.startswith(("sql+", "db+"))):
         raise Ending(f"for which database? Name it ({', '.join(known_databases())}), or {ADDRESS}")
     name = scheme.removeprefix("sql+").removeprefix("db+").partition("+")[0]

@@ -8,6 +8,7 @@ from typing import Any
 from celery.exceptions import ImproperlyConfigured
 from sqlalchemy.engine import make_url
 
+from celery_sql_results.aliases import is_alias
 from celery_sql_results.foreign import named, shown
 from celery_sql_results.urls import checked_url
 
@@ -56,6 +57,8 @@ def _shown(name: str, value: Any, is_option: bool) -> Any:
 def _url(name: str, text: str) -> str:
     """A URL without password and query; of what is none, or of another kind, no more than the scheme."""
     scheme = text.partition("://")[0]
+    if is_alias(text):
+        return shown(text)
     if scheme.startswith(("sql+", "db+")) or name != "result_backend":
         try:
             prefix = next((each for each in ("sql+", "db+") if scheme.startswith(each)), "")

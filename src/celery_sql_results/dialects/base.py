@@ -235,14 +235,17 @@ class DefaultImpl:
 
     @contextmanager
     def schema_lock(self, connection: Connection, name: str) -> Iterator[None]:
-        """A transaction in which all tables of this package are ours to change.
+        """A transaction in which all tables of this package are ours to change: one lock, whatever their names.
 
-        There is one lock, whatever their names: two sets of tables may have a sequence or a schema in common. ``name``
-        is that of the version table: 0.1 locked nothing else, so its lock is taken as well. Here without a lock: who
-        loses the race fails, and tries again after a pause.
+        Two sets of tables may have a sequence or a schema in common. ``name`` is that of the version table: 0.1 locked
+        nothing else, so its lock is taken as well. Here without a lock: who loses the race fails, and tries again.
         """
         yield
         connection.commit()
+
+    def schema_lock_within(self, connection: Connection, name: str) -> AbstractContextManager[None]:
+        """:meth:`schema_lock` in a transaction that somebody else has begun, and ends; here without a lock."""
+        return nullcontext()
 
     def publish(self, connection: Connection) -> None:
         """Let what was created under :meth:`schema_lock` be used. Here by a commit: some databases want one first."""

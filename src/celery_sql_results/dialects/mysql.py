@@ -324,6 +324,8 @@ class MySQLImpl(AutocommitImpl):
         for lock in (of_old, SETUP_LOCK):
             connection.exec_driver_sql(f"SELECT RELEASE_LOCK('{lock}')")
 
+    schema_lock_within = schema_lock
+
     def deletion(self, key: sa.Column[int], where: sa.ColumnElement[bool], limit: int) -> sa.Delete:
         """With a subquery, MariaDB reads the whole table for each batch."""
         return sa.delete(key.table).where(where).with_dialect_options(mysql_limit=limit, mariadb_limit=limit)

@@ -257,12 +257,17 @@ class PostgreSQLImpl(AutocommitImpl):
 
         READ COMMITTED lets the second look, after the wait, see what the first holder of the lock committed.
         """
-        of_old = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big", signed=True)
-        with self._explicit_transaction(connection, "BEGIN ISOLATION LEVEL READ COMMITTED"):
-            with self.unless_refused(connection):  # without a lock, who loses the race looks again
-                for key in (SETUP_KEY, of_old):
-                    connection.exec_driver_sql(f"SELECT pg_catalog.pg_advisory_xact_lock({key})")
+        begin = "BEGIN ISOLATION LEVEL READ COMMITTED"
+        with self._explicit_transaction(connection, begin), self.schema_lock_within(connection, name):
             yield
+
+    @contextmanager
+    def schema_lock_within(self, connection: Connection, name: str) -> Iterator[None]:
+        of_old = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big", signed=True)
+        with self.unless_refused(connection):  # without a lock, who loses the race looks again
+            for key in (SETUP_KEY, of_old):
+                connection.exec_driver_sql(f"SELECT pg_catalog.pg_advisory_xact_lock({key})")
+        yield
 
     @contextmanager
     def unless_refused(self, connection: Connection) -> Iterator[None]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .found import ESSENTIAL, HEAD, State, look
+from .found import ESSENTIAL, HEAD, State, look, version_table
 from .indexes import Wanted, index_statements, missing_indexes, wanted_indexes
-from .prepare import Prepared, prepare_models, upgrade
+from .prepare import Prepared, prepare_models, upgrade, upgrade_within
 from .remedy import pending, remedy, shortcomings, strangers
 from .rights import PURPOSES, grants, needed
 from .script import script, text
@@ -29,5 +29,7 @@ __all__ = [
     "strangers",
     "text",
     "upgrade",
+    "upgrade_within",
+    "version_table",
     "wanted_indexes",
 ]

@@ -20,7 +20,7 @@ from weakref import WeakKeyDictionary
 
 import sqlalchemy as sa
 from sqlalchemy import exc
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Connection, Engine
 
 from celery_sql_results.dialects import DefaultImpl, connected, impl_for
 from celery_sql_results.errors import SchemaError, bare
@@ -31,7 +31,7 @@ from .found import HEAD, State, look
 from .migrate import create_missing, migrate
 from .remedy import remedy, shortcomings, strangers
 
-__all__ = ["Columns", "Prepared", "prepare_models", "upgrade"]
+__all__ = ["Columns", "Prepared", "prepare_models", "upgrade", "upgrade_within"]
 
 logger = logging.getLogger(__name__)
 
@@ -159,18 +159,34 @@ def _check_names(dialect: sa.Dialect, models: Models) -> None:
 
 def _upgraded(engine: Engine, impl: DefaultImpl, seen: State) -> State:
     """Make the tables complete under the lock, unless another process did so while we waited for it."""
-    models = seen.models
-    with connected(engine) as connection, impl.schema_lock(connection, models.version_table):
-        state = look(connection, models)
-        if state.is_done:
-            return state
-        if state.is_ahead:
-            create_missing(connection, state)
-        else:
-            migrate(connection, impl, state)
-            before = ", ".join(sorted(state.versions or ())) or None
-            logger.info("the tables of %s are at schema version %s (before: %s)", models.task.name, HEAD, before)
-        return look(connection, models)
+    with connected(engine) as connection, impl.schema_lock(connection, seen.models.version_table):
+        return _complete(connection, impl, seen.models)
+
+
+def upgrade_within(connection: Connection, models: Models) -> None:
+    """Make the tables of ``models`` complete in a transaction that somebody else has begun, and will commit.
+
+    Raises:
+        SchemaError: a name is too long for this database.
+        sqlalchemy.exc.DBAPIError: the database has refused a statement.
+    """
+    impl = impl_for(connection.dialect.name)
+    _check_names(connection.dialect, models)
+    with impl.schema_lock_within(connection, models.version_table):
+        _complete(connection, impl, models)
+
+
+def _complete(connection: Connection, impl: DefaultImpl, models: Models) -> State:
+    state = look(connection, models)
+    if state.is_done:
+        return state
+    if state.is_ahead:
+        create_missing(connection, state)
+    else:
+        migrate(connection, impl, state)
+        before = ", ".join(sorted(state.versions or ())) or None
+        logger.info("the tables of %s are at schema version %s (before: %s)", models.task.name, HEAD, before)
+    return look(connection, models)
 
 
 def _tell(engine: Engine, state: State, refused: exc.DBAPIError | None) -> None:

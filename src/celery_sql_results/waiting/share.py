@@ -27,6 +27,8 @@ __all__ = ["Share", "when_closed"]
 LOOK = 1.0
 #: First looks of one backend that are under way at the same time; of a silent database, each would leave a thread.
 MOST_LOOKS, SLICE = 32, 0.005
+#: Seconds for which an end is awaited of threads that nobody needs: they close a connection, which takes milliseconds.
+ENDED = 5.0
 
 
 class Share:
@@ -69,6 +71,17 @@ class Share:
         held, self._held = self._held, []
         for _, leave in held:
             leave()
+
+    def let_go(self) -> None:
+        """:meth:`close`, and wait for threads that nobody needs any more: until then they hold connections."""
+        looker, until = self.found, time.monotonic() + ENDED
+        threads = looker.threads if looker else []
+        self.close()
+        for thread in threads:
+            while (
+                looker and not (looker.is_used or looker.is_needed) and thread.is_alive() and time.monotonic() < until
+            ):
+                thread.join(SLICE)
 
     def within(self, deadline: float | None) -> Looker:
         """:attr:`looker`, tried until a time (monotonic).

@@ -1,0 +1,1 @@
+"""What the guides in `docs/howto` say about applications, run with the real frameworks."""
