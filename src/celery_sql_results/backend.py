@@ -27,13 +27,9 @@ from .session import SessionManager
 from .settings import Settings, origin_of
 from .urls import as_uri
 from .waiting import Looker, Wait, Waits, install, metas, when_closed
-from .worker import Work
 from .writing import GROUP, TASK, Entry, StruckMeanwhile
 
 __all__ = ["DatabaseBackend"]
-
-#: What Celery gives to any backend, and the settings that it overrides.
-GIVEN = {"expires": "result_expires", "serializer": "result_serializer", "accept": "result_accept_content"}
 
 
 class DatabaseBackend(BaseBackend):
@@ -66,7 +62,8 @@ class DatabaseBackend(BaseBackend):
         conf = kwargs["app"].conf
         given = {f"database_{name}": kwargs.pop(name, None) for name in ("short_lived_sessions", "engine_callback")}
         given |= {"database_url": url or dburi, "database_engine_options": engine_options}
-        given |= {setting: kwargs.get(name) for name, setting in GIVEN.items()}
+        given |= {"result_expires": kwargs.get("expires"), "result_serializer": kwargs.get("serializer")}
+        given["result_accept_content"] = kwargs.get("accept")
         self._read = partial(Settings.read, conf, origin_of(url, dburi), **given)
         self.settings = settings = self._read()
         kwargs |= {"url": settings.url, "serializer": settings.serializer, "accept": settings.accept}
