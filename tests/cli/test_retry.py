@@ -201,6 +201,17 @@ def test_the_broker_is_away(shop: Shop) -> None:
     assert shop.waiting == 1
 
 
+@on("sqlite")
+@pytest.mark.parametrize("name", ["CELERY_BROKER_URL", "CELERY_BROKER_WRITE_URL"])
+def test_the_option_wins(shop: Shop, name: str) -> None:
+    """The broker of a call is meant, not that of the environment."""
+    stored(shop, failure("t-1", name="doing.pay"))
+    alone = shop.program.but(name="celery-sql-results", **{name: "redis://127.0.0.1:1/0"})
+
+    assert alone("retry", "t-1", "--yes", before=["--broker-url", shop.broker]).code == 0
+    assert shop.waiting == 1
+
+
 @on("postgresql", "mariadb", "sqlite")
 def test_a_crash_between_claim_and_send(shop: Shop, tmp_path: Path) -> None:
     """It is seen, it is not sent again by itself, and `--resend` sends it."""
