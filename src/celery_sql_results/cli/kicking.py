@@ -67,8 +67,8 @@ def kick(desk: Desk, ids: Sequence[str], yes: bool, dry_run: bool, fail: bool = 
         return _dry(desk, due, dry_run)
     database = desk.backend.database
     may(desk, "UPDATE", database.models.chords)
-    broker(desk)
     agreed(_told(due), yes)
+    broker(desk)
     ended_, stopped = through(desk, "ending chords", len(due), _steps(desk, due))
     return ended(desk, f"ended {ended_} of {len(due)} chords", stopped, ended=ended_, counted=len(due))
 

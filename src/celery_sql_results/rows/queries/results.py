@@ -154,7 +154,7 @@ class Results:
         """
         task, never = self._task.c, self._asked.impl.reads.never
         begun = sa.func.coalesce(self._column("date_started"), self._column("date_queued"), never)
-        open_ = task.date_done.is_(None)
+        open_: sa.ColumnElement[bool] = task.date_done.is_(None)
         if which.until is not None:  # what has no time is not before a time
             open_ = sa.and_(open_, begun > never)
         arms: list[sa.Subquery] = []
