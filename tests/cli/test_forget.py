@@ -145,7 +145,7 @@ def many(backend: DatabaseBackend, number: int) -> None:
 
 
 def test_what_changes_meanwhile(results: Program, backend: DatabaseBackend, database: Database) -> None:
-    """What was sent again since it was counted, and what has failed since, is not deleted."""
+    """What was sent again since it was counted, and what was stored since, is not deleted, whenever it failed."""
     put(backend, failure("again"), failure("gone"))
     command = results.command("forget", "--state", "FAILURE")
     master, slave = os.openpty()
@@ -158,11 +158,11 @@ def test_what_changes_meanwhile(results: Program, backend: DatabaseBackend, data
     with backend.database.engine.connect() as connection:
         connection.execute(sa.update(task).where(task.c.task_id == "again").values(status="STARTED", date_done=None))
         connection.commit()
-    put(backend, failure("new", done=-60))
+    put(backend, failure("late", done=60), failure("new", done=-60))
     os.write(master, b"y\n")
     _drain(master)
 
-    assert (process.wait(PATIENCE), left(backend)) == (0, ["again", "new"])
+    assert (process.wait(PATIENCE), left(backend)) == (0, ["again", "late", "new"])
 
 
 def _drain(master: int) -> None:
@@ -171,6 +171,17 @@ def _drain(master: int) -> None:
             pass
     except OSError:  # how Linux tells of the end
         os.close(master)
+
+
+def test_what_has_no_time(results: Program, backend: DatabaseBackend) -> None:
+    """It is not before a time, whether that is asked of a list or of what is deleted."""
+    none = {"date_queued": None, "date_started": None}
+    put(backend, row("old", done=None, status="STARTED"), row("timeless", done=None, status="STARTED", **none))
+    words = ("--state", "STARTED", "--until", "2026-03-02")
+
+    assert [each["task_id"] for each in results("list", *words, "--json").json] == ["old"]
+    assert (results("forget", *words, "--yes").code, left(backend)) == (0, ["timeless"])
+    assert (results("forget", "--state", "STARTED", "--yes").code, left(backend)) == (0, [])
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])

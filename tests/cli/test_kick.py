@@ -47,6 +47,13 @@ class Scene:
         rows.put_part({**part, "result": b"1", "content_type": "application/json"})
 
     @property
+    def claims(self) -> list[tuple[Any, ...]]:
+        """Who has claimed each chord, and when its body was sent."""
+        chords = self.backend.models.chords
+        with self.backend.database.engine.connect() as connection:
+            return [*map(tuple, connection.execute(sa.select(chords.c.claimed_by, chords.c.date_dispatched)))]
+
+    @property
     def waiting(self) -> int:
         """How many messages wait at the broker."""
         with self.app.connection_for_read() as connection:
@@ -115,6 +122,29 @@ def test_unknown(scene: Scene) -> None:
     assert told.value.exit_code == 4
 
 
+@pytest.mark.parametrize("pattern", ["?", "*", "group-?", "[g]roup-1", "%", "_"])
+def test_an_id_is_no_pattern(scene: Scene, pattern: str) -> None:
+    """What would fit as a pattern is no id."""
+    for position, id_ in enumerate(HEADER):
+        scene.part(id_, position)
+
+    with pytest.raises(Ending) as told:
+        scene.kick(pattern)
+    assert (told.value.exit_code, scene.waiting) == (4, 0)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_nothing_is_kept_of_the_body(scene: Scene, database: Database, parts: int) -> None:
+    """It can neither be sent nor let fail, which is told before the chord is claimed."""
+    for position, id_ in enumerate(HEADER[:parts]):
+        scene.part(id_, position)
+    database.execute("UPDATE celery_taskmeta_chords SET body = NULL, bare_body = NULL")
+
+    with pytest.raises(Ending, match="group-1: nothing of its body is kept"):
+        scene.kick("group-1", fail=True)
+    assert scene.claims == [(None, None)]
+
+
 def test_the_broker_is_away(scene: Scene) -> None:
     """Then the body does not fail: nothing is done."""
     for position, id_ in enumerate(HEADER):
@@ -123,7 +153,4 @@ def test_the_broker_is_away(scene: Scene) -> None:
 
     with pytest.raises(Ending, match="cannot be reached"):
         scene.kick("group-1")
-    chords = scene.backend.models.chords
-    with scene.backend.database.engine.connect() as connection:
-        [found] = connection.execute(sa.select(chords.c.claimed_by, chords.c.date_dispatched)).all()
-    assert tuple(found) == (None, None)
+    assert scene.claims == [(None, None)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from celery import Celery
+from celery import Celery, chain
 
 from celery_sql_results import DatabaseBackend
 from cli.doing import await_, calls_in, chord_of, sender, worker
@@ -19,6 +20,7 @@ from cli.rows import failure, put, row
 from cli.run import PATIENCE, Ended, Program
 from servers import Database, Redis
 from servers.pool import on
+from servers.proxy import Proxy
 
 ARGUMENTS = {"args": b'["/nowhere", 1]', "kwargs": b'{"currency": "EUR"}'}
 
@@ -141,6 +143,8 @@ def test_success_is_only_sent_if_asked_for(shop: Shop) -> None:
 
 
 REFUSALS = {
+    "has not run": {"worker": None},
+    "not what the task takes": {"name": "shop.pack", "kwargs": b"{}"},
     "nothing stored": {"args": None, "kwargs": None},
     "redacted": {"kwargs": b'{"card": {"number": "[redacted]"}}'},
     "abridged": {"args": b'"(1, 2, ...)"'},
@@ -162,6 +166,52 @@ def test_refused(shop: Shop) -> None:
     assert (refused.code, reasons, shop.waiting) == (2, [f"t-{n}" for n in range(len(REFUSALS))], 0)
     assert shop.program("retry", "--all", "--skip", "--yes").code == 0
     assert shop.waiting == 1
+
+
+@on("postgresql", "mariadb", "sqlite")
+def test_the_rest_of_a_chain(shop: Shop) -> None:
+    """Celery stores it as failed, with what was known of its arguments: it would run without what comes first."""
+    folder = str(shop.folder)
+    parts = [shop.app.signature("doing.pay", (folder, n), app=shop.app) for n in range(2)]
+    with worker(shop.folder, **shop.settings):
+        last = chain(*parts, app=shop.app).apply_async()
+        await_(lambda: last.state == "FAILURE")
+
+    refused = shop.program("retry", last.id, "--yes")
+    ended = shop.program("retry", "--all", "--skip", "--yes", "--json").json[-1]
+
+    assert (refused.code, "a task before it failed" in refused.told) == (2, True)
+    assert (ended["sent"], ended["refused"], shop.waiting) == (1, 1, 1)
+
+
+def test_no_name(shop: Shop) -> None:
+    """What a filter means is left out, as bodies of chords that failed; an id is refused."""
+    stored(shop, failure("body", name=None), failure("t-1", name="doing.pay"))
+
+    refused = shop.program("retry", "body", "--yes")
+    ended = shop.program("retry", "--all", "--yes")
+
+    assert (refused.code, refused.told.splitlines()[0]) == (2, "body: its name is not stored")
+    assert (ended.code, "1 task left out: no name is stored" in ended.told, shop.waiting) == (0, True, 1)
+    assert "None" not in refused.told + ended.told + ended.text
+
+
+def test_as_the_app_sends_it(shop: Shop) -> None:
+    """A task of the app has its own options, and is sent by its own means; to another queue all the same."""
+    known = {"root_id": "root", "parent_id": "parent", "group_id": "group"}
+    arguments = {"args": b'["/nowhere", 1]', "kwargs": b'{"currency": "EUR"}'}
+    stored(shop, failure("t-1", name="shop.pack", **arguments, **known))
+
+    ended = shop.program("retry", "t-1", "--yes", "--to-queue", "mail")
+
+    assert ended.code == 0, ended
+    with shop.app.connection_for_read() as connection:
+        message = connection.SimpleQueue("mail").get(timeout=PATIENCE)
+        message.ack()
+    names = ("id", "root_id", "parent_id", "group", "timelimit", "shop")
+    assert [message.headers[name] for name in names] == ["t-1", "root", "parent", "group", [60, 50], "Rome"]
+    assert (message.properties["priority"], message.headers["expires"] is None) == (6, False)
+    assert message.payload[:2] == [["/nowhere", 1], {"currency": "EUR"}]
 
 
 def test_members_of_open_chords(shop: Shop) -> None:
@@ -201,6 +251,17 @@ def test_the_broker_is_away(shop: Shop) -> None:
     assert shop.waiting == 1
 
 
+@on("sqlite")
+@pytest.mark.parametrize("name", ["CELERY_BROKER_URL", "CELERY_BROKER_WRITE_URL"])
+def test_the_option_wins(shop: Shop, name: str) -> None:
+    """The broker of a call is meant, not that of the environment."""
+    stored(shop, failure("t-1", name="doing.pay"))
+    alone = shop.program.but(name="celery-sql-results", **{name: "redis://127.0.0.1:1/0"})
+
+    assert alone("retry", "t-1", "--yes", before=["--broker-url", shop.broker]).code == 0
+    assert shop.waiting == 1
+
+
 @on("postgresql", "mariadb", "sqlite")
 def test_a_crash_between_claim_and_send(shop: Shop, tmp_path: Path) -> None:
     """It is seen, it is not sent again by itself, and `--resend` sends it."""
@@ -221,6 +282,57 @@ def test_a_crash_between_claim_and_send(shop: Shop, tmp_path: Path) -> None:
     assert shop.program("retry", "--resend", "--yes").code == 0
     assert [shop.waiting, "not sent yet" in shop.show("t-1")["traceback"]] == [1, False]
     assert [shop.program("retry", "--resend", "--yes").code, shop.waiting] == [0, 1]
+
+
+@on("postgresql", "mariadb", "sqlite")
+def test_no_answer_of_the_broker(shop: Shop, tmp_path: Path) -> None:
+    """It may have the message: that is sent once, stays claimed, and is sent again only if that is asked for."""
+    stored(shop, failure("t-2", name="doing.pay"), failure("t-1", name="doing.pay"))
+    (tmp_path / "sitecustomize.py").write_text(
+        "from kombu.transport.redis import Channel\n"
+        "put = Channel._put\n"
+        "def no_answer(*args, **options):\n"
+        "    put(*args, **options)\n"
+        "    raise ConnectionResetError('no answer')\n"
+        "Channel._put = no_answer\n"
+    )
+    ended = shop.program.but(PYTHONPATH=str(tmp_path))("retry", "--all", "--yes")
+
+    assert (ended.code, "was sent is not known" in ended.told, "Traceback" in ended.told) == (2, True, False)
+    assert [shop.waiting, shop.show("t-1")["state"], shop.show("t-2")["state"]] == [1, "RETRY", "FAILURE"]
+    assert [shop.program("retry", "--all", "--yes").code, shop.waiting] == [0, 2]
+    assert [shop.program("retry", "t-1", "--resend", "--yes").code, shop.waiting] == [0, 3]
+
+
+def test_what_cannot_be_written(shop: Shop) -> None:
+    """It was not sent for certain: it is as before."""
+    stored(shop, failure("t-1", name="doing.pay"))
+    other = replace(shop.program, settings={**shop.settings, "task_serializer": "nobody knows it"})
+
+    ended = other("retry", "t-1", "--yes")
+
+    assert (ended.code, shop.show("t-1")["state"], shop.waiting) == (2, "FAILURE", 0)
+
+
+@on("postgresql", "mariadb", "sqlite")
+def test_the_broker_goes_away_before_the_answer(shop: Shop, redis: Redis) -> None:
+    """Whoever is asked may think for long: the broker is looked at after that, and nothing is claimed without it."""
+    stored(shop, failure("t-1", name="doing.pay"))
+    with Proxy(redis.port) as proxy:
+        broker = f"redis://127.0.0.1:{proxy.port}/0"
+        program = replace(shop.program, settings={**shop.settings, "broker_url": broker})
+        master, slave = os.openpty()
+        command = program.command("retry", "t-1")
+        process = subprocess.Popen(command, env=program.environment, stdin=slave, stdout=slave, stderr=slave)
+        os.close(slave)
+        said = b""
+        while b"Send 1 task again?" not in said:
+            said += os.read(master, 1000)
+    os.write(master, b"y\n")
+
+    assert process.wait(PATIENCE) == 2
+    os.close(master)
+    assert (shop.show("t-1")["state"], shop.waiting) == ("FAILURE", 0)
 
 
 @on("postgresql", "mariadb", "sqlite")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from celery import states
 from kombu.exceptions import KombuError
 
 from celery_sql_results.boundaries import caught
@@ -16,7 +18,7 @@ from celery_sql_results.rows import Row
 
 from .desk import Desk, Ending
 
-__all__ = ["Call", "Refused", "broker", "call_of"]
+__all__ = ["Call", "Refused", "broker", "call_of", "known_tasks"]
 
 #: Seconds in which the broker must answer.
 BROKER_TIMEOUT = 5.0
@@ -28,25 +30,47 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Call:
-    """A task with its arguments."""
+    """A task with its arguments, and what the app knows of it, if it does."""
 
     row: Row
     args: list[Any]
     kwargs: dict[str, Any]
+    task: Any = None
 
     def send(self, app: Any, task_id: str, queue: str | None, countdown: float | None) -> None:
-        """Send it.
+        """Send it, in one message: nothing is published again of which it is not clear whether it was sent.
 
         Raises:
-            kombu.exceptions.OperationalError: the broker cannot be reached.
-            kombu.exceptions.EncodeError: the arguments cannot be written.
+            kombu.exceptions.EncodeError, SerializerNotInstalled: the arguments cannot be written. Nothing was sent.
+            Exception: whatever the transport raises. Perhaps it was sent.
         """
         row = self.row
         is_new = task_id != row["task_id"]
-        known = {"root_id": row["root_id"], "parent_id": row["task_id"] if is_new else row["parent_id"]}
-        given = {name: value for name, value in (*known.items(), ("countdown", countdown)) if value is not None}
-        to = {"queue": queue} if queue else _queue(app, row["queue"])
-        app.send_task(row["name"], self.args, self.kwargs, task_id=task_id, **to, **given)
+        known = {
+            "root_id": row["root_id"],
+            "parent_id": row["task_id"] if is_new else row["parent_id"],
+            "group_id": None if is_new else row["group_id"],
+            "countdown": countdown,
+        }
+        given = {name: value for name, value in known.items() if value is not None}
+        to = {"queue": queue, "exchange": None, "routing_key": None} if queue else _queue(app, row["queue"])
+        options = {"task_id": task_id, "retry": False, **to, **given}
+        if self.task is None:
+            app.send_task(row["name"], self.args, self.kwargs, **options)
+        else:
+            self.task.apply_async(self.args, self.kwargs, **options)
+
+
+def known_tasks(desk: Desk) -> Mapping[str, Any]:
+    """The tasks of the app, by their names: their priorities, limits and the like are in no row."""
+    if desk.app.conf.task_always_eager:  # they would run here
+        return {}
+    with caught() as failure:  # the modules of a project may raise anything
+        desk.app.loader.import_default_modules()
+    if failure.error is not None:
+        why = shown(f"{type(failure.error).__name__}: {failure.error}")
+        desk.out.note(f"not all modules of the app can be imported ({why}): their tasks are sent without options")
+    return desk.app.tasks  # type: ignore[no-any-return] # Celery has no types
 
 
 def _queue(app: Any, stored: str | None) -> dict[str, str]:
@@ -58,8 +82,13 @@ def _queue(app: Any, stored: str | None) -> dict[str, str]:
     return {"queue": of_key[0] if stored not in queues and len(of_key) == 1 else stored}
 
 
-def call_of(row: Row, read: Readable) -> Call:
+def call_of(row: Row, read: Readable, tasks: Mapping[str, Any]) -> Call:
     """The call of a task, with the arguments that are stored.
+
+    Args:
+        row: of the task.
+        read: reads payloads.
+        tasks: that the app knows.
 
     Raises:
         Refused: they are not, or not all of them, or not as they were.
@@ -68,6 +97,8 @@ def call_of(row: Row, read: Readable) -> Call:
         raise Refused("its name is not stored")
     if row["args"] is None and row["kwargs"] is None:
         raise Refused("its arguments are not stored (result_extended was off)")
+    if row["status"] == states.FAILURE and row["worker"] is None:
+        raise Refused("it has not run: a task before it failed, so its arguments are not whole")
     args = [] if row["args"] is None else _value(row, "args", read)
     kwargs = {} if row["kwargs"] is None else _value(row, "kwargs", read)
     if not isinstance(args, (list, tuple)) or not isinstance(kwargs, dict):
@@ -76,7 +107,17 @@ def call_of(row: Row, read: Readable) -> Call:
         raise Refused("some of its arguments are redacted (database_redact)")
     if not all(isinstance(name, str) for name in kwargs):
         raise Refused("the names of its arguments cannot be read")
-    return Call(row, list(args), kwargs)
+    return _fitting(Call(row, list(args), kwargs, tasks.get(row["name"])))
+
+
+def _fitting(call: Call) -> Call:
+    """A call, if the task takes such arguments. Celery looks as well, but when the task was claimed."""
+    if call.task is not None and call.task.typing:
+        with caught() as misfit:  # not every callable tells what it takes
+            inspect.signature(call.task.run).bind(*call.args, **call.kwargs)
+        if isinstance(misfit.error, TypeError):
+            raise Refused(f"the task does not take its arguments any more: {shown(misfit.error)}")
+    return call
 
 
 def _value(row: Row, name: str, read: Readable) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 import sqlalchemy as sa
-from celery.exceptions import BackendError, ImproperlyConfigured
+from celery.exceptions import BackendError, ChordError, ImproperlyConfigured
 from kombu.exceptions import KombuError
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -190,7 +190,7 @@ def _told(desk: Desk, verbose: bool) -> Iterator[None]:
         if verbose:
             raise
         raise Ending(f"{error} (--since, --until, --state, --task …), or raise --time-limit") from error
-    except (ImproperlyConfigured, SQLAlchemyError, BackendError, KombuError, OSError) as error:
+    except (ImproperlyConfigured, SQLAlchemyError, BackendError, ChordError, KombuError, OSError) as error:
         if verbose:
             raise
         raise Ending(_line(desk, error)) from error

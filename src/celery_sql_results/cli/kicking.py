@@ -10,7 +10,6 @@ import sqlalchemy as sa
 from celery.exceptions import ChordError
 
 from celery_sql_results.foreign import shown
-from celery_sql_results.ids import asked_id
 from celery_sql_results.rows import Chord
 
 from .calls import broker
@@ -43,7 +42,7 @@ def kick(desk: Desk, ids: Sequence[str], yes: bool, dry_run: bool, fail: bool = 
 
     Args:
         desk: has the database.
-        ids: of the chords; the beginning of one is enough.
+        ids: of the chords.
         yes: whether to ask nobody.
         dry_run: whether only to say what would be done.
         fail: whether the bodies of others are to fail, with a ``ChordError``: whoever waits for them learns of it.
@@ -53,7 +52,7 @@ def kick(desk: Desk, ids: Sequence[str], yes: bool, dry_run: bool, fail: bool = 
     """
     if not desk.asked.has(desk.backend.database.models.chords, "group_id", "body"):
         raise Ending("there are no tables of chords that this role may read: see check")
-    found = [_look(desk, id_) for id_ in dict.fromkeys(_whole(desk, id_) for id_ in ids)]
+    found = [_look(desk, id_) for id_ in dict.fromkeys(ids)]
     done = [each for each in found if each.chord.is_dispatched]
     due = [each for each in found if not each.chord.is_dispatched]
     for each in done:
@@ -61,28 +60,17 @@ def kick(desk: Desk, ids: Sequence[str], yes: bool, dry_run: bool, fail: bool = 
     refused = [f"chord {shown(each.chord.group_id)}: {each.why}" for each in due if each.why]
     if refused and not fail:
         raise Ending(f"{'; '.join(refused)}. Nothing was done; --fail lets a body fail")
+    bare = [shown(each.chord.group_id) for each in due if not _can_end(desk, each.chord)]
+    if bare:
+        raise Ending(f"chord {', '.join(bare)}: nothing of its body is kept, so it can be neither sent nor let fail")
     if dry_run or not due:
         return _dry(desk, due, dry_run)
     database = desk.backend.database
     may(desk, "UPDATE", database.models.chords)
-    broker(desk)
     agreed(_told(due), yes)
+    broker(desk)
     ended_, stopped = through(desk, "ending chords", len(due), _steps(desk, due))
     return ended(desk, f"ended {ended_} of {len(due)} chords", stopped, ended=ended_, counted=len(due))
-
-
-def _whole(desk: Desk, text: str) -> str:
-    chords, id_ = desk.backend.database.models.chords.c, asked_id(text)
-    like = desk.asked.impl.reads.like(chords.group_id, f"{(id_ or '').replace('*', '?')}*")
-    some = sa.select(chords.group_id).where(like).order_by(chords.group_id).limit(NAMED)
-    found = [row["group_id"] for row in desk.asked.all(some)] if id_ else []
-    if id_ is not None and id_ in found:
-        return id_
-    if len(found) != 1:
-        several = f"several chords have ids that begin with {shown(text)!r}: {', '.join(map(shown, found))}"
-        unknown = f"no chord has the id {shown(text)!r}: its body was sent long ago, or it is none"
-        raise Ending(several) if found else Ending(unknown, UNKNOWN)
-    return str(found[0])
 
 
 def _rows(desk: Desk) -> Any:
@@ -107,6 +95,11 @@ def _look(desk: Desk, group_id: str) -> _Found:
     if chord.body is None:
         return _Found(chord, "its body is not kept (JSON cannot write it), so that only a part could have sent it")
     return _Found(chord, None)
+
+
+def _can_end(desk: Desk, chord: Chord) -> bool:
+    """Whether a body is kept, or what lets it fail."""
+    return chord.body is not None or _rows(desk).bare_body(chord.group_id) is not None
 
 
 def _claim(desk: Desk, group_id: str) -> Any:

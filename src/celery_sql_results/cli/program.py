@@ -12,6 +12,9 @@ from .group import PREFIX, LazyGroup
 
 __all__ = ["main"]
 
+#: Where Celery looks for a broker before it looks at the settings.
+BROKER_NAMES = ("CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL")
+
 
 @click.group(cls=LazyGroup, name="celery-sql-results")
 @click.option("--database-url", metavar="URL", help="The database, as result_backend has it: sql+postgresql://…")
@@ -46,6 +49,8 @@ class _App:
         backend = url and f"sql+{url.removeprefix('sql+').removeprefix('db+')}"
         if backend:
             os.environ.pop("CELERY_RESULT_BACKEND", None)  # Celery would take that instead
+        for name in BROKER_NAMES if given["broker_url"] else ():
+            os.environ.pop(name, None)  # likewise
         app = Celery("celery-sql-results", set_as_current=False)
         app.conf.update(
             result_backend=backend,

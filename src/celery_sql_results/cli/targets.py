@@ -47,9 +47,15 @@ class Targets:
         chunks = [ids[at : at + IDS] for at in range(0, len(ids), IDS)]
         self._filters = [replace(which, ids=some) for some in chunks] or [which]
         self._newest: dict[int, Cursor] = {}
+        self._last_id: int | None = None
 
     def pages(self) -> Iterator[list[Row]]:
-        """The results, page by page, the newest first. From the second time on, those of the first time."""
+        """The results, page by page, the newest first. From the second time on, those of the first time.
+
+        What was written since may have any time, as of a task that ended long ago and waited in a spool.
+        """
+        if self._last_id is None:
+            self._last_id = self._results.newest_id()
         for number, which in enumerate(self._filters):
             cursor = self._newest.get(number)
             while True:
@@ -57,7 +63,7 @@ class Targets:
                 if page.rows:
                     first = page.rows[0]
                     self._newest.setdefault(number, Cursor(first["when"], first["id"] + 1))
-                    yield page.rows
+                    yield [row for row in page.rows if row["id"] <= self._last_id]
                 cursor = page.next
                 if cursor is None:
                     break

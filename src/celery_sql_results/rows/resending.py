@@ -17,7 +17,7 @@ from .chosen import unchanged
 from .queries import Asked
 from .tasks import Row
 
-__all__ = ["CLAIMED", "Resending", "note_of"]
+__all__ = ["CLAIMED", "Claim", "Resending", "note_of"]
 
 #: How the line of a claim begins, and what it says until the task is sent.
 MARK, CLAIMED = "[celery results retry] ", "claimed"
@@ -26,10 +26,10 @@ NOTE = re.compile(r"(?:^|\n)\[celery results retry\] (?P<note>[^\n]*)\s*\Z")
 TAIL = 400
 #: What is read of a task that may be sent again.
 CALL = ("id", "task_id", "status", "date_done", "name", "args", "kwargs", "content_type", "queue", "root_id")
-RELATIVES = ("parent_id", "group_id")
+RELATIVES = ("parent_id", "group_id", "worker")
 
 
-class _Claim(NamedTuple):
+class Claim(NamedTuple):
     """A claim: the row that it is of, as it was read, its line, and that of the claim that it took the place of."""
 
     row: Row
@@ -61,13 +61,13 @@ class Resending:
         found = sa.select(*columns, read.tail(task.c.traceback, TAIL).label("tail")).where(task.c.id.in_(ids))
         return self._asked.all(found)
 
-    def claim(self, row: Row, note: str, same_id: bool) -> _Claim | None:
+    def claim(self, row: Row, note: str, same_id: bool) -> Claim | None:
         """Put a claim, unless the row is not as it was read: ``None``.
 
         The state of a task that is sent under the same id is RETRY from now on, so that what comes of it is stored.
         """
         old = note_of(row)
-        claim = _Claim(row, f"\n{MARK}{CLAIMED} {note}", "" if old is None else f"\n{MARK}{old}")
+        claim = Claim(row, f"\n{MARK}{CLAIMED} {note}", "" if old is None else f"\n{MARK}{old}")
         kept = self._with(claim.before, "") if claim.before else sa.func.coalesce(self._task.c.traceback, "")
         new: dict[str, Any] = {"traceback": kept.concat(claim.line)}
         if same_id:
@@ -76,17 +76,17 @@ class Resending:
         same = end.is_(None) if row["tail"] is None else end == row["tail"]
         return claim if self._update(new, unchanged(self._task, row), same) else None
 
-    def sent(self, claim: _Claim, note: str) -> None:
+    def sent(self, claim: Claim, note: str) -> None:
         """Let the line say that the task was sent; a worker may have replaced it already."""
         self._update({"traceback": self._with(claim.line, f"\n{MARK}{note}")}, *self._is(claim))
 
-    def give_up(self, claim: _Claim) -> bool:
+    def give_up(self, claim: Claim) -> bool:
         """Take a claim back; return whether it was there."""
         old = {name: claim.row[name] for name in ("status", "date_done")}
         before = sa.func.nullif(self._with(claim.line, claim.before), "")
         return self._update({**old, "traceback": before}, *self._is(claim))
 
-    def _is(self, claim: _Claim) -> tuple[sa.ColumnElement[bool], ...]:
+    def _is(self, claim: Claim) -> tuple[sa.ColumnElement[bool], ...]:
         """Whether a claim is there: no other has such a line."""
         return self._task.c.id == claim.row["id"], self._end(len(claim.line)) == claim.line
 

@@ -9,13 +9,12 @@ import click
 
 from celery_sql_results.chords import header_of, missing_of
 from celery_sql_results.cli.changing import changing
-from celery_sql_results.cli.desk import UNKNOWN, Desk, Ending, verb
+from celery_sql_results.cli.desk import Desk, Ending, verb
+from celery_sql_results.cli.ids import one_chord
 from celery_sql_results.cli.kicking import kick
 from celery_sql_results.cli.output import Column
 from celery_sql_results.cli.pages import limited
 from celery_sql_results.cli.times import DURATION
-from celery_sql_results.foreign import shown
-from celery_sql_results.ids import asked_id
 from celery_sql_results.payload import task_of
 from celery_sql_results.rows.queries import ChordQuestions, OpenedChord
 
@@ -67,15 +66,15 @@ def command(
 
     --kick needs the IDs, and the broker. It refuses a chord that is not complete, and says what is missing.
     """
-    if kicks:
-        return _kick(desk, group_ids, fail, **how)
     questions = ChordQuestions(desk.asked, header_of, missing_of)
     if not questions.are_there:
         raise Ending(f"{desk.backend.database.name} has no tables of chords that this role may read: run upgrade")
+    if kicks:
+        return _kick(desk, questions, group_ids, fail, **how)
     if group_ids[1:]:
         raise Ending("chords shows one chord at a time")
     if group_ids:
-        _show(desk, questions, _one(questions, *group_ids), limit)
+        _show(desk, questions, one_chord(questions, *group_ids), limit)
         return None
     if stuck:
         rows = [_row(*each) for each in questions.stuck(limit, PATIENCE if older_than is None else older_than)]
@@ -87,26 +86,18 @@ def command(
     return None
 
 
-def _kick(desk: Desk, group_ids: tuple[str, ...], fail: bool, yes: bool, dry_run: bool) -> int:
+def _kick(
+    desk: Desk, questions: ChordQuestions, group_ids: tuple[str, ...], fail: bool, yes: bool, dry_run: bool
+) -> int:
     if not group_ids:
         raise Ending("which chords? Give their ids: --stuck lists those that need it")
-    return kick(desk, group_ids, yes, dry_run, fail)
+    ids = [one_chord(questions, id_).group_id for id_ in group_ids]
+    return kick(desk, ids, yes, dry_run, fail)
 
 
 def _row(chord: OpenedChord, why: str | None = None) -> dict[str, Any]:
     body = task_of(chord.body)
     return {**vars(chord), "body": body, "why": why}
-
-
-def _one(questions: ChordQuestions, text: str) -> OpenedChord:
-    id_ = asked_id(text)
-    found = [] if id_ is None else questions.like(id_, 3)
-    exact = [chord for chord in found if chord.group_id == id_] or found
-    if not exact:
-        raise Ending(f"no chord has the id {shown(text)!r}: it was not begun here, or has expired", UNKNOWN)
-    if exact[1:]:
-        raise Ending(f"several chords have ids that begin with {shown(text)!r}")
-    return exact[0]
 
 
 def _show(desk: Desk, questions: ChordQuestions, chord: OpenedChord, limit: int) -> None:

@@ -50,6 +50,9 @@ def command(
 
     Results that are not finished are only deleted if their ID or --state names them. Members of a chord whose body was
     not sent are left, unless --force is given. What has changed since it was counted is left, too.
+
+    Members of chords that are not in the table of chords cannot be told, and are deleted: of chords that db+ has begun,
+    or apps with database_native_chords = False.
     """
     if not groups:
         chosen(ids, which, everything)

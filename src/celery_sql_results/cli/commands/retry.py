@@ -7,13 +7,14 @@ import socket
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 from celery import states
+from kombu.exceptions import EncodeError, SerializerNotInstalled
 
 from celery_sql_results.boundaries import caught
-from celery_sql_results.cli.calls import Call, Refused, broker, call_of
+from celery_sql_results.cli.calls import Call, Refused, broker, call_of, known_tasks
 from celery_sql_results.cli.changing import agreed, changing, ended, may, through
 from celery_sql_results.cli.desk import REFUSED, Desk, Ending, verb
 from celery_sql_results.cli.filters import filters
@@ -26,7 +27,7 @@ from celery_sql_results.models import utc_now
 from celery_sql_results.payload import Readable
 from celery_sql_results.rows import Row
 from celery_sql_results.rows.queries import Filter
-from celery_sql_results.rows.resending import CLAIMED, Resending, note_of
+from celery_sql_results.rows.resending import CLAIMED, Claim, Resending, note_of
 
 __all__ = ["command"]
 
@@ -39,6 +40,8 @@ FAILED = (states.FAILURE, states.REVOKED)
 #: The states in which a task keeps its id. Workers remember the ids that were revoked and run them no more, and a
 #: SUCCESS is never replaced.
 NEW_IDS = (states.REVOKED, states.SUCCESS)
+#: What is raised before a message is published.
+NOT_SENT = (EncodeError, SerializerNotInstalled)
 #: Results that are looked at at once.
 PAGE = 100
 
@@ -80,10 +83,12 @@ def command(
     By default, tasks that have failed or were revoked; others if --state names them. A task that has failed keeps its
     id: who has it learns of the new outcome, and its state is RETRY until a worker takes it. One that was revoked or
     has succeeded gets a new id: workers run no id that was revoked, and a SUCCESS is never replaced. What followed the
-    task (the rest of a chain, callbacks) is not stored and does not follow again.
+    task (the rest of a chain, callbacks) is not stored and does not follow again; nor are stamps and headers. If the
+    app knows the task, that has its own priority, expiry and time limits.
 
     Each is claimed before it is sent, so that it is sent once, however often and by however many this is called. After
-    a crash in between, show says so of the result, and --resend sends it.
+    a crash in between, or if the broker did not say whether it has the task, show says so of the result, and --resend
+    sends it, perhaps for the second time.
     """
     how = Wishes(**wishes)
     chosen(ids, which, everything or (how.resend and not ids))
@@ -93,14 +98,16 @@ def command(
     targets = Targets(desk.asked, which, whole)
     again = _Again(desk, targets, how, bool(ids))
     found = again.found()
+    if again.nameless:
+        desk.out.note(f"{_tasks(len(again.nameless))} left out: no name is stored (as of the body of a failed chord)")
     missed = set(whole) - {row["task_id"] for row in found}
     _refuse(desk, found, missed - again.left, which, how.skip or dry_run)
     again.total = sum(row["refused"] is None for row in found)
     if dry_run or not again.total:
         return _dry(desk, found, again, dry_run)
     may(desk, "UPDATE", desk.backend.database.models.task)
-    broker(desk)
     agreed(f"send {_tasks(again.total)} again", yes)
+    broker(desk)
     done, stopped = through(desk, "sending", again.total, again.steps())
     summary = {"sent": done, "counted": again.total, "refused": len(found) - again.total, "left": len(again.left)}
     return ended(desk, f"sent {done:,} of {_tasks(again.total)} again", stopped, **summary)
@@ -114,8 +121,10 @@ class _Again:
         self._rows = Resending(desk.asked)
         self._chords = OpenChords(desk)
         self._read = Readable(desk.backend.settings.serializer)
-        #: How many can be sent, and the ids of those that were sent before, or are claimed.
-        self.total, self.left = 0, set[str]()
+        self._tasks = known_tasks(desk)
+        #: How many can be sent, the ids of those that were sent before or are claimed, and of those that nobody named
+        #: and that have no name themselves, as bodies of chords that failed.
+        self.total, self.left, self.nameless = 0, set[str](), set[str]()
 
     def _calls(self) -> Iterator[tuple[Row, Call | str]]:
         """Each task with its call, or with why there is none."""
@@ -129,6 +138,9 @@ class _Again:
 
     def _is_meant(self, row: Row) -> bool:
         """Whether a task is to be sent, as far as its claims tell: what was sent before is not sent once more."""
+        if not row["name"] and not self._are_named:
+            self.nameless.add(row["task_id"])
+            return False
         note = note_of(row)
         if self._wishes.resend:
             is_meant = note is not None and (self._are_named or note.startswith(CLAIMED))
@@ -150,7 +162,7 @@ class _Again:
         if row["status"] == states.SUCCESS and self._wishes.new_id is False:
             return "it has succeeded, and what comes of the same id would not be stored: leave --keep-id out"
         try:
-            return call_of(row, self._read)
+            return call_of(row, self._read, self._tasks)
         except Refused as refused:
             return str(refused)
 
@@ -194,12 +206,23 @@ class _Again:
         with caught() as failure:  # a transport may raise anything
             call.send(self._desk.app, task_id, self._wishes.to_queue, self._wishes.countdown)
         if failure.error is not None:
-            is_back = self._rows.give_up(claim)
-            how = "it is as it was before" if is_back else "but somebody has it all the same"
-            why = shown(f"{type(failure.error).__name__}: {failure.error}")
-            raise Ending(f"task {shown(row['task_id'])} could not be sent ({why}): {how}") from failure.error
+            self._failed(claim, failure.error)
         self._rows.sent(claim, f"sent again {who}" + (f" as {task_id}" if is_new else ""))
         return task_id
+
+    def _failed(self, claim: Claim, error: BaseException) -> NoReturn:
+        """What could not be written was not sent. Of all else, who knows: the broker may have it, and the answer not.
+
+        Raises:
+            Ending: always.
+        """
+        task, why = shown(claim.row["task_id"]), shown(f"{type(error).__name__}: {error}")
+        if not isinstance(error, NOT_SENT):
+            told = f"whether task {task} was sent is not known ({why}): it stays claimed"
+            raise Ending(f"{told}. retry {task} --resend sends it, perhaps for the second time") from error
+        is_back = self._rows.give_up(claim)
+        how = "it is as it was before" if is_back else "but somebody has it all the same"
+        raise Ending(f"task {task} could not be sent ({why}): {how}") from error
 
     def _tell(self, row: Row, task_id: str) -> None:
         out = self._desk.out
@@ -222,7 +245,7 @@ def _tasks(number: int) -> str:
 def _refuse(desk: Desk, found: list[dict[str, object]], missed: set[str], which: Filter, goes_on: bool) -> None:
     """Name what cannot be sent again, and do nothing if that was not asked for."""
     allowed = " or ".join(which.states)
-    reasons = [(f"{row['task_id']} {row['name']}", row["refused"]) for row in found if row["refused"]]
+    reasons = [(f"{row['task_id']} {row['name'] or ''}".rstrip(), row["refused"]) for row in found if row["refused"]]
     reasons += [(id_, f"it is not {allowed}, or no other filter means it (see --state)") for id_ in sorted(missed)]
     if not reasons:
         return

@@ -47,6 +47,7 @@ class Filter:
         states: one of these.
         name, worker, queue: patterns, in which ``*`` stands for any text and ``?`` for any character.
         since, until: done, or if it is not done begun, or else sent, at or after one time and before the other; UTC.
+            What has none of these times meets neither.
         root, group, parent: ids.
         longer: seconds that it ran at least.
         exception: a pattern for the class of the exception, without its module; of a FAILURE, unless states are named.
@@ -128,6 +129,10 @@ class Results:
         read = self._asked.impl.reads
         return read.tail(column, most) if column.name == "traceback" else read.head(column, most)
 
+    def newest_id(self) -> int:
+        """The greatest id of a row: what is written later has a greater one. 0 if there are no rows."""
+        return self._asked.all(sa.select(sa.func.max(self._task.c.id).label("id")))[0]["id"] or 0
+
     def ids_like(self, prefix: str, limit: int) -> list[str]:
         """The ids that begin with a text, up to so many. Between two bounds, as far as the order of texts goes."""
         id_ = self._task.c.task_id
@@ -149,9 +154,12 @@ class Results:
         """
         task, never = self._task.c, self._asked.impl.reads.never
         begun = sa.func.coalesce(self._column("date_started"), self._column("date_queued"), never)
+        open_: sa.ColumnElement[bool] = task.date_done.is_(None)
+        if which.until is not None:  # what has no time is not before a time
+            open_ = sa.and_(open_, begun > never)
         arms: list[sa.Subquery] = []
         for one in self._one_by_one(which):
-            for when, only in ((task.date_done, task.date_done.is_not(None)), (begun, task.date_done.is_(None))):
+            for when, only in ((task.date_done, task.date_done.is_not(None)), (begun, open_)):
                 arms.append(self._arm(one, (*columns, when.label("when")), only, limit, after))
         all_ = sa.union_all(*map(sa.select, arms)).subquery("all_")
         return sa.select(all_).order_by(all_.c.when.desc(), all_.c.id.desc()).limit(limit)
