@@ -18,7 +18,10 @@ from celery_sql_results.rows.queries import Filter
 from .output import Column
 from .times import DURATION, TIME
 
-__all__ = ["COLUMNS", "as_row", "filters", "nothing", "recent"]
+__all__ = ["COLUMNS", "as_row", "as_state", "filters", "nothing", "recent"]
+
+#: The states that Celery knows. Tasks may have others of their own.
+STATES = states.ALL_STATES | {states.REJECTED, states.IGNORED}
 
 COLUMNS = (
     Column("when", "when", form="time"),
@@ -39,7 +42,7 @@ def filters(function: Callable[..., Any]) -> Callable[..., Any]:
         found = {name: options.pop(name) for name in names}
         if found["since"] and found["until"] and found["since"] >= found["until"]:
             raise click.UsageError("--since must be before --until")
-        of_states = tuple(state.upper() for state in options.pop("state"))
+        of_states = tuple(map(as_state, options.pop("state")))
         return function(*args, which=Filter(states=of_states, **found), **options)
 
     chosen.__doc__ = function.__doc__
@@ -66,10 +69,15 @@ _OPTIONS = (
 )
 
 
+def as_state(text: str) -> str:
+    """The state that somebody means: one of Celery's, however it is written, or else one of the user's own."""
+    return text.upper() if text.upper() in STATES else text
+
+
 def nothing(which: Filter) -> str:
     """What is said where no result was found: a state that Celery does not know may be misspelt."""
-    odd = (state for state in which.states if state not in states.ALL_STATES)
-    near = [(state, found) for state in odd for found in get_close_matches(state, states.ALL_STATES, 1)]
+    odd = (state for state in which.states if state not in STATES)
+    near = [(state, found) for state in odd for found in get_close_matches(state.upper(), STATES, 1)]
     return "no such results" + "".join(f": is {state} a state, or is it {found}?" for state, found in near[:1])
 
 
