@@ -15,7 +15,9 @@ from servers.pool import on
 def closed(program: Program, stream: str, *arguments: str) -> Ended:
     """Run a command as `command >&-` does."""
     call = f"{shlex.join(program.command(*arguments))} {stream}"
-    ended = subprocess.run(call, shell=True, env=program.environment, capture_output=True, timeout=PATIENCE, check=False)
+    ended = subprocess.run(
+        call, shell=True, env=program.environment, capture_output=True, timeout=PATIENCE, check=False
+    )
     return Ended(ended.returncode, ended.stdout, ended.stderr)
 
 

@@ -78,10 +78,10 @@ def test_pages(results: Program, backend: DatabaseBackend) -> None:
     assert ids(results, "--limit", "2") == found[:2]
 
 
-@pytest.mark.parametrize(("state", "expected"), [("downloading", ["own"]), ("DOWNLOADING", []), ("received", ["known"])])
-def test_a_state_of_the_users_own(
-    results: Program, backend: DatabaseBackend, state: str, expected: list[str]
-) -> None:
+@pytest.mark.parametrize(
+    ("state", "expected"), [("downloading", ["own"]), ("DOWNLOADING", []), ("received", ["known"])]
+)
+def test_a_state_of_the_users_own(results: Program, backend: DatabaseBackend, state: str, expected: list[str]) -> None:
     """It is taken as it is; Celery's may be written in small letters."""
     put(backend, row("own", status="downloading"), row("known", status="RECEIVED"))
 

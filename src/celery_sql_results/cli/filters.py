@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from difflib import get_close_matches
 from typing import Any
 
@@ -13,7 +13,7 @@ from celery import states
 
 from celery_sql_results.models import utc_now
 from celery_sql_results.payload import raised
-from celery_sql_results.rows.queries import Filter
+from celery_sql_results.rows.queries import Filter, time_of
 
 from .output import Column
 from .times import DURATION, TIME
@@ -91,7 +91,7 @@ def recent(which: Filter) -> Filter:
 def as_row(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row of a list, by the names that people and programs see."""
     exception, last = raised(row)
-    done, began, sent = row["date_done"], row["date_started"], row["date_queued"]
+    done, began, sent = (time_of(row[name]) for name in ("date_done", "date_started", "date_queued"))
     return {
         "task_id": row["task_id"],
         "state": row["status"],
@@ -108,5 +108,5 @@ def as_row(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _between(earlier: Any, later: Any) -> float | None:
+def _between(earlier: datetime | None, later: datetime | None) -> float | None:
     return (later - earlier).total_seconds() if earlier is not None and later is not None else None

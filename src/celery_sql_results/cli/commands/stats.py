@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from celery_sql_results.boundaries import caught
 from celery_sql_results.cli.desk import Desk, verb
 from celery_sql_results.cli.filters import filters, recent
 from celery_sql_results.cli.output import Column
@@ -75,7 +76,9 @@ def _minutes(by: str, since: datetime, until: datetime) -> float:
 
 def _hour(name: str | None) -> datetime | None:
     """An hour of the database, in UTC, as a time: so it is shown as all times are."""
-    return None if name is None else datetime.strptime(name, "%Y-%m-%d %H")
+    with caught(ValueError):  # MySQL has dates that are none
+        return None if name is None else datetime.strptime(name, "%Y-%m-%d %H")  # noqa: DTZ007 - as rows have it
+    return None
 
 
 def _row(figures: Figures, by: str, minutes: float) -> dict[str, Any]:
