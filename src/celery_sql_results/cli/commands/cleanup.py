@@ -47,7 +47,7 @@ class _Policy:
         return {"table": self.table.name, "what": self.what, "after": self.after.total_seconds(), **more}
 
 
-@verb("cleanup")
+@verb("cleanup", acts=True)
 @click.option("--older-than", type=DURATION, metavar="TIME", help="Results done so long ago, not after result_expires.")
 @click.option("--state", multiple=True, metavar="STATE", help="Only results in this state; may be given several times.")
 @click.option("--task", "name", metavar="GLOB", help="Only results of tasks with such names.")
