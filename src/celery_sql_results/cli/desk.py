@@ -20,7 +20,7 @@ from celery_sql_results.backend import DatabaseBackend
 from celery_sql_results.boundaries import caught
 from celery_sql_results.dialects import Found, connected, impl_for
 from celery_sql_results.foreign import shown
-from celery_sql_results.rows.queries import Asked, TooLong
+from celery_sql_results.rows.queries import Asked, TooLong, Unanswerable
 from celery_sql_results.schema import ESSENTIAL, State, look
 from celery_sql_results.writing import describe
 
@@ -214,6 +214,8 @@ def _told(desk: Desk, verbose: bool) -> Iterator[None]:
         if verbose:
             raise
         raise Ending(f"{error} (--since, --until, --state, --task …), or raise --time-limit") from error
+    except Unanswerable as error:
+        raise Ending(f"{error}") from error
     except (ImproperlyConfigured, SQLAlchemyError, BackendError, KombuError, OSError) as error:
         if verbose:
             raise

@@ -34,6 +34,11 @@ class Reads:
         """
         return {}
 
+    @property
+    def computes(self) -> bool:
+        """Whether it computes with times."""
+        return type(self).seconds is not Reads.seconds
+
     @contextmanager
     def connect(self, engine: Engine, seconds: float) -> Iterator[Connection]:
         """A connection that only reads, on which each statement ends with an error after so many seconds.

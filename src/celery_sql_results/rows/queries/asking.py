@@ -14,7 +14,7 @@ from celery_sql_results.dialects import DefaultImpl, as_dicts
 from celery_sql_results.models import Models
 from celery_sql_results.rows.tasks import Columns, Row
 
-__all__ = ["Asked", "TooLong", "time_of"]
+__all__ = ["Asked", "TooLong", "Unanswerable", "time_of"]
 
 
 def time_of(value: Any) -> datetime | None:
@@ -28,6 +28,10 @@ class TooLong(Exception):
     def __init__(self, seconds: float) -> None:
         super().__init__(f"the database did not answer within {seconds:g} s: narrow it down")
         self.seconds = seconds
+
+
+class Unanswerable(Exception):
+    """The database cannot tell what was asked for; the message says what that is."""
 
 
 class Asked:
