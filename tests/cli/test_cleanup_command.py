@@ -105,6 +105,14 @@ def test_filters(results: Program, aged: DatabaseBackend, words: Sequence[str], 
     assert left(aged) == sorted({"new", "old", "old-failure", "running"} - set(gone))
 
 
+def test_a_state_of_the_users_own(results: Program, aged: DatabaseBackend) -> None:
+    """It is taken as it is."""
+    put(aged, row("own", done=60 * 24 * 365, status="gone"), row("other", done=60 * 24 * 365, status="GONE"))
+    ended = results("cleanup", "--older-than", "30d", "--yes", "--state", "gone")
+
+    assert (ended.code, "own" in left(aged), "other" in left(aged)) == (0, False, True)
+
+
 def test_dry_run_and_a_question(results: Program, aged: DatabaseBackend) -> None:
     """What would be deleted is counted; nobody is asked in a pipe, so nothing is done there."""
     dry = results("cleanup", "--older-than", "30d", "--dry-run", "--json")

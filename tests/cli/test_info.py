@@ -72,7 +72,7 @@ def test_a_database_that_is_away(database: Database, results: Program) -> None:
     ended, found = program("info"), told(program)
 
     assert (ended.code, "Connection refused" in found["database"]["away"]) == (0, True)
-    assert found["database"]["url"] == "postgresql+psycopg://me:***@127.0.0.1:1/db"
+    assert found["database"]["url"] == "sql+postgresql+psycopg://me:***@127.0.0.1:1/db"
     assert SECRET not in ended.text + ended.told
 
 

@@ -60,10 +60,21 @@ FILTERS: list[tuple[list[str], set[int]]] = [
 @pytest.mark.usefixtures("stored")
 def test_filters(results: Program, database: Database) -> None:
     """Each by itself and together, as each database compares. One that nobody knows cannot compute with times."""
-    found = {" ".join(options): {IDS.index(id_) for id_ in ids(results, *options)} for options, _ in FILTERS}
+    known = [each for each in FILTERS if database.kind != "portable" or "--min-runtime" not in each[0]]
+    found = {" ".join(options): {IDS.index(id_) for id_ in ids(results, *options)} for options, _ in known}
 
-    no_times = {"--min-runtime 1m": set()} if database.kind == "portable" else {}
-    assert found == {" ".join(options): expected for options, expected in FILTERS} | no_times
+    assert found == {" ".join(options): expected for options, expected in known}
+
+
+@on("portable")
+@pytest.mark.usefixtures("stored")
+@pytest.mark.parametrize("verb", ["list", "failures", "stats", "forget --dry-run", "tail --since 1h --limit 1"])
+def test_times_that_are_not_computed(results: Program, verb: str) -> None:
+    """Who asks for them is told so, rather than that there is nothing."""
+    ended = results(*verb.split(), "--min-runtime", "1m")
+
+    told = "Error: this database does not compute how long a task ran: none can be found by that\n"
+    assert (ended.code, ended.out, ended.told) == (2, b"", told)
 
 
 def test_pages(results: Program, backend: DatabaseBackend) -> None:
@@ -76,6 +87,16 @@ def test_pages(results: Program, backend: DatabaseBackend) -> None:
     newest = [f"{number:04}" for number in range(499, -1, -1)]
     assert (len(set(found)), found[:500], found[-1]) == (1203, newest, "1000")
     assert ids(results, "--limit", "2") == found[:2]
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"), [("downloading", ["own"]), ("DOWNLOADING", []), ("received", ["known"])]
+)
+def test_a_state_of_the_users_own(results: Program, backend: DatabaseBackend, state: str, expected: list[str]) -> None:
+    """It is taken as it is; Celery's may be written in small letters."""
+    put(backend, row("own", status="downloading"), row("known", status="RECEIVED"))
+
+    assert ids(results, "--state", state) == expected
 
 
 @on("sqlite")

@@ -144,3 +144,15 @@ def test_another_users(operator: Program, folder: Path) -> None:
 
     assert (ended.code, "Traceback" in ended.told) == (2, False)
     assert subprocess.run(["ls", str(folder)], capture_output=True, check=True).stdout == b""
+
+
+@pytest.mark.parametrize("words", ["list", "stats", "show 44444444-eeee", "wait 44444444-eeee", "info", "chords"])
+@pytest.mark.usefixtures("stored")
+def test_looking_needs_no_spool(results: Program, folder: Path, words: str) -> None:
+    """It may be that of another user, or wrong: check tells that, and what acts or shows it does not begin."""
+    folder.chmod(0o777)
+    program = results.but(settings={"database_spool_dir": str(folder)})
+
+    assert program(*words.split()).code == 0
+    assert "database_spool_dir" in program("check").text
+    assert program("spool").code == 2

@@ -10,6 +10,7 @@ import pytest
 from celery_sql_results import DatabaseBackend
 from celery_sql_results.models import utc_now
 from cli.looking import HOSTILE, is_tame, look, succeed, through
+from cli.run import Program
 from servers import Database
 from servers.pool import on
 
@@ -71,10 +72,21 @@ def test_by_hour(database: Database, backend: DatabaseBackend) -> None:
     some(backend)
     put(backend, 3, ago=7260)
     found = look(database, "stats", "--by=hour", "--json").rows
-    hours = [(utc_now() - timedelta(seconds=ago)).strftime("%Y-%m-%d %H") for ago in (7260, 60)]
+    hours = [(utc_now() - timedelta(seconds=ago)).strftime("%Y-%m-%dT%H:00:00.000000Z") for ago in (7260, 60)]
 
     assert [(row["hour"], row["count"]) for row in found] == [(hours[0], 3), (hours[1], 102)]
     assert found[0]["per_minute"] == 0.05
+
+
+@on("postgresql", "mariadb", "sqlite")
+def test_hours_are_of_the_zone_of_this_machine(results: Program, backend: DatabaseBackend) -> None:
+    """As all times are, unless somebody wants UTC."""
+    put(backend, 1)
+    hour = (utc_now() - timedelta(seconds=60)).replace(minute=0, second=0)
+    tokyo = results.but(TZ="Asia/Tokyo")
+
+    assert tokyo("stats", "--by=hour").lines[1].startswith(f"{hour + timedelta(hours=9):%Y-%m-%d %H:%M:%S}  ")
+    assert tokyo("stats", "--by=hour", "--utc").lines[1].startswith(f"{hour:%Y-%m-%d %H:%M:%S}Z  ")
 
 
 @on("postgresql", "mariadb", "sqlite")

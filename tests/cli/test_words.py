@@ -58,7 +58,7 @@ def test_what_would_find_nothing_or_the_wrong_thing(results: Program, call: str,
     ("state", "told"),
     [
         ("FAILED", "no such results: is FAILED a state, or is it FAILURE?\n"),
-        ("sucess", "no such results: is SUCESS a state, or is it SUCCESS?\n"),
+        ("sucess", "no such results: is sucess a state, or is it SUCCESS?\n"),
         ("MY_OWN", "no such results\n"),
         ("IGNORED", "no such results\n"),
     ],

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from celery_sql_results.boundaries import caught
 
 from .desk import DONE, INTERRUPTED, Desk, Ending
+from .output import is_terminal
 
 __all__ = ["agreed", "changing", "ended", "may", "progress", "stoppable", "through"]
 
@@ -54,7 +55,7 @@ def agreed(what: str, yes: bool) -> None:
     """
     if yes:
         return
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if not (is_terminal(sys.stdin) and is_terminal(sys.stderr)):
         raise Ending(f"this would {what}: --yes does it without asking, --dry-run only says so. Nothing was done")
     try:
         is_meant = click.confirm(f"{what[0].upper()}{what[1:]}?", err=True)
@@ -136,7 +137,7 @@ def progress(desk: Desk, doing: str, total: int | None) -> Iterator[Callable[[in
     if desk.out.form != "table" or getattr(context and context.obj, "quiet", False):
         yield lambda done: None
         return
-    bar = _bar(doing, total) if sys.stderr.isatty() else None
+    bar = _bar(doing, total) if is_terminal(sys.stderr) else None
     if bar is None:
         yield _lines(desk, doing, total)
         return

@@ -12,13 +12,15 @@ import click
 import sqlalchemy as sa
 from celery.exceptions import BackendError, ChordError, ImproperlyConfigured
 from kombu.exceptions import KombuError
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from celery_sql_results._compat import memoized_property
 from celery_sql_results.backend import DatabaseBackend
-from celery_sql_results.dialects import Found, connected
+from celery_sql_results.boundaries import caught
+from celery_sql_results.dialects import Found, connected, impl_for
 from celery_sql_results.foreign import shown
-from celery_sql_results.rows.queries import Asked, TooLong
+from celery_sql_results.rows.queries import Asked, TooLong, Unanswerable
 from celery_sql_results.schema import ESSENTIAL, State, look
 from celery_sql_results.writing import describe
 
@@ -62,10 +64,12 @@ class Desk:
         app: the Celery app, or what makes it.
         out: prints.
         seconds: the time limit of a question.
+        looks: whether nothing is changed.
+        spools: whether the spool is needed.
     """
 
-    def __init__(self, app: Any, out: Output, seconds: float) -> None:
-        self._app, self.out, self.seconds = app, out, seconds
+    def __init__(self, app: Any, out: Output, seconds: float, looks: bool, spools: bool) -> None:
+        self._app, self.out, self.seconds, self._looks, self._spools = app, out, seconds, looks, spools
 
     @memoized_property
     def app(self) -> Any:
@@ -82,6 +86,9 @@ class Desk:
         if not self.app.conf.result_backend:
             raise Ending(f"no result_backend is set: {ADDRESS}")
         self.app.conf.database_create_tables_at_setup = False  # nothing is made by looking
+        if not self._spools:  # it may be that of another user
+            self.app.conf.database_spool_dir = None
+        self._be_patient()
         try:
             backend = self.app.backend
         except ModuleNotFoundError:  # what Celery takes for a module may be part of a password
@@ -90,6 +97,18 @@ class Desk:
             return backend
         name, found = shown(self.app.main or "default"), shown(self.app.conf.result_backend)
         raise Ending(f"result_backend of the app {name!r} is {found}, but it must be sql+…: {ADDRESS}")
+
+    def _be_patient(self) -> None:
+        """Let the time limit hold also for a server that is silent, unless the user has set how long to wait for it."""
+        conf = self.app.conf
+        with caught(ArgumentError, ValueError):  # a URL that is none is told of by the backend
+            url = make_url(str(conf.result_backend).removeprefix("sql+").removeprefix("db+"))
+            limits = impl_for(url.get_backend_name()).reads.patience(url, self.seconds, self._looks)
+            options = conf.get("database_engine_options") or {}
+            own = options.get("connect_args") or {} if isinstance(options, Mapping) else None
+            if isinstance(own, Mapping):
+                ours = {name: value for name, value in limits.items() if name not in url.query}
+                conf.database_engine_options = {**options, "connect_args": {**ours, **own}}
 
     @memoized_property
     def state(self) -> State:
@@ -135,12 +154,16 @@ class _Columns(Mapping[sa.Table, frozenset[str]]):
         return len(self._found)
 
 
-def verb(name: str, is_list: bool = False) -> Callable[[Callable[..., Any]], click.Command]:
+def verb(
+    name: str, is_list: bool = False, acts: bool | str = False, spools: bool = False
+) -> Callable[[Callable[..., Any]], click.Command]:
     """Make a command of a function that takes a :class:`Desk` and its own options, and may return an exit code.
 
     Args:
         name: the name of the command.
         is_list: whether it prints rows, and so also CSV.
+        acts: whether it changes something, or the option with which it does.
+        spools: whether it looks at the spool too. What acts has it in any case.
     """
 
     def decorate(function: Callable[..., Any]) -> click.Command:
@@ -148,7 +171,8 @@ def verb(name: str, is_list: bool = False) -> Callable[[Callable[..., Any]], cli
         def run(ctx: click.Context, **given: Any) -> None:
             form = "json" if given["as_json"] else "csv" if given.get("as_csv") else "table"
             out = Output(form, Clock(given["utc"]), not ctx.obj.no_color)
-            desk = Desk(ctx.obj.app, out, given["time_limit"])
+            does = bool(given[acts]) if isinstance(acts, str) else acts
+            desk = Desk(ctx.obj.app, out, given["time_limit"], not does, does or spools)
             with _told(desk, given["verbose"]):
                 options = {each: given[each] for each in given if each in ours}
                 ctx.exit(function(desk, **options) or DONE)
@@ -190,6 +214,8 @@ def _told(desk: Desk, verbose: bool) -> Iterator[None]:
         if verbose:
             raise
         raise Ending(f"{error} (--since, --until, --state, --task …), or raise --time-limit") from error
+    except Unanswerable as error:
+        raise Ending(f"{error}") from error
     except (ImproperlyConfigured, SQLAlchemyError, BackendError, ChordError, KombuError, OSError) as error:
         if verbose:
             raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from difflib import get_close_matches
 from typing import Any
 
@@ -13,12 +13,15 @@ from celery import states
 
 from celery_sql_results.models import utc_now
 from celery_sql_results.payload import raised
-from celery_sql_results.rows.queries import Filter
+from celery_sql_results.rows.queries import Filter, time_of
 
 from .output import Column
 from .times import DURATION, TIME
 
-__all__ = ["COLUMNS", "as_row", "filters", "nothing", "recent"]
+__all__ = ["COLUMNS", "as_row", "as_state", "filters", "nothing", "recent"]
+
+#: The states that Celery knows. Tasks may have others of their own.
+STATES = states.ALL_STATES | {states.REJECTED, states.IGNORED}
 
 COLUMNS = (
     Column("when", "when", form="time"),
@@ -39,7 +42,7 @@ def filters(function: Callable[..., Any]) -> Callable[..., Any]:
         found = {name: options.pop(name) for name in names}
         if found["since"] and found["until"] and found["since"] >= found["until"]:
             raise click.UsageError("--since must be before --until")
-        of_states = tuple(state.upper() for state in options.pop("state"))
+        of_states = tuple(map(as_state, options.pop("state")))
         return function(*args, which=Filter(states=of_states, **found), **options)
 
     chosen.__doc__ = function.__doc__
@@ -66,10 +69,15 @@ _OPTIONS = (
 )
 
 
+def as_state(text: str) -> str:
+    """The state that somebody means: one of Celery's, however it is written, or else one of the user's own."""
+    return text.upper() if text.upper() in STATES else text
+
+
 def nothing(which: Filter) -> str:
     """What is said where no result was found: a state that Celery does not know may be misspelt."""
-    odd = (state for state in which.states if state not in states.ALL_STATES)
-    near = [(state, found) for state in odd for found in get_close_matches(state, states.ALL_STATES, 1)]
+    odd = (state for state in which.states if state not in STATES)
+    near = [(state, found) for state in odd for found in get_close_matches(state.upper(), STATES, 1)]
     return "no such results" + "".join(f": is {state} a state, or is it {found}?" for state, found in near[:1])
 
 
@@ -83,7 +91,7 @@ def recent(which: Filter) -> Filter:
 def as_row(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row of a list, by the names that people and programs see."""
     exception, last = raised(row)
-    done, began, sent = row["date_done"], row["date_started"], row["date_queued"]
+    done, began, sent = (time_of(row[name]) for name in ("date_done", "date_started", "date_queued"))
     return {
         "task_id": row["task_id"],
         "state": row["status"],
@@ -100,5 +108,5 @@ def as_row(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _between(earlier: Any, later: Any) -> float | None:
+def _between(earlier: datetime | None, later: datetime | None) -> float | None:
     return (later - earlier).total_seconds() if earlier is not None and later is not None else None

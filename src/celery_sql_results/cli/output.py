@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from io import StringIO
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import click
 
@@ -20,7 +20,7 @@ from celery_sql_results.boundaries import caught
 
 from .times import Clock, iso, took
 
-__all__ = ["Column", "Output", "plain"]
+__all__ = ["Column", "Output", "is_terminal", "plain"]
 
 #: Columns of a terminal from which on everything is shown; each column says below which width it is left out.
 WIDE = 120
@@ -44,6 +44,11 @@ class Column(NamedTuple):
     form: str = "text"
 
 
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether somebody sits at a stream; there is none where a shell has closed it."""
+    return stream is not None and stream.isatty()
+
+
 def plain(value: object) -> str:
     """A text on one line, without anything that a terminal obeys."""
     text = value if isinstance(value, str) else str(value)
@@ -63,7 +68,7 @@ class Output:
 
     def __init__(self, form: str, clock: Clock, color: bool) -> None:
         self.form, self.clock = form, clock
-        self.is_terminal = sys.stdout.isatty()
+        self.is_terminal = is_terminal(sys.stdout)
         self._color = color and self.is_terminal
 
     @property

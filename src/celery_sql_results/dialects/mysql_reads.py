@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import URL, Connection, Engine
 
 from celery_sql_results.boundaries import undone
 
 from .inspection import schema_of
-from .reads import Reads, like_pattern
+from .reads import Reads, like_pattern, whole
 
 __all__ = ["MySQLReads"]
 
@@ -24,6 +24,10 @@ FROM information_schema.tables WHERE table_schema = COALESCE(:schema, DATABASE()
 
 class MySQLReads(Reads):
     """The limit is a variable of the connection, whose value before is put back."""
+
+    def patience(self, url: URL, seconds: float, looks: bool) -> dict[str, Any]:
+        """The server itself ends a statement that takes too long, so an answer has a little longer."""
+        return {"connect_timeout": whole(seconds), **({"read_timeout": whole(seconds) + 1} if looks else {})}
 
     @contextmanager
     def connect(self, engine: Engine, seconds: float) -> Iterator[Connection]:

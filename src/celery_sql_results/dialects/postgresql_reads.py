@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import URL, Connection, Engine
 
 from .inspection import schema_of
-from .reads import Reads, like_pattern
+from .reads import Reads, like_pattern, whole
 
 __all__ = ["PostgreSQLReads"]
 
@@ -25,6 +25,12 @@ FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) pg_catalog.to_regc
 
 class PostgreSQLReads(Reads):
     """A transaction that only reads, so that its limit holds behind a pooler too, and ends with it."""
+
+    def patience(self, url: URL, seconds: float, looks: bool) -> dict[str, Any]:
+        """libpq knows a limit for connecting only, pg8000 one for whatever it waits for."""
+        if url.get_driver_name() == "pg8000":
+            return {"timeout": whole(seconds) + 1} if looks else {}
+        return {"connect_timeout": whole(seconds)}
 
     @contextmanager
     def connect(self, engine: Engine, seconds: float) -> Iterator[Connection]:

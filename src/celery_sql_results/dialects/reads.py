@@ -5,17 +5,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import URL, Connection, Engine
 
-__all__ = ["Reads", "like_pattern"]
+__all__ = ["Reads", "like_pattern", "whole"]
 
 #: What stands for any text, and for any character, in the patterns that people write.
 ANY, ONE = "*", "?"
+#: Seconds that a driver gives a server at least, as libpq has it, and at most, as PyMySQL.
+LEAST, MOST = 2, 365 * 86400
 
 
 class Reads:
@@ -23,6 +26,18 @@ class Reads:
 
     #: A time before all others, as SQL writes it.
     never: sa.ColumnElement[Any] = sa.literal_column("TIMESTAMP '1970-01-01 00:00:00'", sa.DateTime())
+
+    def patience(self, url: URL, seconds: float, looks: bool) -> dict[str, Any]:
+        """Arguments of a driver by which it gives a silent server up after about so many seconds, as far as it can.
+
+        That is while it connects; if somebody only ``looks``, also while an answer is waited for. Here unknown.
+        """
+        return {}
+
+    @property
+    def computes(self) -> bool:
+        """Whether it computes with times."""
+        return type(self).seconds is not Reads.seconds
 
     @contextmanager
     def connect(self, engine: Engine, seconds: float) -> Iterator[Connection]:
@@ -63,6 +78,11 @@ class Reads:
         And how many rows are ``dead``. What the database does not tell is ``None``; here there is nothing at all.
         """
         return []
+
+
+def whole(seconds: float) -> int:
+    """A time limit as all drivers take it."""
+    return min(max(math.ceil(seconds), LEAST), MOST)
 
 
 def like_pattern(pattern: str, escape: str) -> str:

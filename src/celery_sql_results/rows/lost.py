@@ -161,7 +161,9 @@ def suspects_among(runs: Collection[Row]) -> Iterator[Suspect]:
     """The workers whose tasks are lost."""
     for name, of_name in groupby(runs, lambda run: run["name"]):
         known = list(of_name)
-        if any(run[column] is None for run in known for column in ("date_started", "date_seen", "clock")):
+        if any(
+            not isinstance(run[column], datetime) for run in known for column in ("date_started", "date_seen", "clock")
+        ):
             continue  # somebody else has written it
         there = [run for run in known if not run["is_silent"]]
         seen = max(run["date_seen"] for run in known)

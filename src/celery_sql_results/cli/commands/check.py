@@ -16,7 +16,7 @@ __all__ = ["command"]
 PURPOSE = click.Choice([*PURPOSES])
 
 
-@verb("check")
+@verb("check", spools=True)
 @click.option("--for", "purpose", type=PURPOSE, default="worker", show_default=True, help="Whose rights to check.")
 def command(desk: Desk, purpose: str) -> int:
     """Look whether the database, the tables and this host are set up as they should be. Nothing is changed.

@@ -38,7 +38,7 @@ MEMBERS = (
 PATIENCE = 600.0
 
 
-@verb("chords", is_list=True)
+@verb("chords", is_list=True, acts="kicks")
 @click.argument("group_ids", metavar="[ID]...", nargs=-1)
 @click.option("--stuck", is_flag=True, help="Only those that nothing seems to happen to, and why.")
 @click.option("--older-than", type=DURATION, metavar="TIME", help="Begun at least so long ago; 10m with --stuck.")

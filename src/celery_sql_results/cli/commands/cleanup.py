@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from celery_sql_results.cli.changing import agreed, changing, ended, may, progress, stoppable
 from celery_sql_results.cli.desk import Desk, Ending, verb
+from celery_sql_results.cli.filters import as_state
 from celery_sql_results.cli.output import Column
 from celery_sql_results.cli.times import DURATION
 from celery_sql_results.rows import delete_chords, delete_waiters
@@ -46,7 +47,7 @@ class _Policy:
         return {"table": self.table.name, "what": self.what, "after": self.after.total_seconds(), **more}
 
 
-@verb("cleanup")
+@verb("cleanup", acts=True)
 @click.option("--older-than", type=DURATION, metavar="TIME", help="Results done so long ago, not after result_expires.")
 @click.option("--state", multiple=True, metavar="STATE", help="Only results in this state; may be given several times.")
 @click.option("--task", "name", metavar="GLOB", help="Only results of tasks with such names.")
@@ -60,7 +61,7 @@ def command(
     With --state or --task, only such results. Several may clean up at the same time, if the database lets each skip
     what another one has: none waits.
     """
-    which = Filter(states=tuple(each.upper() for each in state), name=name)
+    which = Filter(states=tuple(map(as_state, state)), name=name)
     policies = _policies(desk, older_than, which)
     if dry_run:
         return _dry(desk, policies)

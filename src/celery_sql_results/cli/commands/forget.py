@@ -29,7 +29,7 @@ COUNTS = (Column("state", "state"), Column("name", "task"), Column("results", "r
 NAMED = 3
 
 
-@verb("forget")
+@verb("forget", acts=True)
 @click.argument("ids", nargs=-1, metavar="[ID]...")
 @click.option("--group-result", "groups", multiple=True, metavar="ID", help="The saved result of a group.")
 @click.option("--all", "everything", is_flag=True, help="All results that are finished.")

@@ -79,7 +79,7 @@ def _of_backend(desk: Desk, backend: Any) -> dict[str, Any]:
     database = backend.database
     engine, impl = database.engine, database.impl
     found: dict[str, Any] = {
-        "database": {"url": database.name, "driver": f"{engine.driver} {_driver(engine)}"},
+        "database": {"url": shown(backend.as_uri()), "driver": f"{engine.driver} {_driver(engine)}"},
         "engine": {"pool": type(engine.pool).__name__}
         | {name: backend.engine_options[name] for name in POOL if name in backend.engine_options},
         "abilities": {

@@ -58,7 +58,7 @@ class Wishes:
     skip: bool
 
 
-@verb("retry")
+@verb("retry", acts=True)
 @click.argument("ids", nargs=-1, metavar="[ID]...")
 @click.option("--all", "everything", is_flag=True, help="All that have failed or were revoked.")
 @click.option("--new-id/--keep-id", "new_id", default=None, help="Under another id, or the same; see above.")

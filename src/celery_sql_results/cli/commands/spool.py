@@ -38,7 +38,7 @@ TOLD, SHOWN = 20, 2_000
 PAYLOADS = ("result", "args", "kwargs", "stamps", "children")
 
 
-@verb("spool")
+@verb("spool", acts="replay", spools=True)
 @click.option("--spool-dir", metavar="PATH", help="As in database_spool_dir.")
 @click.option("--list", "is_list", is_flag=True, help="List the entries.")
 @click.option("--show", "name", metavar="NAME", help="Show an entry, or one that was rejected.")

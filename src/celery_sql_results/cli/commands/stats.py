@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from celery_sql_results.boundaries import caught
 from celery_sql_results.cli.desk import Desk, verb
 from celery_sql_results.cli.filters import filters, recent
 from celery_sql_results.cli.output import Column
@@ -59,7 +60,7 @@ def command(desk: Desk, which: Filter, by: str, sort: str | None, sizes: bool, l
     if sort or by != "hour":
         figures.sort(key=SORTS[sort or "results"], reverse=True)
     rows = [_row(each, by, _minutes(by, since, until)) for each in figures[:limit]]
-    if not desk.out.rows((Column(by, by), *COLUMNS), rows):
+    if not desk.out.rows((Column(by, by, form="time" if by == "hour" else "text"), *COLUMNS), rows):
         desk.out.note("no such results")
     if figures[limit:]:
         desk.out.note(f"{len(figures) - limit:,} lines more: --limit shows them")
@@ -73,10 +74,17 @@ def _minutes(by: str, since: datetime, until: datetime) -> float:
     return 60.0 if by == "hour" else max((until - since).total_seconds() / 60, 1e-9)
 
 
+def _hour(name: str | None) -> datetime | None:
+    """An hour of the database, in UTC, as a time: so it is shown as all times are."""
+    with caught(ValueError):  # MySQL has dates that are none
+        return None if name is None else datetime.strptime(name, "%Y-%m-%d %H")  # noqa: DTZ007 - as rows have it
+    return None
+
+
 def _row(figures: Figures, by: str, minutes: float) -> dict[str, Any]:
     ran, waited, before = figures.ran, figures.waited, by != "hour"
     return {
-        by: figures.name,
+        by: _hour(figures.name) if by == "hour" else figures.name,
         "count": figures.count,
         "per_minute": round(figures.count / minutes, 2),
         "per_minute_before": round(figures.before / minutes, 2) if before else None,

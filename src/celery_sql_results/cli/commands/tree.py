@@ -24,8 +24,8 @@ __all__ = ["command"]
 def command(desk: Desk, task_id: str) -> int:
     """The workflow of the task with this ID, which may be shortened: what began it, and what each task has sent.
 
-    An arrow points to the task. PENDING are tasks that were sent, and of which nothing is stored yet. With --json, each
-    node has those below it as "nodes".
+    An arrow points to the task. Of a task that is PENDING nothing is stored: it waits in its queue, or runs, or its
+    result was forgotten or has expired. With --json, each node has those below it as "nodes".
     """
     id_, read = whole_id(desk, task_id), Readable(desk.backend.settings.serializer)
 

@@ -18,7 +18,7 @@ from celery_sql_results.writing import describe
 __all__ = ["command"]
 
 
-@verb("upgrade")
+@verb("upgrade", acts=True)
 @click.option("--dry-run", "--sql", "is_dry", is_flag=True, help="Show the statements, and run none.")
 @click.option("--yes", is_flag=True, help="Do it without asking.")
 @click.option("--indexes", is_flag=True, help="Also create indexes that are missing; this takes long on large tables.")

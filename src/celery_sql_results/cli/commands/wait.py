@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import click
 from celery import states
+from sqlalchemy.exc import DBAPIError
 
 from celery_sql_results.cli.desk import DONE, TIMED_OUT, UNWELL, Desk, verb
 from celery_sql_results.cli.output import plain
 from celery_sql_results.cli.times import DURATION
+from celery_sql_results.foreign import shown
 from celery_sql_results.ids import stored_id
 from celery_sql_results.payload import raised
 from celery_sql_results.rows import Row
-from celery_sql_results.rows.queries import Results
+from celery_sql_results.rows.queries import Results, TooLong
 from celery_sql_results.waiting import Subscription
+from celery_sql_results.writing import describe
 
 __all__ = ["command"]
 
@@ -24,6 +28,8 @@ __all__ = ["command"]
 SLICE = 0.5
 #: Bytes of a payload that say which exception it is.
 HEAD = 200
+#: Seconds that the database has for its first answer, however soon the time is over.
+LEAST = 1.0
 
 
 @verb("wait")
@@ -35,7 +41,19 @@ def command(desk: Desk, ids: Sequence[str], timeout: float | None, any_: bool) -
 
     Exit code: 0 if all have succeeded (with --any: one has), 1 if not, 124 if the time is over before.
     """
-    deadline = None if timeout is None else time.monotonic() + timeout
+    began, limit = time.monotonic(), math.inf if timeout is None else timeout
+    desk.seconds = min(desk.seconds, max(limit, LEAST))
+    try:
+        return _waited(desk, ids, None if timeout is None else began + timeout, any_)
+    except (DBAPIError, TooLong) as error:
+        passes = isinstance(error, TooLong) or desk.backend.database.impl.is_transient(error)
+        if not passes or time.monotonic() < began + max(limit, LEAST):  # one that is refused at once is an error
+            raise
+        desk.out.note(f"not ready in time: the database does not answer ({shown(describe(error))})")
+        return TIMED_OUT
+
+
+def _waited(desk: Desk, ids: Sequence[str], deadline: float | None, any_: bool) -> int:
     wanted, found = list(dict.fromkeys(_whole(desk, id_) for id_ in ids)), dict[str, str]()
     for row in _ready(desk, wanted, deadline):
         found[row["task_id"]] = row["status"]

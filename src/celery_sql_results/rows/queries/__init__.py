@@ -6,7 +6,7 @@ Each is answered in pages that begin where the one before has ended, within a ti
 from __future__ import annotations
 
 from .arrivals import Arrivals
-from .asking import Asked, TooLong
+from .asking import Asked, TooLong, Unanswerable, time_of
 from .chords import ChordMember, ChordQuestions, OpenedChord
 from .failures import FailureGroup, Failures, Grouped
 from .results import Cursor, Filter, Page, Results
@@ -34,5 +34,7 @@ __all__ = [
     "TooLong",
     "Tree",
     "Trees",
+    "Unanswerable",
     "Workers",
+    "time_of",
 ]

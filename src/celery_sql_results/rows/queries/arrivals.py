@@ -9,9 +9,10 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
+from celery_sql_results.boundaries import caught
 from celery_sql_results.rows.tasks import Row
 
-from .asking import Asked
+from .asking import Asked, time_of
 from .results import Filter, Results
 
 __all__ = ["Arrivals"]
@@ -61,7 +62,8 @@ class Arrivals:
                 self._seen[key] = row["when"]
                 yield row
         self._from = max(begin, min(newest, now) - LATE)
-        self._seen = {key: when for key, when in self._seen.items() if when >= self._from}
+        from_, seen = self._from, self._seen.items()
+        self._seen = {key: when for key, when in seen if time_of(when) is None or when >= from_}
 
     def _times(self) -> tuple[datetime, datetime]:
         """The time of the database, and that of the newest result, if that is not later."""
@@ -69,7 +71,9 @@ class Arrivals:
         before = sa.select(done).where(done <= now).order_by(done.desc()).limit(1)
         [found] = self._asked.all(sa.select(now.label("now"), before.scalar_subquery().label("newest")))
         time = _time(found["now"])
-        return time, _time(found["newest"]) if found["newest"] else time
+        with caught(ValueError):  # a date that is none
+            return time, _time(found["newest"] or time)
+        return time, time
 
     def _after(self, begin: datetime) -> Iterator[Row]:
         """All that was done since a time, page by page."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,7 +14,12 @@ from celery_sql_results.dialects import DefaultImpl, as_dicts
 from celery_sql_results.models import Models
 from celery_sql_results.rows.tasks import Columns, Row
 
-__all__ = ["Asked", "TooLong"]
+__all__ = ["Asked", "TooLong", "Unanswerable", "time_of"]
+
+
+def time_of(value: Any) -> datetime | None:
+    """The time in a column. MySQL has dates that are none, such as one of zeros, which some drivers give as text."""
+    return value if isinstance(value, datetime) else None
 
 
 class TooLong(Exception):
@@ -22,6 +28,10 @@ class TooLong(Exception):
     def __init__(self, seconds: float) -> None:
         super().__init__(f"the database did not answer within {seconds:g} s: narrow it down")
         self.seconds = seconds
+
+
+class Unanswerable(Exception):
+    """The database cannot tell what was asked for; the message says what that is."""
 
 
 class Asked:

@@ -11,13 +11,15 @@ from celery import states
 
 from celery_sql_results.rows.tasks import Row
 
-from .asking import Asked
+from .asking import Asked, time_of
 from .results import Filter, Page, Results
 
 __all__ = ["FailureGroup", "Failures", "Grouped"]
 
 #: Failures that are read at most, and how many at once.
 MOST, AT_ONCE = 10_000, 1_000
+#: A time before all others.
+NEVER = datetime(1, 1, 1)  # noqa: DTZ001
 
 
 @dataclass
@@ -33,8 +35,8 @@ class FailureGroup:
     exception: str | None
     name: str | None
     count: int
-    first: datetime
-    last: datetime
+    first: datetime | None
+    last: datetime | None
     task_id: str
     error: str | None
 
@@ -73,7 +75,7 @@ class Failures:
             for row in page.rows:
                 self._count(found, row)
             read, cursor, more = read + len(page.rows), page.next, page.next is not None
-        groups = sorted(found.values(), key=lambda group: (group.count, group.last), reverse=True)
+        groups = sorted(found.values(), key=lambda group: (group.count, group.last or NEVER), reverse=True)
         return Grouped(groups, read, not more)
 
     def _count(self, found: dict[tuple[str | None, str | None], FailureGroup], row: Row) -> None:
@@ -81,8 +83,8 @@ class Failures:
         exception, error = self._raised(row)
         group = found.get((exception, row["name"]))
         if group is None:
-            when, id_ = row["when"], row["task_id"]
+            when, id_ = time_of(row["when"]), row["task_id"]
             found[exception, row["name"]] = FailureGroup(exception, row["name"], 1, when, when, id_, error)
         else:
             group.count += 1
-            group.first = row["when"]
+            group.first = time_of(row["when"])

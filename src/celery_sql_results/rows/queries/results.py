@@ -13,7 +13,7 @@ from celery import states
 from celery_sql_results.models import not_succeeded
 from celery_sql_results.rows.tasks import Row
 
-from .asking import Asked
+from .asking import Asked, Unanswerable
 
 __all__ = ["LISTED", "Cursor", "Filter", "Page", "Results"]
 
@@ -195,7 +195,7 @@ class Results:
         if which.until is not None:
             found.append(when < which.until)
         if which.longer is not None:
-            found.append(self.run_time >= which.longer)
+            found.append(self._run_time >= which.longer)
         if which.exception is not None:
             found.append(self._raised(which.exception))
         if which.ids is not None:
@@ -220,8 +220,10 @@ class Results:
         return sa.or_(sa.and_(root_id == root, root_id != task_id), sa.and_(task_id == root, root_id == root))
 
     @property
-    def run_time(self) -> sa.ColumnElement[float]:
+    def _run_time(self) -> sa.ColumnElement[float]:
         """Seconds from when a task began until it was done."""
+        if not self._asked.impl.reads.computes:
+            raise Unanswerable("this database does not compute how long a task ran: none can be found by that")
         return self._asked.impl.reads.seconds(self._task.c.date_done, self._column("date_started"))
 
     def _raised(self, pattern: str) -> sa.ColumnElement[bool]:
