@@ -199,12 +199,9 @@ def test_no_name(shop: Shop) -> None:
 def test_as_the_app_sends_it(shop: Shop) -> None:
     """A task of the app has its own options, and is sent by its own means; to another queue all the same."""
     known = {"root_id": "root", "parent_id": "parent", "group_id": "group"}
-    arguments = {"args": b'["/nowhere", 1]', "kwargs": b'{"currency": "EUR"}'}
-    stored(shop, failure("t-1", name="shop.pack", **arguments, **known))
+    stored(shop, failure("t-1", name="shop.pack", **known))
 
-    ended = shop.program("retry", "t-1", "--yes", "--to-queue", "mail")
-
-    assert ended.code == 0, ended
+    assert shop.program("retry", "t-1", "--yes", "--to-queue", "mail").code == 0
     with shop.app.connection_for_read() as connection:
         message = connection.SimpleQueue("mail").get(timeout=PATIENCE)
         message.ack()
@@ -314,6 +311,36 @@ def test_what_cannot_be_written(shop: Shop) -> None:
     assert (ended.code, shop.show("t-1")["state"], shop.waiting) == (2, "FAILURE", 0)
 
 
+def asked(program: Program) -> tuple[subprocess.Popen[bytes], int]:
+    """A call that asks whether to send one task, and the terminal at which it waits for the answer."""
+    master, slave = os.openpty()
+    command = program.command("retry", "--all")
+    process = subprocess.Popen(command, env=program.environment, stdin=slave, stdout=slave, stderr=slave)
+    os.close(slave)
+    said = b""
+    while b"Send 1 task again?" not in said:
+        said += os.read(master, 1000)
+    return process, master
+
+
+def answered(process: subprocess.Popen[bytes], master: int) -> int:
+    """The exit code of a call to which somebody says yes."""
+    os.write(master, b"y\n")
+    code = process.wait(PATIENCE)
+    os.close(master)
+    return code
+
+
+def test_what_comes_meanwhile(shop: Shop) -> None:
+    """What was stored since it was counted is not sent, whenever it failed."""
+    stored(shop, failure("t-1", name="doing.pay"))
+    process, master = asked(shop.program)
+    stored(shop, failure("late", name="doing.pay", done=60))
+
+    assert (answered(process, master), shop.waiting) == (0, 1)
+    assert [shop.show(id_)["state"] for id_ in ("t-1", "late")] == ["RETRY", "FAILURE"]
+
+
 @on("postgresql", "mariadb", "sqlite")
 def test_the_broker_goes_away_before_the_answer(shop: Shop, redis: Redis) -> None:
     """Whoever is asked may think for long: the broker is looked at after that, and nothing is claimed without it."""
@@ -321,17 +348,8 @@ def test_the_broker_goes_away_before_the_answer(shop: Shop, redis: Redis) -> Non
     with Proxy(redis.port) as proxy:
         broker = f"redis://127.0.0.1:{proxy.port}/0"
         program = replace(shop.program, settings={**shop.settings, "broker_url": broker})
-        master, slave = os.openpty()
-        command = program.command("retry", "t-1")
-        process = subprocess.Popen(command, env=program.environment, stdin=slave, stdout=slave, stderr=slave)
-        os.close(slave)
-        said = b""
-        while b"Send 1 task again?" not in said:
-            said += os.read(master, 1000)
-    os.write(master, b"y\n")
-
-    assert process.wait(PATIENCE) == 2
-    os.close(master)
+        process, master = asked(program)
+    assert answered(process, master) == 2
     assert (shop.show("t-1")["state"], shop.waiting) == ("FAILURE", 0)
 
 
