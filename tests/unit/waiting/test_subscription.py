@@ -19,10 +19,11 @@ class Slow(Subscription):
         super().__init__(["t"], states.READY_STATES, every_state=False)
         self.found, self.goes_on = threading.Event(), threading.Event()
 
-    def _deliver(self, row: Any) -> None:
+    def _is_news(self, row: Any) -> bool:
+        found = super()._is_news(row)
         self.found.set()
         self.goes_on.wait()
-        super()._deliver(row)
+        return found
 
 
 def test_what_is_found_is_not_there_yet() -> None:
