@@ -224,13 +224,11 @@ def test_a_role_that_may_only_read(results: Program, stored: DatabaseBackend, da
 @on("postgresql")
 def test_the_database_is_away(results: Program, database: Database) -> None:
     """One line of an error."""
-    ended = results.but(url="postgresql+psycopg://nobody@127.0.0.1:1/nothing")("forget", "--all", "--yes")
+    url = "postgresql+psycopg://nobody@127.0.0.1:1/nothing"
+    ended = results.but(url=url)("forget", "--all", "--yes")
 
-    assert (ended.code, ended.told.splitlines()[-1].startswith("Error: the database"), "Traceback" in ended.told) == (
-        2,
-        True,
-        False,
-    )
+    assert (ended.code, "Traceback" in ended.told) == (2, False)
+    assert ended.told.splitlines()[-1].startswith(f"Error: {url} did not do what was asked (OperationalError: ")
 
 
 def test_progress_without_rich(results: Program, backend: DatabaseBackend) -> None:
