@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from acceptance.conftest import MakeApp
 from acceptance.test_alive import eventually, runs
 from acceptance.worker import PATIENCE, Worker, running, settings_for
 from celery_sql_results.rows import LostRows
+from celery_sql_results.rows.lost import MARGIN
 from servers import Database
 from servers.pool import on
 
@@ -86,6 +88,7 @@ def test_started_again_under_the_same_name(tmp_path: Path, make: MakeApp, databa
         left = begun_by(app, first)
         eventually(lambda: len(runs(app)), 1)
         first.kill()
+    time.sleep(2 * MARGIN.total_seconds())  # what began less than that before the next run may be of that run
     with running(again):
         running_now = app.tasks["nap"].apply_async((PATIENCE,), queue=queue_of(again))
         assert eventually(lambda: running_now.state, states.STARTED) == states.STARTED
