@@ -229,7 +229,7 @@ def test_the_rest_of_what_is_not_as_it_should_be(postgresql: Database, tmp_path:
     assert line == (
         f"WARNING {found_on(postgresql)}. Not as it should be: 9 % of the ids of celery_taskmeta are used (up to "
         "2147483647), and at this rate the last is used in 97 days: let its column id be BIGINT, and its sequence, if "
-        f"it has one; 1 results wait in the spool {own}, and are stored now; 1 results wait in {other.spool.path} for "
+        f"it has one; 1 result waits in the spool {own}, and are stored now; 1 results wait in {other.spool.path} for "
         f"{shown(postgresql)}, tables celery_taskmeta and celery_tasksetmeta since 1970-01-01 00:00 UTC, and nobody "
         "stores them: start a worker with that result_backend, or move the files to the spool of one"
     )
