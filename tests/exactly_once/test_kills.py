@@ -139,7 +139,9 @@ def test_the_whole_worker_is_killed(scene: Scene) -> None:
         assert time.monotonic() < deadline, first.log
         time.sleep(TICK)
     first.kill()
-    with running(scene.worker("once-2")):
+    with running(scene.worker("once-2")), scene.app.connection_for_read() as connection:
+        time.sleep(2 * VISIBLE)
+        connection.default_channel.qos.restore_visible(num=10)  # as each worker does, now and then
         until_acknowledged(scene)
     assert [found(result) for result in results] == [0, 1]
     assert scene.effects() == {"0": 1, "1": 1}
