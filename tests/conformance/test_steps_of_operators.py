@@ -71,6 +71,8 @@ def test_ids_that_are_used_up(database: Database, backends: Backends, tmp_path: 
     """A result that comes after the last id is kept in the spool, and stored when the steps are done."""
     engine = sa.create_engine(database.url, poolclass=NullPool)
     tables("5.7.0", engine)
+    if database.kind == "mariadb" and "MariaDB" not in str(database.execute("SELECT version()")):
+        pytest.skip("MySQL has no sequences whose last number could be used up")
     last = {"postgresql": "SELECT setval('task_id_sequence', 2147483647)"}
     database.execute(last.get(database.kind, "ALTER SEQUENCE task_id_sequence RESTART WITH 2147483648"))
     backend = backends(database_spool_dir=str(tmp_path))
