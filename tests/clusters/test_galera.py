@@ -167,7 +167,7 @@ def test_releases_before_and_after(place: Place, nursery: Nursery) -> None:
     again = nursery.at_once([(set_up_as_newer_and_store, (place.url(), "task-18"))])
 
     assert errors([*outcomes, *again]) == []
-    assert place.everywhere(VERSION) == [[("0005",)]] * 3
+    assert place.everywhere(VERSION) == [[("0006",)]] * 3
     assert place.everywhere("SELECT COUNT(*) FROM celery_taskmeta") == [[(19,)]] * 3
 
 
