@@ -85,17 +85,9 @@ class Services:
         self.chords = Chords(app, database, encoding, payload, writer, retries, hand_over, signer, hurry)
         self.members = members = Members(app, database, retries, payload, encoding.content_type)
         self._sweep_chords = Sweep(database, retries, members, hand_over)
-        self.replay: Replay | None = None
-        self.emptier: Emptier | None = None
-        if self.spool is not None:
-            self.replay = Replay(self.spool.directory, models, self._restore, self.judge, self._reach)
-            self.emptier = Emptier(self.replay, self.is_away)
-
-        def row_of(task_id: str, value: Any, request: Any) -> Row:
-            encoded, state = backend.encode_result(value, states.SUCCESS), states.SUCCESS
-            return backend.row_of(task_id, encoded, state, None, request)  # type: ignore[no-any-return]
-
-        self.completion = Completion(database, retries, row_of, self.meta, lambda: encoding.dumps([]))
+        self.replay = self._replay_of(models)
+        self.emptier = Emptier(self.replay, self.is_away) if self.replay else None
+        self.completion = Completion(database, retries, self._success, self.meta, lambda: encoding.dumps([]))
         share = Share(self._looker, retries, is_bounded=not impl.is_one_connection(make_url(settings.url)))
         self.waits = Waits(share, retries, self.meta, backend._cache)
         settings.place.before_others(self.let_go)
@@ -223,6 +215,11 @@ class Services:
             meta["children"] = [result_from_tuple(child, self._app) for child in meta["children"]]
         return meta
 
+    def _success(self, task_id: str, value: Any, request: Any) -> Row:
+        """The columns of a task that has returned a value."""
+        encoded, state = self._backend.encode_result(value, states.SUCCESS), states.SUCCESS
+        return self._backend.row_of(task_id, encoded, state, None, request)  # type: ignore[no-any-return]
+
     # -- the spool -----------------------------------------------------------------------------------------------
 
     def empty_spool(self, seconds: float = math.inf) -> bool:
@@ -233,6 +230,11 @@ class Services:
         if settings.spool_dir is None:
             return None
         return Spool(settings.spool_dir, settings.url, settings.names, settings.spool_max_bytes, self._name)
+
+    def _replay_of(self, models: Models) -> Replay | None:
+        if self.spool is None:
+            return None
+        return Replay(self.spool.directory, models, self._restore, self.judge, self._reach)
 
     def answered(self, stored: bool = True) -> None:
         """The database has just answered, or an entry was kept instead: that concerns whoever empties the spool."""

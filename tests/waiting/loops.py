@@ -9,6 +9,7 @@ from typing import Any
 
 from celery_sql_results import DatabaseBackend
 from waiting.conftest import PATIENCE
+from waiting.writer import Writer
 
 
 async def until(condition: Callable[[], object], what: str = "what was awaited") -> None:
@@ -43,3 +44,23 @@ async def collect(things: AsyncIterator[Any], into: list[Any]) -> None:
 def begun() -> list[str]:
     """The threads of ours that are there only while a backend connects for the first time."""
     return [each.name for each in threading.enumerate() if each.name == "celery-sql-results-begin"]
+
+
+def result_of(backend: DatabaseBackend, task_id: str = "t", **more: Any) -> Any:
+    """The result object of a task."""
+    return backend.app.AsyncResult(task_id, **more)
+
+
+def group_of(backend: DatabaseBackend, *results: Any) -> Any:
+    """A group of results, or of tasks by their ids."""
+    members = [result_of(backend, each) if isinstance(each, str) else each for each in results]
+    return backend.app.GroupResult("g", members)
+
+
+async def stored_later(backend: DatabaseBackend, writer: Writer, awaited: Any, *stored: tuple[Any, ...]) -> Any:
+    """What is awaited, where another process stores what it needs as soon as it is awaited."""
+    task = asyncio.ensure_future(awaited)
+    await until(backend.looker.awaited, "the wait")
+    for each in stored:
+        await asyncio.to_thread(writer.store, *each)
+    return await task

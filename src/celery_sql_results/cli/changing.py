@@ -12,7 +12,7 @@ from typing import Any
 import click
 import sqlalchemy as sa
 
-from celery_sql_results.boundaries import caught
+from celery_sql_results.boundaries import caught, undone
 
 from .desk import DONE, INTERRUPTED, Desk, Ending
 from .output import is_terminal
@@ -96,16 +96,16 @@ def through(desk: Desk, doing: str, total: int | None, steps: Iterable[int]) -> 
         how much was done, and whether somebody has stopped it.
     """
     done = 0
-    try:
-        with stoppable() as is_stopped, progress(desk, doing, total) as tell:
-            for some in steps:
-                done += some
-                tell(done)
-                if is_stopped():
-                    return done, True
-    except BaseException:
-        desk.out.note(f"{doing}: {_of(done, total)} until then")
-        raise
+    with (
+        undone(lambda: desk.out.note(f"{doing}: {_of(done, total)} until then")),
+        stoppable() as is_stopped,
+        progress(desk, doing, total) as tell,
+    ):
+        for some in steps:
+            done += some
+            tell(done)
+            if is_stopped():
+                return done, True
     return done, False
 
 

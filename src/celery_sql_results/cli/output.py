@@ -22,8 +22,6 @@ from .times import Clock, iso, took
 
 __all__ = ["Column", "Output", "is_terminal", "plain"]
 
-#: Columns of a terminal from which on everything is shown; each column says below which width it is left out.
-WIDE = 120
 #: How a state looks.
 STYLES = {"SUCCESS": "green", "FAILURE": "red", "REVOKED": "magenta", "RETRY": "yellow", "STARTED": "cyan"}
 
